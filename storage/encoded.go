@@ -1,0 +1,145 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/storage"
+)
+
+// Encoded is an object in the bytes it was stored in. It is a
+// runtime.CacheableObject: apiserver's handlers write those bytes to a client
+// that wants the JSON of the storage version, and decode the object for any
+// other answer.
+type Encoded struct {
+	store    *Store
+	data     []byte
+	revision int64
+	// shared is set on the object of a watch event, which many watches
+	// encode: what they encode is kept.
+	shared *encodings
+	object func() (runtime.Object, error)
+}
+
+var (
+	_ runtime.CacheableObject   = (*Encoded)(nil)
+	_ metav1.ObjectMetaAccessor = (*Encoded)(nil)
+)
+
+func (s *Store) newEncoded(data []byte, revision int64) *Encoded {
+	return &Encoded{
+		store: s, data: data, revision: revision,
+		object: sync.OnceValues(func() (runtime.Object, error) {
+			obj := s.opts.NewFunc()
+			return obj, s.decode(data, revision, obj)
+		}),
+	}
+}
+
+// GetEncoded is Get for an answer: the object in its stored bytes.
+func (s *Store) GetEncoded(ctx context.Context, key string, opts storage.GetOptions) (*Encoded, error) {
+	opts.IgnoreNotFound = false
+	entry, err := s.getEntry(ctx, key, opts)
+	if err != nil {
+		return nil, err
+	}
+	data, _, err := s.transform(ctx, entry)
+	if err != nil {
+		return nil, err
+	}
+	return s.newEncoded(data, entry.Revision), nil
+}
+
+// Object returns the decoded object, which all callers share: not to be changed.
+func (e *Encoded) Object() (runtime.Object, error) { return e.object() }
+
+// GetObject implements runtime.CacheableObject. The caller owns the copy it gets.
+func (e *Encoded) GetObject() runtime.Object {
+	obj, err := e.object()
+	if err != nil {
+		return e.store.opts.NewFunc()
+	}
+	return obj.DeepCopyObject()
+}
+
+// GetObjectMeta implements metav1.ObjectMetaAccessor for the handlers that look
+// at an object before they encode it.
+func (e *Encoded) GetObjectMeta() metav1.Object {
+	if obj, err := e.object(); err == nil {
+		if accessor, err := meta.Accessor(obj); err == nil {
+			return accessor
+		}
+	}
+	return &metav1.ObjectMeta{}
+}
+
+// GetObjectKind implements runtime.Object.
+func (e *Encoded) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject implements runtime.Object. An Encoded never changes.
+func (e *Encoded) DeepCopyObject() runtime.Object { return e }
+
+// CacheEncode implements runtime.CacheableObject.
+func (e *Encoded) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
+	if id == e.store.identifier && id != "" {
+		if splice, ok := newSplicer(e.data); ok {
+			answer := splice.appendTo(make([]byte, 0, splice.size()+1), e.revision)
+			_, err := w.Write(append(answer, '\n'))
+			return err
+		}
+	}
+	if e.shared == nil {
+		return e.encodeObject(encode, w)
+	}
+	answer, err := e.shared.get(id, func(w io.Writer) error {
+		// What encode is given encodes itself in turn, inside the event: not
+		// shared, as that is already kept as part of the event.
+		inner := *e
+		inner.shared = nil
+		return encode(&inner, w)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(answer)
+	return err
+}
+
+func (e *Encoded) encodeObject(encode func(runtime.Object, io.Writer) error, w io.Writer) error {
+	obj, err := e.object()
+	if err != nil {
+		return fmt.Errorf("decode a stored object: %w", err)
+	}
+	return encode(obj.DeepCopyObject(), w)
+}
+
+// encodings keeps what one event was encoded to, by encoder.
+type encodings struct {
+	mu    sync.Mutex
+	bytes map[runtime.Identifier]func() ([]byte, error)
+}
+
+func (c *encodings) get(id runtime.Identifier, encode func(io.Writer) error) ([]byte, error) {
+	c.mu.Lock()
+	once, ok := c.bytes[id]
+	if !ok {
+		once = sync.OnceValues(func() ([]byte, error) {
+			var b bytes.Buffer
+			err := encode(&b)
+			return b.Bytes(), err
+		})
+		if c.bytes == nil {
+			c.bytes = map[runtime.Identifier]func() ([]byte, error){}
+		}
+		c.bytes[id] = once
+	}
+	c.mu.Unlock()
+	return once()
+}

@@ -1,0 +1,214 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/storage"
+)
+
+// writeChunk is how many bytes of a list are written at a time.
+const writeChunk = 256 << 10
+
+// EncodedList is a list that is read, filtered and written page by page while
+// it is answered: its memory is that of a page, however long the list. It is a
+// runtime.CacheableObject; for an encoder that the stored bytes are not made
+// for it reads the whole list the ordinary way.
+type EncodedList struct {
+	store    *Store
+	ctx      context.Context // of the request whose answer this is
+	lister   *lister
+	metadata metav1.ListMeta
+	first    []Entry
+	whole    func() (runtime.Object, error)
+}
+
+var _ runtime.CacheableObject = (*EncodedList)(nil)
+
+// ListEncoded is GetList for an answer. It reads the first page, so that a
+// request that cannot be served fails before anything is written; whole reads
+// the list the ordinary way and is called only if the answer needs that.
+func (s *Store) ListEncoded(ctx context.Context, key string, opts storage.ListOptions, whole func() (runtime.Object, error)) (*EncodedList, error) {
+	l, err := s.newLister(key, opts)
+	if err != nil {
+		return nil, err
+	}
+	list := &EncodedList{store: s, ctx: ctx, lister: l, whole: whole}
+	if l.paged() {
+		if err := list.preparePage(ctx, key, opts); err != nil {
+			return nil, err
+		}
+	} else if list.first, err = l.next(ctx); err != nil {
+		return nil, err
+	}
+	list.metadata.ResourceVersion = fmt.Sprint(l.revision)
+	return list, nil
+}
+
+// preparePage finds where a limited list ends, for its continue token comes
+// before its items. With a selector that takes the values, which are kept;
+// without, a scan of the keys is enough and the values are read while writing.
+func (e *EncodedList) preparePage(ctx context.Context, key string, opts storage.ListOptions) error {
+	l := e.lister
+	l.keysOnly = opts.Predicate.Empty()
+	var kept []Entry
+	err := l.each(ctx, func(entry *Entry) (bool, error) {
+		if l.keysOnly {
+			return true, nil
+		}
+		matched, err := e.matches(entry)
+		if matched {
+			kept = append(kept, *entry)
+		}
+		return matched, err
+	})
+	if err != nil {
+		return err
+	}
+	if e.metadata.Continue, e.metadata.RemainingItemCount, err = l.continuation(); err != nil {
+		return err
+	}
+	if !l.keysOnly {
+		e.first, l.more = kept, false
+		return nil
+	}
+	return e.reread(key, opts)
+}
+
+// reread sets the lister up to read the values of the keys it has gone over.
+func (e *EncodedList) reread(key string, opts storage.ListOptions) error {
+	done := e.lister
+	again, err := e.store.newLister(key, opts)
+	if err != nil {
+		return err
+	}
+	again.opts.Predicate.Limit = 0
+	again.limit, again.pinned, again.revision = listPage, done.revision, done.revision
+	again.to, again.more = done.lastKey+"\x00", done.lastKey != ""
+	e.lister = again
+	return nil
+}
+
+// matches applies the selector to a stored object.
+func (e *EncodedList) matches(entry *Entry) (bool, error) {
+	if e.lister.opts.Predicate.Empty() {
+		return true, nil
+	}
+	data, _, err := e.store.transform(e.ctx, entry)
+	if err != nil {
+		return false, err
+	}
+	obj, err := e.store.newEncoded(data, entry.Revision).Object()
+	if err != nil {
+		return false, err
+	}
+	return e.lister.opts.Predicate.Matches(obj)
+}
+
+// GetObject implements runtime.CacheableObject.
+func (e *EncodedList) GetObject() runtime.Object {
+	list, err := e.whole()
+	if err != nil {
+		return &metav1.Status{Status: metav1.StatusFailure, Message: err.Error()}
+	}
+	return list
+}
+
+// GetObjectKind implements runtime.Object.
+func (e *EncodedList) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject implements runtime.Object.
+func (e *EncodedList) DeepCopyObject() runtime.Object { return e }
+
+// CacheEncode implements runtime.CacheableObject.
+func (e *EncodedList) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
+	if id == e.store.identifier && id != "" {
+		return e.stream(w)
+	}
+	list, err := e.whole()
+	if err != nil {
+		return err
+	}
+	return encode(list, w)
+}
+
+// stream writes the list. An error after the first byte leaves the client with
+// JSON that does not end, which no client takes for a whole list.
+func (e *EncodedList) stream(w io.Writer) error {
+	head, err := json.Marshal(struct {
+		metav1.TypeMeta `json:",inline"`
+		Metadata        metav1.ListMeta `json:"metadata"`
+	}{metav1.TypeMeta{Kind: e.store.opts.ListKind, APIVersion: e.store.opts.ListAPIVersion}, e.metadata})
+	if err != nil {
+		return err
+	}
+	out := &listWriter{w: w, buffer: make([]byte, 0, writeChunk)}
+	out.buffer = append(out.buffer, head[:len(head)-1]...)
+	out.buffer = append(out.buffer, `,"items":[`...)
+	page := e.first
+	for {
+		for i := range page {
+			if err := e.writeItem(out, &page[i]); err != nil {
+				return err
+			}
+		}
+		if !e.lister.more {
+			break
+		}
+		if page, err = e.lister.next(e.ctx); err != nil {
+			return err
+		}
+	}
+	out.buffer = append(out.buffer, "]}\n"...)
+	return out.flush()
+}
+
+func (e *EncodedList) writeItem(out *listWriter, entry *Entry) error {
+	// The items of a limited list have been matched already.
+	if !e.lister.paged() {
+		if matched, err := e.matches(entry); err != nil || !matched {
+			return err
+		}
+	}
+	data, _, err := e.store.transform(e.ctx, entry)
+	if err != nil {
+		return err
+	}
+	splice, ok := newSplicer(data)
+	if !ok {
+		return fmt.Errorf("stored object %q is not the JSON of an API object", entry.Key)
+	}
+	return out.item(splice, entry.Revision)
+}
+
+// listWriter gathers items into chunks.
+type listWriter struct {
+	w      io.Writer
+	buffer []byte
+	items  bool
+}
+
+func (o *listWriter) item(s splicer, revision int64) error {
+	if len(o.buffer) > 0 && len(o.buffer)+s.size() > writeChunk {
+		if err := o.flush(); err != nil {
+			return err
+		}
+	}
+	if o.items {
+		o.buffer = append(o.buffer, ',')
+	}
+	o.items = true
+	o.buffer = s.appendTo(o.buffer, revision)
+	return nil
+}
+
+func (o *listWriter) flush() error {
+	_, err := o.w.Write(o.buffer)
+	o.buffer = o.buffer[:0]
+	return err
+}

@@ -1,0 +1,131 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/storage"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// event is one change, shared by all watches: what they need of it is decrypted
+// and decoded once.
+type event struct {
+	change   *Change
+	current  func() (*Encoded, error) // nil result if the change is a deletion
+	previous func() (*Encoded, error) // nil result if the change is a creation
+}
+
+func (s *Store) newEvent(c *Change) *event {
+	e := &event{change: c}
+	version := func(data []byte, exists bool) func() (*Encoded, error) {
+		return sync.OnceValues(func() (*Encoded, error) {
+			if !exists {
+				return nil, nil
+			}
+			// A deleted object carries the revision of its deletion.
+			return s.decodeEvent(&Entry{Key: c.Key, Value: data, Revision: c.Revision})
+		})
+	}
+	e.current = version(c.Value, !c.Deleted())
+	e.previous = version(c.PrevValue, c.PrevRevision != 0)
+	return e
+}
+
+func (s *Store) decodeEvent(entry *Entry) (*Encoded, error) {
+	data, _, err := s.transform(context.Background(), entry)
+	if err != nil {
+		return nil, err
+	}
+	encoded := s.newEncoded(data, entry.Revision)
+	encoded.shared = &encodings{}
+	_, err = encoded.Object()
+	return encoded, err
+}
+
+// forWatch returns what a watch with predicate p is to see of the change: an
+// object that starts or stops matching is added or deleted. The bool is false
+// if there is nothing to see.
+func (e *event) forWatch(p *storage.SelectionPredicate) (watch.EventType, *Encoded, bool, error) {
+	current, err := e.current()
+	if err != nil {
+		return "", nil, false, err
+	}
+	if p.Empty() && current != nil {
+		if e.change.PrevRevision == 0 {
+			return watch.Added, current, true, nil
+		}
+		return watch.Modified, current, true, nil
+	}
+	previous, err := e.previous()
+	if err != nil {
+		return "", nil, false, e.unreadable(err)
+	}
+	isMatch, wasMatch := matches(p, current), matches(p, previous)
+	switch {
+	case isMatch && wasMatch:
+		return watch.Modified, current, true, nil
+	case isMatch:
+		return watch.Added, current, true, nil
+	case wasMatch:
+		return watch.Deleted, previous, true, nil
+	}
+	return "", nil, false, nil
+}
+
+// unreadable says that the object of a deletion cannot be shown.
+func (e *event) unreadable(err error) error {
+	if !e.change.Deleted() {
+		return err
+	}
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status:  metav1.StatusFailure,
+		Code:    http.StatusInternalServerError,
+		Reason:  metav1.StatusReasonStoreReadError,
+		Message: fmt.Sprintf("saw a DELETED event, but object data is corrupt - key: %q, revision: %d: %v", e.change.Key, e.change.Revision, err),
+	}}
+}
+
+func matches(p *storage.SelectionPredicate, e *Encoded) bool {
+	if e == nil {
+		return false
+	}
+	if p.Empty() {
+		return true
+	}
+	obj, err := e.Object()
+	if err != nil {
+		return false
+	}
+	matched, err := p.Matches(obj)
+	return err == nil && matched
+}
+
+// timed is an event's object with the time it was seen, for a watch that asked
+// for that.
+type timed struct {
+	runtime.Object
+	at time.Time
+}
+
+var _ storage.WatchEventWithRecordTime = (*timed)(nil)
+
+func (t *timed) GetObjectMeta() metav1.Object {
+	accessor, err := meta.Accessor(t.Object)
+	if err != nil {
+		return &metav1.ObjectMeta{}
+	}
+	return accessor
+}
+
+func (t *timed) DeepCopyObject() runtime.Object { return &timed{t.Object.DeepCopyObject(), t.at} }
+func (t *timed) RecordTime() time.Time          { return t.at }
+func (t *timed) Unwrap() runtime.Object         { return t.Object }

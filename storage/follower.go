@@ -1,0 +1,179 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+const (
+	// followBatch is how many changes are read from the log at a time.
+	followBatch = 500
+	// followRetry is the pause after the log could not be read.
+	followRetry = 200 * time.Millisecond
+)
+
+// follower reads the log once for all watches of the process. It starts with
+// the first watch.
+type follower struct {
+	store  *Store
+	ctx    context.Context // ends with close
+	cancel context.CancelFunc
+	done   chan struct{} // closed when run has ended
+
+	mu       sync.Mutex
+	running  bool
+	revision int64 // every change up to it has been handed to the watches
+	watches  map[*watcher]struct{}
+	wg       sync.WaitGroup // of the watches
+}
+
+func newFollower(s *Store) *follower {
+	f := &follower{store: s, done: make(chan struct{}), watches: map[*watcher]struct{}{}}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	return f
+}
+
+// start makes sure that the log is being followed.
+func (f *follower) start() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ctx.Err() != nil {
+		return unavailable(ErrClosed)
+	}
+	if f.running {
+		return nil
+	}
+	w, err := f.store.window(f.ctx)
+	if err != nil {
+		return err
+	}
+	f.revision, f.running = w.Current, true
+	go f.run()
+	return nil
+}
+
+// close ends the follower and all watches.
+func (f *follower) close() {
+	f.mu.Lock()
+	f.cancel()
+	running := f.running
+	f.mu.Unlock()
+	if running {
+		<-f.done
+	}
+	f.wg.Wait()
+}
+
+// run follows the log until close. If its place in the log is lost, every watch
+// is told 410 and it goes on at the store's current revision.
+func (f *follower) run() {
+	defer close(f.done)
+	for f.ctx.Err() == nil {
+		changes, err := f.store.backend.Log(f.ctx, f.position(), followBatch)
+		switch {
+		case err == nil:
+			f.deliver(changes)
+		case errors.Is(err, ErrCompacted):
+			f.restart()
+		case f.ctx.Err() == nil:
+			klog.ErrorS(err, "Cannot read the change log; watches are delayed", "resource", f.store.opts.GroupResource)
+			f.pause()
+		}
+	}
+}
+
+func (f *follower) pause() {
+	select {
+	case <-time.After(followRetry):
+	case <-f.ctx.Done():
+	}
+}
+
+func (f *follower) position() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.revision
+}
+
+func (f *follower) deliver(changes []Change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range changes {
+		c := &changes[i]
+		f.revision = c.Revision
+		var e *event
+		for w := range f.watches {
+			if w.covers(c.Key) {
+				if e == nil {
+					e = f.store.newEvent(c)
+				}
+				w.push(e)
+			}
+		}
+	}
+	for w := range f.watches {
+		if w.opts.ProgressNotify {
+			w.wakeUp()
+		}
+	}
+}
+
+// restart gives up the place in the log.
+func (f *follower) restart() {
+	window, err := f.store.window(f.ctx)
+	if err != nil {
+		f.pause()
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.revision = window.Current
+	for w := range f.watches {
+		w.fail(ErrCompacted)
+		delete(f.watches, w)
+	}
+}
+
+// join adds w if it has seen all that the follower has handed out; otherwise w
+// is to read the log itself up to there and come again.
+func (f *follower) join(w *watcher) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if w.revision < f.revision {
+		return false
+	}
+	f.watches[w] = struct{}{}
+	return true
+}
+
+func (f *follower) leave(w *watcher) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.watches, w)
+}
+
+func (f *follower) requestProgress() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for w := range f.watches {
+		w.requestProgress()
+	}
+}
+
+// idle returns the revision up to which w has seen everything, given that
+// nothing is queued for it.
+func (f *follower) idle(w *watcher) (int64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.revision, w.empty()
+}
+
+// covers reports whether the watch is about key.
+func (w *watcher) covers(key string) bool {
+	return key == w.key || (w.opts.Recursive && strings.HasPrefix(key, w.key))
+}

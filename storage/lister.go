@@ -1,0 +1,153 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/storage"
+)
+
+const (
+	// listPage is how many entries an unpaged list reads at a time.
+	listPage = 500
+	// maxPage bounds how many entries one page of a selective list reads.
+	maxPage = 10_000
+)
+
+// lister reads the entries of one list page by page, all at one revision. A
+// limited list with a selector looks at ever larger pages until enough match.
+type lister struct {
+	store    *Store
+	opts     storage.ListOptions
+	prefix   string // the prepared key
+	from, to string // what is left to read
+	limit    int64  // page size
+
+	pinned   int64  // revision to read at; 0 for the current one until the first page
+	revision int64  // revision of the list
+	count    int64  // entries in the range, if the client can use that
+	matched  int64  // entries that the list holds
+	lastKey  string // last entry looked at
+	more     bool   // entries after lastKey exist
+	keysOnly bool
+}
+
+func (s *Store) newLister(key string, opts storage.ListOptions) (*lister, error) {
+	prefix, err := storage.PrepareKey(s.opts.ResourcePrefix, key, opts.Recursive)
+	if err != nil {
+		return nil, err
+	}
+	revision, from, err := storage.ValidateListOptions(prefix, s.versioner, opts)
+	if err != nil {
+		return nil, err
+	}
+	l := &lister{store: s, opts: opts, prefix: prefix, pinned: revision, limit: opts.Predicate.Limit}
+	l.from, l.to = prefixRange(prefix)
+	if !opts.Recursive {
+		l.to = prefix + "\x00"
+	}
+	if from != "" {
+		l.from = from
+	}
+	if l.limit == 0 {
+		l.limit = listPage
+	}
+	return l, nil
+}
+
+// paged reports that the client asked for a limited list.
+func (l *lister) paged() bool { return l.opts.Predicate.Limit > 0 }
+
+// full reports that the list holds as much as it may.
+func (l *lister) full() bool { return l.paged() && l.matched >= l.opts.Predicate.Limit }
+
+// each calls fn with one entry after the other until the list is full or the
+// range ends. fn says whether the entry belongs to the list.
+func (l *lister) each(ctx context.Context, fn func(*Entry) (bool, error)) error {
+	for {
+		page, err := l.next(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if l.full() {
+				l.more = true
+				return nil
+			}
+			l.lastKey = page[i].Key
+			matched, err := fn(&page[i])
+			if err != nil {
+				return err
+			}
+			if matched {
+				l.matched++
+			}
+		}
+		if !l.more || l.full() {
+			return nil
+		}
+	}
+}
+
+// next reads one page and moves on to the one after it.
+func (l *lister) next(ctx context.Context) ([]Entry, error) {
+	result, err := l.store.backend.Scan(ctx, ScanRequest{
+		From: l.from, To: l.to, Limit: int(l.limit), Revision: l.pinned, KeysOnly: l.keysOnly,
+		Count: l.paged() && l.opts.Predicate.Empty(),
+	})
+	if err != nil {
+		return nil, l.failure(ctx, err)
+	}
+	if l.pinned == 0 {
+		if err := l.store.atLeast(l.opts.ResourceVersion, result.Revision); err != nil {
+			return nil, err
+		}
+		l.pinned = result.Revision
+	}
+	l.revision, l.count, l.more = result.Revision, result.Count, result.More
+	if n := len(result.Entries); n > 0 {
+		l.from = result.Entries[n-1].Key + "\x00"
+	}
+	if l.paged() {
+		l.limit = min(l.limit*2, maxPage)
+	}
+	return result.Entries, nil
+}
+
+// continuation returns the token for the rest of a paged list, and how much
+// that is.
+func (l *lister) continuation() (token string, remaining *int64, err error) {
+	return storage.PrepareContinueToken(l.lastKey, l.prefix, l.revision, l.count, l.more && l.paged(), l.opts)
+}
+
+// failure says why a page cannot be read, in Kubernetes' words.
+func (l *lister) failure(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, ErrFuture):
+		current, currentErr := l.store.GetCurrentResourceVersion(ctx)
+		if currentErr != nil {
+			return currentErr
+		}
+		return storage.NewTooLargeResourceVersionError(uint64(l.pinned), current, 0)
+	case errors.Is(err, ErrCompacted) && l.opts.Predicate.Continue != "":
+		return l.expiredContinue()
+	case errors.Is(err, ErrCompacted):
+		return apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d.", l.pinned))
+	}
+	return unavailable(err)
+}
+
+// expiredContinue is 410 Gone for a continue token that is too old. As upstream
+// it carries a token for the rest of the list at the current revision.
+func (l *lister) expiredContinue() error {
+	expired := apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result. " +
+		"You can start a new list without the continue parameter, or use the continue token in this response to retrieve the " +
+		"remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were " +
+		"created, modified, or deleted between the time the first chunk was returned and now may show up in the list.")
+	if token, err := storage.EncodeContinue(l.from, l.prefix, -1); err == nil {
+		expired.ErrStatus.ListMeta.Continue = token
+	}
+	return expired
+}

@@ -1,0 +1,112 @@
+package storage
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// Stored JSON has no resourceVersion: the revision of the commit is not known
+// when the object is encoded, and belongs to the entry, not to the bytes. An
+// answer is the stored bytes with `"resourceVersion":"…"` spliced in where the
+// ordinary encoder writes it: after the metadata fields that come before it in
+// ObjectMeta.
+
+// beforeResourceVersion are the fields that ObjectMeta encodes ahead of
+// resourceVersion (k8s.io/apimachinery/pkg/apis/meta/v1/types.go).
+var beforeResourceVersion = [][]byte{
+	[]byte(`"name":`), []byte(`"generateName":`), []byte(`"namespace":`), []byte(`"selfLink":`), []byte(`"uid":`),
+}
+
+// splicer is one stored object with the place of its resourceVersion.
+type splicer struct {
+	data   []byte // without the encoder's final newline
+	offset int
+}
+
+// newSplicer finds the place. It returns false for bytes that do not start as
+// the JSON of an API object does; those take the ordinary road.
+func newSplicer(data []byte) (splicer, bool) {
+	data = bytes.TrimSuffix(data, []byte("\n"))
+	at, ok := metadataStart(data)
+	if !ok {
+		return splicer{}, false
+	}
+	for {
+		next, ok := skipField(data, at)
+		if !ok {
+			return splicer{data: data, offset: at}, true
+		}
+		at = next
+		if at < len(data) && data[at] == ',' {
+			at++
+			continue
+		}
+		return splicer{data: data, offset: at}, true
+	}
+}
+
+// metadataStart returns the offset just behind `"metadata":{` in an object that
+// starts with kind, apiVersion and metadata.
+func metadataStart(data []byte) (int, bool) {
+	at := 0
+	for _, step := range []string{`{"kind":`, `,"apiVersion":`} {
+		if !bytes.HasPrefix(data[at:], []byte(step)) {
+			return 0, false
+		}
+		end, ok := skipString(data, at+len(step))
+		if !ok {
+			return 0, false
+		}
+		at = end
+	}
+	const metadata = `,"metadata":{`
+	if !bytes.HasPrefix(data[at:], []byte(metadata)) {
+		return 0, false
+	}
+	return at + len(metadata), true
+}
+
+// skipField returns the offset behind the field at offset at, if that is one of
+// beforeResourceVersion.
+func skipField(data []byte, at int) (int, bool) {
+	for _, field := range beforeResourceVersion {
+		if bytes.HasPrefix(data[at:], field) {
+			return skipString(data, at+len(field))
+		}
+	}
+	return 0, false
+}
+
+// skipString returns the offset behind the JSON string that starts at at.
+func skipString(data []byte, at int) (int, bool) {
+	if at >= len(data) || data[at] != '"' {
+		return 0, false
+	}
+	for i := at + 1; i < len(data); i++ {
+		switch data[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1, true
+		}
+	}
+	return 0, false
+}
+
+// size is the length of what appendTo appends, at most.
+func (s splicer) size() int { return len(s.data) + len(`,"resourceVersion":"",`) + 20 }
+
+// appendTo appends the object with resourceVersion revision to dst.
+func (s splicer) appendTo(dst []byte, revision int64) []byte {
+	dst = append(dst, s.data[:s.offset]...)
+	if last := s.data[s.offset-1]; last != '{' && last != ',' {
+		dst = append(dst, ',')
+	}
+	dst = append(dst, `"resourceVersion":"`...)
+	dst = strconv.AppendInt(dst, revision, 10)
+	dst = append(dst, '"')
+	if s.data[s.offset] != '}' {
+		dst = append(dst, ',')
+	}
+	return append(dst, s.data[s.offset:]...)
+}

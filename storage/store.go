@@ -1,0 +1,195 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/value"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
+)
+
+// Options configures New.
+type Options struct {
+	// Backend holds the bytes. Required. The caller closes it, after the Store.
+	Backend Backend
+	// Codec turns objects into the stored JSON and back. Required.
+	Codec runtime.Codec
+	// Encoder is the encoder of answers that the stored JSON can stand for:
+	// an answer asked of an encoder with the same Identifier is made of stored
+	// bytes. Nil means that every answer is decoded and encoded.
+	Encoder runtime.Encoder
+	// ListKind and ListAPIVersion head the lists made of stored bytes.
+	ListKind, ListAPIVersion string
+	// ResourcePrefix starts every key and ends with a slash, such as
+	// "/images/". Required.
+	ResourcePrefix string
+	// GroupResource names the resource in errors and metrics.
+	GroupResource schema.GroupResource
+	// NewFunc returns an empty object of the stored type. Required.
+	NewFunc func() runtime.Object
+	// Transformer encrypts at rest. Nil leaves the bytes as they are.
+	Transformer value.Transformer
+}
+
+// Validate reports what is missing in o.
+func (o *Options) Validate() error {
+	switch {
+	case o.Backend == nil:
+		return errors.New("storage: Backend is required")
+	case o.Codec == nil:
+		return errors.New("storage: Codec is required")
+	case o.NewFunc == nil:
+		return errors.New("storage: NewFunc is required")
+	case len(o.ResourcePrefix) < 2 || o.ResourcePrefix[len(o.ResourcePrefix)-1] != '/':
+		return fmt.Errorf("storage: ResourcePrefix %q must end with a slash and not be the root", o.ResourcePrefix)
+	}
+	return nil
+}
+
+// Store is a storage.Interface over a Backend. Create it with New.
+type Store struct {
+	opts       Options
+	backend    Backend
+	versioner  storage.Versioner
+	identifier runtime.Identifier // of Options.Encoder; "" if there is none
+	follower   *follower
+	compacted  atomic.Int64 // last Window.Compacted seen
+}
+
+var _ storage.Interface = (*Store)(nil)
+
+// New returns a Store over o.Backend. Close it to end its watches.
+func New(o Options) (*Store, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Transformer == nil {
+		o.Transformer = identity.NewEncryptCheckTransformer()
+	}
+	s := &Store{opts: o, backend: instrument(o.Backend), versioner: storage.APIObjectVersioner{}}
+	if o.Encoder != nil {
+		s.identifier = o.Encoder.Identifier()
+	}
+	s.follower = newFollower(s)
+	return s, nil
+}
+
+// Close ends all watches; their clients see a stream that ended well, and come
+// again. The Backend stays open.
+func (s *Store) Close() { s.follower.close() }
+
+// Versioner implements storage.Interface.
+func (s *Store) Versioner() storage.Versioner { return s.versioner }
+
+// ReadinessCheck implements storage.Interface. It asks the backend.
+func (s *Store) ReadinessCheck() error {
+	_, err := s.window(context.Background())
+	return err
+}
+
+// GetCurrentResourceVersion implements storage.Interface.
+func (s *Store) GetCurrentResourceVersion(ctx context.Context) (uint64, error) {
+	w, err := s.window(ctx)
+	return uint64(w.Current), err
+}
+
+// CompactRevision implements storage.Interface. It returns the start of the log
+// as last seen, and 0 before anything was dropped from it.
+func (s *Store) CompactRevision() int64 {
+	_, _ = s.window(context.Background()) // on failure the last known answer stands
+	return s.compacted.Load()
+}
+
+func (s *Store) window(ctx context.Context) (Window, error) {
+	w, err := s.backend.Window(ctx)
+	if err != nil {
+		return w, unavailable(err)
+	}
+	s.compacted.Store(w.Compacted)
+	return w, nil
+}
+
+// Stats implements storage.Interface. It counts objects; sizes are not tracked.
+func (s *Store) Stats(ctx context.Context) (storage.Stats, error) {
+	from, to := prefixRange(s.opts.ResourcePrefix)
+	page, err := s.backend.Scan(ctx, ScanRequest{From: from, To: to, Limit: 1, KeysOnly: true, Count: true})
+	if err != nil {
+		return storage.Stats{}, unavailable(err)
+	}
+	return storage.Stats{ObjectCount: page.Count}, nil
+}
+
+// EnableResourceSizeEstimation implements storage.Interface. Sizes are not
+// estimated; upstream's only caller is its watch cache, which is not used.
+func (s *Store) EnableResourceSizeEstimation(keys storage.KeysFunc) error {
+	if keys == nil {
+		return errors.New("KeysFunc cannot be nil")
+	}
+	return nil
+}
+
+// RequestWatchProgress implements storage.Interface: every watch that asked for
+// ProgressNotify gets a bookmark.
+func (s *Store) RequestWatchProgress(context.Context) error {
+	s.follower.requestProgress()
+	return nil
+}
+
+// state is one object as it is in the store.
+type state struct {
+	object   runtime.Object
+	data     []byte // decrypted
+	revision int64  // 0 if the object does not exist
+	stale    bool   // the transformer wants it written again
+}
+
+// transform decrypts one stored value.
+func (s *Store) transform(ctx context.Context, e *Entry) (data []byte, stale bool, err error) {
+	data, stale, err = s.opts.Transformer.TransformFromStorage(ctx, e.Value, value.DefaultContext(e.Key))
+	if err != nil {
+		return nil, false, storage.NewInternalError(fmt.Errorf("unable to transform key %q: %w", e.Key, err))
+	}
+	return data, stale, nil
+}
+
+// decode fills into with data as of revision.
+func (s *Store) decode(data []byte, revision int64, into runtime.Object) error {
+	if _, _, err := s.opts.Codec.Decode(data, nil, into); err != nil {
+		return err
+	}
+	return s.versioner.UpdateObject(into, uint64(revision))
+}
+
+// unavailable turns a failure of the backend into what a client is to see. It
+// leaves the caller's own cancellation and Status errors as they are.
+func unavailable(err error) error {
+	var status apierrors.APIStatus
+	switch {
+	case err == nil, errors.As(err, &status),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, ErrCompacted), errors.Is(err, ErrFuture):
+		return err
+	}
+	failure := apierrors.NewServiceUnavailable("the image store is not available: " + err.Error())
+	failure.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
+	return failure
+}
+
+// prefixRange returns the key range of everything that starts with prefix.
+func prefixRange(prefix string) (from, to string) {
+	end := []byte(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i] < 0xff {
+			end[i]++
+			return prefix, string(end[:i+1])
+		}
+	}
+	return prefix, "\xff\xff\xff\xff"
+}

@@ -1,0 +1,339 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/storage"
+	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
+)
+
+const (
+	// watchQueue is how many events wait for a watch before it counts as slow.
+	watchQueue = 1000
+	// bookmarkInterval and bookmarkBeforeEnd are when a watch that allows
+	// bookmarks gets one, as in upstream's watch cache.
+	bookmarkInterval  = time.Minute
+	bookmarkBeforeEnd = 2 * time.Second
+)
+
+var errSlow = errors.New("the client did not keep up")
+
+// Watch implements storage.Interface.
+func (s *Store) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
+	key, err := storage.PrepareKey(s.opts.ResourcePrefix, key, opts.Recursive)
+	if err != nil {
+		return nil, err
+	}
+	version, err := s.versioner.ParseResourceVersion(opts.ResourceVersion)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.follower.start(); err != nil {
+		return nil, err
+	}
+	w := &watcher{
+		store: s, follower: s.follower, key: key, opts: opts, revision: int64(version),
+		result: make(chan watch.Event, 100), wake: make(chan struct{}, 1),
+	}
+	w.initial = (opts.SendInitialEvents == nil && version == 0) || (opts.SendInitialEvents != nil && *opts.SendInitialEvents)
+	if version == 0 && !w.initial {
+		window, err := s.window(ctx)
+		if err != nil {
+			return nil, err
+		}
+		w.revision = window.Current
+	}
+	w.ctx, w.cancel = context.WithCancel(ctx)
+	s.follower.wg.Go(w.run)
+	utilflowcontrol.WatchInitialized(ctx)
+	return w, nil
+}
+
+// watcher is one watch. It sends the initial state if asked to, catches up with
+// the follower by reading the log itself, and then takes what the follower
+// queues for it.
+type watcher struct {
+	store    *Store
+	follower *follower
+	ctx      context.Context // the watch's own; ends with the request or Stop
+	cancel   context.CancelFunc
+	key      string
+	opts     storage.ListOptions
+	initial  bool
+	revision int64 // every change up to it has been sent
+	result   chan watch.Event
+	wake     chan struct{} // has an element when there is something to do
+
+	mu       sync.Mutex
+	queue    []*event
+	failure  error // why the follower gave the watch up
+	progress bool  // a bookmark was requested
+}
+
+// Stop implements watch.Interface.
+func (w *watcher) Stop() { w.cancel() }
+
+// ResultChan implements watch.Interface.
+func (w *watcher) ResultChan() <-chan watch.Event { return w.result }
+
+// push queues e, or gives the watch up if it is too far behind. The follower
+// calls it and must not wait.
+func (w *watcher) push(e *event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) < watchQueue {
+		w.queue = append(w.queue, e)
+	} else if w.failure == nil {
+		w.failure = errSlow
+		slowWatches.Inc()
+	}
+	w.wakeUp()
+}
+
+func (w *watcher) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failure = err
+	w.wakeUp()
+}
+
+func (w *watcher) requestProgress() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.progress = true
+	w.wakeUp()
+}
+
+func (w *watcher) wakeUp() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watcher) empty() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue) == 0 && w.failure == nil
+}
+
+func (w *watcher) drain() (queue []*event, failure error, progress bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	queue, failure, progress = w.queue, w.failure, w.progress
+	w.queue, w.progress = nil, false
+	return queue, failure, progress
+}
+
+func (w *watcher) run() {
+	openWatches.Inc()
+	defer openWatches.Dec()
+	defer close(w.result)
+	defer w.cancel()
+	stop := context.AfterFunc(w.follower.ctx, w.cancel)
+	defer stop()
+	if err := w.serve(); err != nil {
+		w.sendError(err)
+	}
+}
+
+// serve returns nil if the watch ended by itself: the client left, or the
+// process shuts down.
+func (w *watcher) serve() error {
+	if w.initial {
+		if err := w.sendInitial(); err != nil {
+			return err
+		}
+	}
+	if err := w.catchUp(); err != nil {
+		return err
+	}
+	defer w.follower.leave(w)
+	if w.opts.ProgressNotify {
+		w.wakeUp()
+	}
+	bookmark := w.bookmarkTimer()
+	defer bookmark.Stop()
+	for {
+		select {
+		case <-w.ctx.Done():
+			return nil
+		case <-w.wake:
+			if err := w.sendQueued(); err != nil {
+				return err
+			}
+		case <-bookmark.C:
+			if err := w.bookmark(); err != nil {
+				return err
+			}
+			bookmark.Reset(w.untilBookmark())
+		}
+	}
+}
+
+// sendInitial sends the present state as ADDED events, and the bookmark that
+// ends them if asked for.
+func (w *watcher) sendInitial() error {
+	list := storage.ListOptions{Recursive: w.opts.Recursive, Predicate: w.opts.Predicate}
+	list.Predicate.Limit, list.Predicate.Continue = 0, ""
+	if w.revision > 0 {
+		list.ResourceVersion = fmt.Sprint(w.revision) // at least as new as what the client knows
+	}
+	l, err := w.store.newLister(w.key, list)
+	if err != nil {
+		return err
+	}
+	err = l.each(w.ctx, func(e *Entry) (bool, error) {
+		encoded, err := w.store.decodeEvent(e)
+		if err != nil {
+			return false, err
+		}
+		if !matches(&w.opts.Predicate, encoded) {
+			return false, nil
+		}
+		return true, w.send(watch.Added, encoded)
+	})
+	if err != nil {
+		return err
+	}
+	w.revision = l.revision
+	if w.opts.SendInitialEvents == nil || !w.opts.Predicate.AllowWatchBookmarks {
+		return nil
+	}
+	obj := w.store.opts.NewFunc()
+	if err := w.store.versioner.UpdateObject(obj, uint64(w.revision)); err != nil {
+		return err
+	}
+	if err := storage.AnnotateInitialEventsEndBookmark(obj); err != nil {
+		return err
+	}
+	return w.send(watch.Bookmark, obj)
+}
+
+// catchUp reads the log until the watch is where the follower is, and joins it.
+func (w *watcher) catchUp() error {
+	for !w.follower.join(w) {
+		changes, err := w.store.backend.Log(w.ctx, w.revision, followBatch)
+		if err != nil {
+			return unavailable(err)
+		}
+		for i := range changes {
+			c := &changes[i]
+			if w.covers(c.Key) {
+				if err := w.sendEvent(w.store.newEvent(c)); err != nil {
+					return err
+				}
+			}
+			w.revision = c.Revision
+		}
+	}
+	return nil
+}
+
+// sendQueued sends what the follower has queued.
+func (w *watcher) sendQueued() error {
+	queue, failure, progress := w.drain()
+	for _, e := range queue {
+		if err := w.sendEvent(e); err != nil {
+			return err
+		}
+	}
+	if failure != nil {
+		return failure
+	}
+	if progress || (w.opts.ProgressNotify && len(queue) == 0) {
+		return w.bookmark()
+	}
+	return nil
+}
+
+// sendEvent sends e if the watch's selector lets it.
+func (w *watcher) sendEvent(e *event) error {
+	if e.change.Revision <= w.revision {
+		return nil // the initial state had it
+	}
+	kind, obj, visible, err := e.forWatch(&w.opts.Predicate)
+	if err != nil {
+		return err
+	}
+	w.revision = e.change.Revision
+	if !visible {
+		return nil
+	}
+	return w.send(kind, obj)
+}
+
+// bookmark tells the client the revision up to which it has seen everything.
+func (w *watcher) bookmark() error {
+	revision, idle := w.follower.idle(w)
+	if !idle {
+		w.wakeUp()
+		return nil
+	}
+	w.revision = max(w.revision, revision)
+	obj := w.store.opts.NewFunc()
+	if err := w.store.versioner.UpdateObject(obj, uint64(w.revision)); err != nil {
+		return err
+	}
+	return w.send(watch.Bookmark, obj)
+}
+
+func (w *watcher) bookmarkTimer() *time.Timer {
+	timer := time.NewTimer(w.untilBookmark())
+	if !w.opts.Predicate.AllowWatchBookmarks {
+		timer.Stop()
+	}
+	return timer
+}
+
+// untilBookmark is the time to the next bookmark: shortly before the watch
+// times out, so that the client resumes where it was, and at least each minute.
+func (w *watcher) untilBookmark() time.Duration {
+	deadline, ok := w.ctx.Deadline()
+	if !ok {
+		return bookmarkInterval
+	}
+	if left := time.Until(deadline) - bookmarkBeforeEnd; left > 0 {
+		return min(left, bookmarkInterval)
+	}
+	return bookmarkInterval
+}
+
+func (w *watcher) send(kind watch.EventType, obj runtime.Object) error {
+	if w.opts.RecordTimestamps {
+		obj = &timed{Object: obj, at: time.Now()}
+	}
+	select {
+	case w.result <- watch.Event{Type: kind, Object: obj}:
+		return nil
+	case <-w.ctx.Done():
+		return w.ctx.Err()
+	}
+}
+
+// sendError ends the watch with an ERROR event that says what the client is to
+// do: list again (410), or come back.
+func (w *watcher) sendError(err error) {
+	if w.ctx.Err() != nil {
+		return
+	}
+	switch {
+	case errors.Is(err, ErrCompacted):
+		err = apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %s", w.opts.ResourceVersion))
+	case errors.Is(err, errSlow):
+		err = apierrors.NewTooManyRequests(fmt.Sprintf("the watch was closed because %v; watch again from the last resourceVersion", err), 1)
+	}
+	var known apierrors.APIStatus
+	if !errors.As(err, &known) {
+		known = apierrors.NewInternalError(err)
+	}
+	status := known.Status()
+	_ = w.send(watch.Error, &status) // the client has left if this fails
+}

@@ -1,0 +1,54 @@
+package derive_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tallyman/imageapi/derive"
+)
+
+func base64URL(b []byte) string { return base64.URLEncoding.EncodeToString(b) }
+
+// FuzzImage: whatever the bytes, no panic, the same result twice, metadata that
+// is valid JSON, and a result bounded by the input.
+func FuzzImage(f *testing.F) {
+	f.Add(imagespec.MediaTypeImageManifest, []byte(manifestOf("", imagespec.MediaTypeImageConfig, imageConfig, layers(layer(layerA, 1, tarGzip)))), []byte(imageConfig))
+	f.Add("", []byte(`{"schemaVersion":2,"manifests":[{"platform":null}]}`), []byte(nil))
+	f.Add(derive.MediaTypeSchema1, []byte(`{"schemaVersion":1,"fsLayers":[{}],"history":[{"v1Compatibility":"{}"}],"signatures":[{"protected":"e30"}]}`), []byte(nil))
+	f.Add("text/plain; x", []byte(`{"layers":null,"layers":[{"size":-1}],"subject":7}`), []byte(`{"config":{"Env":1}}`))
+	f.Fuzz(func(t *testing.T, mediaType string, manifest, config []byte) {
+		in := derive.Input{MediaType: mediaType, Manifest: manifest, Config: config}
+		if config != nil {
+			// Make the config's digest right where the manifest has one, so that
+			// the fuzzer gets past the check.
+			var m struct{ Config struct{ Digest digest.Digest } }
+			if json.Unmarshal(manifest, &m) == nil && m.Config.Digest.Validate() == nil && m.Config.Digest != digest.FromBytes(config) {
+				in.Config = nil
+			}
+		}
+		image, err := derive.Image(in)
+		again, againErr := derive.Image(in)
+		if (err == nil) != (againErr == nil) {
+			t.Fatalf("one input, two outcomes: %v and %v", err, againErr)
+		}
+		if err != nil {
+			return
+		}
+		first, err := json.Marshal(image)
+		if err != nil {
+			t.Fatalf("the Image cannot be encoded: %v", err)
+		}
+		second, err := json.Marshal(again)
+		if err != nil || string(first) != string(second) {
+			t.Fatalf("one input, two Images:\n%s\n%s", first, second)
+		}
+		metadata(t, image)
+		if limit := 64*(len(manifest)+len(config)) + 4096; len(first) > limit {
+			t.Fatalf("%d bytes in, %d bytes out", len(manifest)+len(config), len(first))
+		}
+	})
+}

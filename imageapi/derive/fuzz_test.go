@@ -25,7 +25,9 @@ func FuzzImage(f *testing.F) {
 		if config != nil {
 			// Make the config's digest right where the manifest has one, so that
 			// the fuzzer gets past the check.
-			var m struct{ Config struct{ Digest digest.Digest } }
+			var m struct {
+				Config struct{ Digest digest.Digest }
+			}
 			if json.Unmarshal(manifest, &m) == nil && m.Config.Digest.Validate() == nil && m.Config.Digest != digest.FromBytes(config) {
 				in.Config = nil
 			}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"go.yaml.in/yaml/v3"
+
+	"tallyman/config"
+)
+
+// defaultDataDirectory is where a program keeps a user's data (XDG Base
+// Directory Specification); "" if there is no home.
+func defaultDataDirectory() string {
+	if dir := os.Getenv("TALLYMAN_DATADIR"); dir != "" {
+		return dir
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "tallyman")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "share", "tallyman")
+}
+
+// defaultConfiguration is what `tallyman serve` runs with when it is given
+// none: a registry for this machine only, with all data in one directory.
+func defaultConfiguration(dataDirectory string) ([]byte, error) {
+	dir, err := filepath.Abs(dataDirectory)
+	if err != nil {
+		return nil, err
+	}
+	type m = map[string]any
+	return yaml.Marshal(m{
+		"version": 0.1,
+		"storage": m{
+			"filesystem": m{"rootdirectory": filepath.Join(dir, "registry")},
+			"delete":     m{"enabled": true},
+		},
+		"http": m{"addr": "127.0.0.1:5000", "secret": rand.Text()},
+		"health": m{
+			"storagedriver": m{"enabled": true, "interval": "10s", "threshold": 3},
+		},
+		"imageapi": m{
+			"store": m{"path": filepath.Join(dir, "images.db")},
+			"auth":  m{"kubeconfigfile": filepath.Join(dir, "kubeconfig")},
+		},
+	})
+}
+
+// externalAddress is the host:port at which clients reach this process.
+func externalAddress(c *config.Config) string {
+	if u, err := url.Parse(c.Registry.HTTP.Host); err == nil && u.Host != "" {
+		if u.Port() != "" {
+			return u.Host
+		}
+		if u.Scheme == "https" {
+			return net.JoinHostPort(u.Host, "443")
+		}
+		return net.JoinHostPort(u.Host, "80")
+	}
+	host, port, err := net.SplitHostPort(c.Registry.HTTP.Addr)
+	if err != nil {
+		return "localhost:5000"
+	}
+	if host == "" || net.ParseIP(host).IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// registryHost is the host in pull references, "" for the one that the pushing
+// client used.
+func registryHost(c *config.Config) string {
+	if c.ImageAPI.RegistryHost != "" {
+		return c.ImageAPI.RegistryHost
+	}
+	if u, err := url.Parse(c.Registry.HTTP.Host); err == nil {
+		return u.Host
+	}
+	return ""
+}
+
+// serverURL is the API's address for a kubeconfig.
+func serverURL(address string) string { return fmt.Sprintf("https://%s", address) }

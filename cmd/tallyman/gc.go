@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"tallyman/config"
+	"tallyman/registry"
+	"tallyman/storage/bolt"
+)
+
+func newGarbageCollectCommand() *cobra.Command {
+	var options registry.GCOptions
+	var dataDirectory string
+	cmd := &cobra.Command{
+		Use:   "garbage-collect <config>",
+		Short: "Delete layers not referenced by any manifest",
+		Long: "Delete layers not referenced by any manifest, as distribution's command of the same name does,\n" +
+			"and take what is gone off the Images.",
+		Args: usage(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := os.Getenv("REGISTRY_CONFIGURATION_PATH")
+			if len(args) > 0 {
+				path = args[0]
+			}
+			if path == "" {
+				return exitError{errors.New("configuration error: configuration path unspecified"), exitUsage}
+			}
+			c, err := config.Load(path)
+			if err != nil {
+				return fmt.Errorf("configuration error: %w", err)
+			}
+			return garbageCollect(cmd, c, options, dataDirectory)
+		},
+	}
+	cmd.Flags().BoolVarP(&options.DryRun, "dry-run", "d", false, "do everything except remove the blobs")
+	cmd.Flags().BoolVarP(&options.RemoveUntagged, "delete-untagged", "m", false, "delete manifests that are not currently referenced via tag")
+	cmd.Flags().BoolVarP(&options.Quiet, "quiet", "q", false, "silence output")
+	cmd.Flags().StringVar(&dataDirectory, "data-dir", defaultDataDirectory(), "where data goes that the configuration gives no place")
+	return cmd
+}
+
+func garbageCollect(cmd *cobra.Command, c *config.Config, options registry.GCOptions, dataDirectory string) error {
+	registry.UseLogger()
+	if level, err := logrus.ParseLevel(string(c.Registry.Log.Level)); err == nil {
+		logrus.SetLevel(level)
+	}
+	removed, err := registry.GarbageCollect(cmd.Context(), c.Registry, options, registry.NewRecorder(registry.RecorderOptions{}))
+	if err != nil || removed == 0 {
+		return err
+	}
+	left, err := replayPending(cmd.Context(), c, dataDirectory)
+	if errors.Is(err, bolt.ErrLocked) {
+		cmd.PrintErrf("%d manifests are gone; the server that is running takes them off their Images\n", removed)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if left > 0 {
+		return fmt.Errorf("%d manifests are gone, but could not be taken off their Images yet; the server will at its next start", left)
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+// Package config reads the configuration: distribution's config.yml with one
+// more top-level section, imageapi. It checks both parts for keys that nobody
+// knows, and shows them with secrets left out. The folder also holds a commented
+// example.
+//
+// Only the command imports it; every other package has Options of its own.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/distribution/v3/configuration"
+	"go.yaml.in/yaml/v3"
+)
+
+// section is the name of our part of the file.
+const section = "imageapi"
+
+// Config is a whole configuration.
+type Config struct {
+	// Registry is distribution's part.
+	Registry *configuration.Configuration
+	// ImageAPI is our section.
+	ImageAPI ImageAPI
+	// Problems are what Load found and did not fail on: keys in distribution's
+	// part that distribution ignores.
+	Problems []Problem
+}
+
+// ImageAPI is the imageapi section. Keys are lower case without underscores,
+// which the environment overrides (REGISTRY_IMAGEAPI_…) rely on.
+type ImageAPI struct {
+	OnStoreFailure string `yaml:"onstorefailure" json:"onstorefailure" jsonschema:"enum=defer,enum=reject,description=What becomes of a push that cannot be recorded: defer lets it through and records it later; reject fails it with 503."`
+	RegistryHost   string `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in dockerImageReference. Default: the host of http.host or else the host that the pushing client used."`
+	Inline         bool   `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
+	InlineLimit    int64  `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
+	Backfill       bool   `yaml:"backfill" json:"backfill" jsonschema:"description=Record at start-up what the registry holds and has no Image."`
+	Store          Store  `yaml:"store" json:"store" jsonschema:"description=The embedded store."`
+	Auth           Auth   `yaml:"auth" json:"auth" jsonschema:"description=Who may write through the API."`
+}
+
+// Store configures the embedded store.
+type Store struct {
+	Path       string        `yaml:"path" json:"path" jsonschema:"description=The store's file. Default: tallyman.db under the rootdirectory of the filesystem storage and under the data directory for other storage."`
+	LogEntries int           `yaml:"logentries" json:"logentries" jsonschema:"minimum=1,description=How many changes watches and paged lists can look back on."`
+	LogAge     time.Duration `yaml:"logage" json:"logage" jsonschema:"description=How long watches and paged lists can look back, such as 1h."`
+}
+
+// Auth says who may write through the API.
+type Auth struct {
+	TokenFile      string `yaml:"tokenfile" json:"tokenfile" jsonschema:"description=A file with the administrator's bearer token."`
+	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=A kubeconfig with an administrator's token, which is made at the first start, and whose token is honoured."`
+}
+
+// Defaults returns the section as it is when nothing is set.
+func Defaults() ImageAPI {
+	return ImageAPI{
+		OnStoreFailure: "defer",
+		Inline:         true,
+		InlineLimit:    256 << 10,
+		Backfill:       true,
+		Store:          Store{LogEntries: 10_000, LogAge: time.Hour},
+	}
+}
+
+// Validate reports every setting that makes no sense.
+func (c *ImageAPI) Validate() error {
+	var errs []error
+	fault := func(key string, value any, want string) {
+		errs = append(errs, fmt.Errorf("%s.%s: %v is not valid: want %s", section, key, value, want))
+	}
+	if c.OnStoreFailure != "defer" && c.OnStoreFailure != "reject" {
+		fault("onstorefailure", fmt.Sprintf("%q", c.OnStoreFailure), "defer or reject")
+	}
+	if strings.ContainsAny(c.RegistryHost, "/@ ") {
+		fault("registryhost", fmt.Sprintf("%q", c.RegistryHost), "host or host:port")
+	}
+	if c.InlineLimit < 1 {
+		fault("inlinelimit", c.InlineLimit, "a positive number of bytes")
+	}
+	if c.Store.LogEntries < 1 {
+		fault("store.logentries", c.Store.LogEntries, "a positive number")
+	}
+	if c.Store.LogAge < time.Minute {
+		fault("store.logage", c.Store.LogAge, "at least 1m")
+	}
+	return errors.Join(errs...)
+}
+
+// Load reads the file at path and the environment's overrides. It takes the
+// REGISTRY_IMAGEAPI_ variables out of the environment, so that distribution,
+// which reads the same prefix, does not wonder about them.
+func Load(path string) (*Config, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := Parse(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse is Load for a file's content.
+func Parse(content []byte) (*Config, error) {
+	var document yaml.Node
+	if err := yaml.Unmarshal(content, &document); err != nil {
+		return nil, err
+	}
+	problems, err := check(&document)
+	if err != nil {
+		return nil, err
+	}
+	c := &Config{ImageAPI: Defaults()}
+	for _, p := range problems {
+		if p.ours {
+			err = errors.Join(err, p)
+		} else {
+			c.Problems = append(c.Problems, p)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if node := child(&document, section); node != nil {
+		if err := node.Decode(&c.ImageAPI); err != nil {
+			return nil, fmt.Errorf("%s: %w", section, err)
+		}
+	}
+	if err := override(&c.ImageAPI); err != nil {
+		return nil, err
+	}
+	if err := c.ImageAPI.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Registry, err = parseRegistry(content); err != nil {
+		return nil, err
+	}
+	c.dropDisabled()
+	return c, nil
+}
+
+// parseRegistry reads distribution's part. Some of its faults are panics there.
+func parseRegistry(content []byte) (c *configuration.Configuration, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("%v", fault)
+		}
+	}()
+	return configuration.Parse(bytes.NewReader(content))
+}
+
+// dropDisabled honours middleware entries with disabled: true, which
+// distribution runs all the same.
+func (c *Config) dropDisabled() {
+	for kind, entries := range c.Registry.Middleware {
+		c.Registry.Middleware[kind] = slices.DeleteFunc(entries, func(m configuration.Middleware) bool { return m.Disabled })
+	}
+}
+
+// StorePath returns the file of the embedded store. dataDirectory is where it
+// goes if the registry's own storage is not a directory.
+func (c *Config) StorePath(dataDirectory string) string {
+	if c.ImageAPI.Store.Path != "" {
+		return c.ImageAPI.Store.Path
+	}
+	const name = "tallyman.db"
+	if c.Registry.Storage.Type() == "filesystem" {
+		root, _ := c.Registry.Storage.Parameters()["rootdirectory"].(string)
+		if root == "" {
+			root = "/var/lib/registry" // the driver's default
+		}
+		return filepath.Join(root, name)
+	}
+	return filepath.Join(dataDirectory, name)
+}

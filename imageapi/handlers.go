@@ -1,0 +1,141 @@
+package imageapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/felixge/httpsnoop"
+	"github.com/google/uuid"
+	"github.com/gorilla/mux"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	auditinternal "k8s.io/apiserver/pkg/apis/audit"
+	apifilters "k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
+	"k8s.io/apiserver/pkg/server"
+	serverfilters "k8s.io/apiserver/pkg/server/filters"
+)
+
+// prefixes are the paths that the API answers; everything else is the registry's.
+var prefixes = []string{"/apis", "/api", "/openapi", "/version", "/livez", "/readyz", "/healthz"}
+
+// Handler returns a handler that answers the API's paths and hands all others to
+// next. Names with escaped characters (sha256%3A…) reach the API as sent.
+func (s *Server) Handler(next http.Handler) http.Handler {
+	router := mux.NewRouter().SkipClean(true).UseEncodedPath()
+	api := withRequestID(s.handler)
+	if s.options.AccessLog {
+		api = withAccessLog(api)
+	}
+	for _, prefix := range prefixes {
+		router.Path(prefix).Handler(api)
+		router.PathPrefix(prefix + "/").Handler(api)
+	}
+	router.NotFoundHandler = next
+	router.MethodNotAllowedHandler = next
+	return router
+}
+
+// buildHandlerChain is upstream's DefaultBuildHandlerChain without the filters
+// that have nothing to do here (impersonation, CORS, HSTS, priority and
+// fairness) and those that cost more than a whole read of stored bytes (tracing
+// and latency trackers, a goroutine for each request).
+func buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
+	unauthorized := withChallenge(apifilters.Unauthorized(c.Serializer))
+	h := withPlainObjects(api, c)
+	h = apifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
+	h = serverfilters.WithMaxInFlightLimit(h, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, c.LongRunningFunc)
+	h = apifilters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
+	h = apifilters.WithAuthentication(h, c.Authentication.Authenticator, unauthorized, c.Authentication.APIAudiences, nil)
+	h = apifilters.WithWarningRecorder(h)
+	h = apifilters.WithRequestDeadline(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
+	h = serverfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
+	h = apifilters.WithCacheControl(h)
+	h = apifilters.WithRequestInfo(h, c.RequestInfoResolver)
+	h = apifilters.WithRequestReceivedTimestamp(h)
+	h = serverfilters.WithPanicRecovery(h, c.RequestInfoResolver)
+	return apifilters.WithAuditInit(h)
+}
+
+// withChallenge names the schemes that credentials can be sent in (RFC 9110,
+// section 11.6.1).
+func withChallenge(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("WWW-Authenticate", `Bearer realm="tallyman"`)
+		w.Header().Add("WWW-Authenticate", `Basic realm="tallyman"`)
+		next.ServeHTTP(w, r)
+	})
+}
+
+type plainObjectsKey struct{}
+
+// withPlainObjects notes on reads whether the client wants the objects in JSON
+// as they are, and not a table or metadata made of them: such a list can be
+// streamed.
+func withPlainObjects(next http.Handler, c *server.Config) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			media, _, err := negotiation.NegotiateOutputMediaType(r, c.Serializer, anyConversion{})
+			if err == nil && media.Convert == nil && media.Accepted.MediaType == "application/json" {
+				r = r.WithContext(context.WithValue(r.Context(), plainObjectsKey{}, true))
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func wantsPlainObjects(ctx context.Context) bool {
+	plain, _ := ctx.Value(plainObjectsKey{}).(bool)
+	return plain
+}
+
+// withRequestID gives the request the id that logs and the answer's Audit-ID
+// carry; a client may bring its own.
+func withRequestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(auditinternal.HeaderAuditID) == "" {
+			r.Header.Set(auditinternal.HeaderAuditID, uuid.NewString())
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// withAccessLog logs each request when it has ended, health checks excepted.
+func withAccessLog(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "z") && !strings.HasPrefix(r.URL.Path, "/api") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		measured := httpsnoop.CaptureMetrics(next, w, r)
+		slog.InfoContext(r.Context(), "api request",
+			"http.request.id", r.Header.Get(auditinternal.HeaderAuditID), // withRequestID has set it
+			"http.request.method", r.Method,
+			"http.request.uri", r.URL.RequestURI(),
+			"http.request.remoteaddr", r.RemoteAddr,
+			"http.request.useragent", r.UserAgent(),
+			"http.response.status", measured.Code,
+			"http.response.written", measured.Written,
+			"http.response.duration", measured.Duration.Round(time.Microsecond).String(),
+		)
+	})
+}
+
+// anyConversion lets the negotiation see every conversion that a client may ask
+// for; the handlers decide which they make.
+type anyConversion struct{}
+
+var _ negotiation.EndpointRestrictions = anyConversion{}
+
+// AllowsMediaTypeTransform implements negotiation.EndpointRestrictions.
+func (anyConversion) AllowsMediaTypeTransform(string, string, *schema.GroupVersionKind) bool {
+	return true
+}
+
+// AllowsServerVersion implements negotiation.EndpointRestrictions.
+func (anyConversion) AllowsServerVersion(string) bool { return false }
+
+// AllowsStreamSchema implements negotiation.EndpointRestrictions.
+func (anyConversion) AllowsStreamSchema(s string) bool { return s == "watch" }

@@ -1,0 +1,152 @@
+package imageapi
+
+import (
+	"context"
+	"fmt"
+
+	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
+	k8sstorage "k8s.io/apiserver/pkg/storage"
+	storeerr "k8s.io/apiserver/pkg/storage/errors"
+	"k8s.io/apiserver/pkg/storage/names"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	"k8s.io/client-go/tools/cache"
+
+	"tallyman/storage"
+)
+
+// resourcePrefix is where Images are in the store.
+const resourcePrefix = "/images/"
+
+// images is the REST storage of the images resource: upstream's generic store,
+// with GET and LIST answered from stored bytes where the answer is JSON.
+type images struct {
+	*registry.Store
+	encoded *storage.Store
+}
+
+var (
+	_ rest.StandardStorage      = (*images)(nil)
+	_ rest.SingularNameProvider = (*images)(nil)
+	_ rest.TableConvertor       = (*images)(nil)
+)
+
+// newImages opens the images resource on backend.
+func newImages(backend storage.Backend) (*images, error) {
+	encoded, err := storage.New(storage.Options{
+		Backend:        backend,
+		Codec:          Codecs.LegacyCodec(imagev1.GroupVersion),
+		Encoder:        jsonEncoder(),
+		ListKind:       "ImageList",
+		ListAPIVersion: imagev1.GroupVersion.String(),
+		ResourcePrefix: resourcePrefix,
+		GroupResource:  imagesResource,
+		NewFunc:        func() runtime.Object { return &imagev1.Image{} },
+	})
+	if err != nil {
+		return nil, err
+	}
+	strategy := imageStrategy{Scheme, names.SimpleNameGenerator}
+	i := &images{encoded: encoded, Store: &registry.Store{
+		NewFunc:                   func() runtime.Object { return &imagev1.Image{} },
+		NewListFunc:               func() runtime.Object { return &imagev1.ImageList{} },
+		PredicateFunc:             matchImage,
+		DefaultQualifiedResource:  imagesResource,
+		SingularQualifiedResource: schema.GroupResource{Group: imagesResource.Group, Resource: "image"},
+		CreateStrategy:            strategy,
+		UpdateStrategy:            strategy,
+		DeleteStrategy:            strategy,
+		TableConvertor:            imageTable{},
+	}}
+	options := &generic.StoreOptions{AttrFunc: imageAttributes, RESTOptions: generic.RESTOptions{
+		StorageConfig: &storagebackend.ConfigForResource{
+			Config:        storagebackend.Config{Codec: Codecs.LegacyCodec(imagev1.GroupVersion)},
+			GroupResource: imagesResource,
+		},
+		Decorator:               i.decorate,
+		ResourcePrefix:          "images",
+		DeleteCollectionWorkers: 4,
+	}}
+	if err := i.CompleteWithOptions(options); err != nil {
+		return nil, fmt.Errorf("images: %w", err)
+	}
+	return i, nil
+}
+
+// decorate hands our store to the generic one, in place of etcd and the watch
+// cache.
+func (i *images) decorate(*storagebackend.ConfigForResource, string, func(runtime.Object) (string, error), func() runtime.Object,
+	func() runtime.Object, k8sstorage.AttrFunc, k8sstorage.IndexerFuncs, *cache.Indexers,
+) (k8sstorage.Interface, factory.DestroyFunc, error) {
+	return i.encoded, func() {}, nil
+}
+
+// jsonEncoder is the encoder of answers in plain JSON, which the stored bytes
+// stand in for.
+func jsonEncoder() runtime.Encoder {
+	info, _ := runtime.SerializerInfoForMediaType(Codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
+	return Codecs.EncoderForVersion(info.Serializer, imagev1.GroupVersion)
+}
+
+// Get implements rest.Getter.
+func (i *images) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
+	key, err := i.KeyFunc(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	image, err := i.encoded.GetEncoded(ctx, key, k8sstorage.GetOptions{ResourceVersion: options.ResourceVersion})
+	if err != nil {
+		return nil, storeerr.InterpretGetError(err, imagesResource, name)
+	}
+	return image, nil
+}
+
+// List implements rest.Lister.
+func (i *images) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
+	whole := func() (runtime.Object, error) { return i.Store.List(ctx, options) }
+	predicate := predicateOf(options)
+	if _, single := predicate.MatchesSingle(); single || !wantsPlainObjects(ctx) {
+		return whole()
+	}
+	list, err := i.encoded.ListEncoded(ctx, i.KeyRootFunc(ctx), k8sstorage.ListOptions{
+		ResourceVersion:      options.ResourceVersion,
+		ResourceVersionMatch: options.ResourceVersionMatch,
+		Predicate:            predicate,
+		Recursive:            true,
+	}, whole)
+	if err != nil {
+		return nil, storeerr.InterpretListError(err, imagesResource)
+	}
+	return list, nil
+}
+
+func predicateOf(options *internalversion.ListOptions) k8sstorage.SelectionPredicate {
+	label, field := labels.Everything(), fields.Everything()
+	if options.LabelSelector != nil {
+		label = options.LabelSelector
+	}
+	if options.FieldSelector != nil {
+		field = options.FieldSelector
+	}
+	predicate := matchImage(label, field)
+	predicate.Limit, predicate.Continue = options.Limit, options.Continue
+	return predicate
+}
+
+// getDecoded reads an Image for a caller inside the process.
+func (i *images) getDecoded(ctx context.Context, name string) (*imagev1.Image, error) {
+	obj, err := i.Store.Get(ctx, name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*imagev1.Image), nil
+}

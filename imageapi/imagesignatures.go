@@ -1,0 +1,129 @@
+package imageapi
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+
+	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/client-go/util/retry"
+)
+
+// imageSignatures is the REST storage of the imagesignatures resource, which has
+// create and delete only: the signatures are in their Image. It follows
+// OpenShift's pkg/image/apiserver/registry/imagesignature, but honours dryRun
+// and tries again when another write to the Image comes first.
+type imageSignatures struct{ images *images }
+
+var (
+	_ rest.Creater              = (*imageSignatures)(nil)
+	_ rest.GracefulDeleter      = (*imageSignatures)(nil)
+	_ rest.Scoper               = (*imageSignatures)(nil)
+	_ rest.SingularNameProvider = (*imageSignatures)(nil)
+)
+
+// signatureErrors names the resource in errors with the capital that OpenShift
+// gives it.
+var signatureErrors = schema.GroupResource{Group: signaturesResource.Group, Resource: "imageSignatures"}
+
+// New implements rest.Storage.
+func (*imageSignatures) New() runtime.Object { return &imagev1.ImageSignature{} }
+
+// Destroy implements rest.Storage.
+func (*imageSignatures) Destroy() {}
+
+// NamespaceScoped implements rest.Scoper.
+func (*imageSignatures) NamespaceScoped() bool { return false }
+
+// GetSingularName implements rest.SingularNameProvider.
+func (*imageSignatures) GetSingularName() string { return "imagesignature" }
+
+// Create implements rest.Creater: it adds the signature to its Image.
+func (r *imageSignatures) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
+	signature := obj.(*imagev1.ImageSignature)
+	// What a verification finds is the server's to say.
+	signature.Conditions, signature.ImageIdentity, signature.SignedClaims = nil, "", nil
+	signature.Created, signature.IssuedBy, signature.IssuedTo = nil, nil, nil
+	rest.FillObjectMetaSystemFields(signature)
+	if errs := validateSignature(signature, nil); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(imagev1.GroupVersion.WithKind("ImageSignature").GroupKind(), signature.Name, errs)
+	}
+	if validate != nil {
+		if err := validate(ctx, signature); err != nil {
+			return nil, err
+		}
+	}
+	imageName, _, _ := splitSignatureName(signature.Name)
+	err := r.change(ctx, imageName, options.DryRun, func(image *imagev1.Image) error {
+		exists := slices.ContainsFunc(image.Signatures, func(s imagev1.ImageSignature) bool {
+			return s.Name == signature.Name || (s.Type == signature.Type && bytes.Equal(s.Content, signature.Content))
+		})
+		if exists {
+			return apierrors.NewAlreadyExists(signatureErrors, signature.Name)
+		}
+		image.Signatures = append(image.Signatures, *signature.DeepCopy())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return signature, nil
+}
+
+// Delete implements rest.GracefulDeleter: it takes the signature off its Image.
+func (r *imageSignatures) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	imageName, _, ok := splitSignatureName(name)
+	if !ok {
+		return nil, false, apierrors.NewBadRequest("ImageSignatures must be accessed with <imageName>@<signatureName>")
+	}
+	err := r.change(ctx, imageName, options.DryRun, func(image *imagev1.Image) error {
+		at := slices.IndexFunc(image.Signatures, func(s imagev1.ImageSignature) bool { return s.Name == name })
+		if at < 0 {
+			return apierrors.NewNotFound(signatureErrors, name)
+		}
+		if err := checkPreconditions(&image.Signatures[at], options.Preconditions, name); err != nil {
+			return err
+		}
+		if validate != nil {
+			if err := validate(ctx, &image.Signatures[at]); err != nil {
+				return err
+			}
+		}
+		image.Signatures = slices.Delete(image.Signatures, at, at+1)
+		return nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return &metav1.Status{Status: metav1.StatusSuccess}, true, nil
+}
+
+func checkPreconditions(s *imagev1.ImageSignature, p *metav1.Preconditions, name string) error {
+	if p == nil || p.UID == nil || *p.UID == s.UID {
+		return nil
+	}
+	return apierrors.NewConflict(signatureErrors, name,
+		fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, s.UID))
+}
+
+// change applies fn to the Image and writes it, again if another write came in
+// between.
+func (r *imageSignatures) change(ctx context.Context, imageName string, dryRun []string, fn func(*imagev1.Image) error) error {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		image, err := r.images.getDecoded(ctx, imageName)
+		if err != nil {
+			return err
+		}
+		if err := fn(image); err != nil {
+			return err
+		}
+		_, _, err = r.images.Update(ctx, imageName, rest.DefaultUpdatedObjectInfo(image), nil, nil, false, &metav1.UpdateOptions{DryRun: dryRun})
+		return err
+	})
+}

@@ -1,0 +1,90 @@
+package imageapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/openshift/api/image/docker10"
+	"github.com/openshift/api/image/dockerpre012"
+	imagev1 "github.com/openshift/api/image/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"tallyman/imageapi/derive"
+)
+
+const (
+	metadataGroup      = "image.openshift.io"
+	metadataVersion10  = "1.0"
+	metadataVersionPre = "pre012"
+	metadataKind       = "DockerImage"
+)
+
+var errMetadataVersion = errors.New(`only "1.0" and "pre012" are known`)
+
+// normalizeMetadata gives dockerImageMetadata the form in which OpenShift always
+// shows it: a whole DockerImage of the version that dockerImageMetadataVersion
+// says. It fails, and changes nothing, if what is there cannot be read.
+func normalizeMetadata(image *imagev1.Image) error {
+	version := image.DockerImageMetadataVersion
+	if version == "" {
+		version = metadataVersion10
+	}
+	var typed any
+	var setType func(metav1.TypeMeta)
+	switch strings.TrimPrefix(version, metadataGroup+"/") {
+	case metadataVersion10:
+		m := &docker10.DockerImage{}
+		typed, setType = m, func(t metav1.TypeMeta) { m.TypeMeta = t }
+	case metadataVersionPre:
+		m := &dockerpre012.DockerImage{}
+		typed, setType = m, func(t metav1.TypeMeta) { m.TypeMeta = t }
+	default:
+		return fmt.Errorf("version %q: %w", version, errMetadataVersion)
+	}
+	if raw := image.DockerImageMetadata.Raw; len(raw) > 0 {
+		if err := json.Unmarshal(raw, typed); err != nil {
+			return fmt.Errorf("not a %s: %w", metadataKind, err)
+		}
+	}
+	setType(metav1.TypeMeta{
+		Kind:       metadataKind,
+		APIVersion: metadataGroup + "/" + strings.TrimPrefix(version, metadataGroup+"/"),
+	})
+	raw, err := json.Marshal(typed)
+	if err != nil {
+		return err
+	}
+	image.DockerImageMetadata = runtime.RawExtension{Raw: raw}
+	image.DockerImageMetadataVersion = version
+	return nil
+}
+
+// Metadata returns dockerImageMetadata, zero if the image has none that can be
+// read.
+func Metadata(image *imagev1.Image) docker10.DockerImage {
+	var m docker10.DockerImage
+	if len(image.DockerImageMetadata.Raw) == 0 || json.Unmarshal(image.DockerImageMetadata.Raw, &m) != nil {
+		return docker10.DockerImage{}
+	}
+	return m
+}
+
+// stampIndex gives an index that does not say when it was made the time at which
+// its Image was made, which never changes. OpenShift writes the time of the last
+// update.
+func stampIndex(image *imagev1.Image) {
+	if !derive.IsIndex(image.DockerImageManifestMediaType) {
+		return
+	}
+	m := Metadata(image)
+	if m.ID == "" || !m.Created.IsZero() {
+		return
+	}
+	m.Created = image.CreationTimestamp
+	if raw, err := json.Marshal(m); err == nil {
+		image.DockerImageMetadata.Raw = raw
+	}
+}

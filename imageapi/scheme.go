@@ -1,0 +1,45 @@
+package imageapi
+
+import (
+	imagev1 "github.com/openshift/api/image/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+)
+
+var (
+	// Scheme knows the served types. The external types double as the hub
+	// version: there is one version, so nothing is ever converted.
+	Scheme = newScheme(runtime.APIVersionInternal)
+	// Codecs encode and decode the served types as JSON, YAML, protobuf, CBOR.
+	Codecs = serializer.NewCodecFactory(Scheme, serializer.WithSerializer(cbor.NewSerializerInfo))
+
+	parameterCodec = runtime.NewParameterCodec(Scheme)
+
+	// publicScheme has only the versions that clients see, for OpenAPI.
+	publicScheme = newScheme()
+)
+
+// Resources of the group.
+var (
+	imagesResource     = imagev1.GroupVersion.WithResource("images").GroupResource()
+	signaturesResource = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
+)
+
+func newScheme(moreVersions ...string) *runtime.Scheme {
+	s := runtime.NewScheme()
+	types := []runtime.Object{&imagev1.Image{}, &imagev1.ImageList{}, &imagev1.ImageSignature{}}
+	s.AddKnownTypes(imagev1.GroupVersion, types...)
+	for _, version := range moreVersions {
+		s.AddKnownTypes(schema.GroupVersion{Group: imagev1.GroupVersion.Group, Version: version}, types...)
+	}
+	metav1.AddToGroupVersion(s, imagev1.GroupVersion)
+	unversioned := schema.GroupVersion{Version: "v1"}
+	metav1.AddToGroupVersion(s, unversioned)
+	s.AddUnversionedTypes(unversioned, &metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
+	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("Image"), convertFieldLabel))
+	return s
+}

@@ -1,0 +1,145 @@
+// Package imageapi is the API side of the house: the image.openshift.io/v1
+// Kubernetes API of Image objects, served by k8s.io/apiserver's own handlers.
+//
+// It holds the scheme, the strategy and validation of Images, their REST storage
+// and table, the assembly of the API server, and the Writer through which the
+// registry records what is pushed. Every write, whoever makes it, goes through
+// the same strategy into the same store.
+//
+// # Guarantees
+//
+// Kubernetes' semantics are upstream's: verbs, patches, server-side apply, field
+// validation, discovery and OpenAPI come from k8s.io/apiserver unchanged. GET,
+// LIST and WATCH in JSON are answered with the bytes that were stored.
+//
+// # Caveats
+//
+// The process may hold one Server: k8s.io/apiserver keeps metrics and feature
+// gates in globals.
+package imageapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/features"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	restclient "k8s.io/client-go/rest"
+
+	"tallyman/storage"
+)
+
+// Options configures New.
+type Options struct {
+	// Backend keeps the Images. Required. The caller closes it, after the Server.
+	Backend storage.Backend
+	// ExternalAddress is the host:port that the API tells clients. Required.
+	ExternalAddress string
+	// Authenticators say who a request is from; the first that knows wins.
+	Authenticators []authenticator.Request
+	// AnonymousRead lets requests without credentials read.
+	AnonymousRead bool
+	// InlineLimit is how many bytes manifest and config may have together to be
+	// kept in an Image; see derive.Input.
+	InlineLimit int64
+	// ReadyChecks are asked by /readyz besides the store.
+	ReadyChecks []healthz.HealthChecker
+	// AccessLog logs a line for each request.
+	AccessLog bool
+}
+
+// Validate reports what is missing in o.
+func (o *Options) Validate() error {
+	switch {
+	case o.Backend == nil:
+		return errors.New("imageapi: Backend is required")
+	case o.ExternalAddress == "":
+		return errors.New("imageapi: ExternalAddress is required")
+	}
+	return nil
+}
+
+// Server is the Image API. Create it with New, mount it with Handler.
+type Server struct {
+	options Options
+	images  *images
+	writer  *Writer
+	handler http.Handler
+	cancel  context.CancelFunc
+}
+
+// New assembles the API server.
+func New(o Options) (*Server, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(map[string]bool{string(features.CBORServingAndStorage): true}); err != nil {
+		return nil, fmt.Errorf("imageapi: %w", err)
+	}
+	images, err := newImages(o.Backend)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{options: o, images: images, writer: &Writer{images: images, inlineLimit: o.InlineLimit}}
+	generic, err := s.newGenericServer()
+	if err != nil {
+		images.encoded.Close()
+		return nil, fmt.Errorf("imageapi: %w", err)
+	}
+	prepared := generic.PrepareRun()
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	go func() {
+		// There is no listener to run: this runs the start-up hooks and, when
+		// the context ends, fails /readyz. It does not return before all
+		// requests have, which Close does not wait for.
+		_ = prepared.RunWithContext(ctx)
+	}()
+	s.handler = prepared.Handler
+	return s, nil
+}
+
+// Writer returns the registry's way to write Images.
+func (s *Server) Writer() *Writer { return s.writer }
+
+// Drain fails /readyz, so that load balancers turn away, and ends all watches.
+func (s *Server) Drain() {
+	s.cancel()
+	s.images.encoded.Close()
+}
+
+func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
+	c := server.NewConfig(Codecs)
+	c.ExternalAddress = s.options.ExternalAddress
+	c.LoopbackClientConfig = &restclient.Config{Host: s.options.ExternalAddress}
+	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
+	c.EnableProfiling = false
+	c.EnableMetrics = false // on the debug port, with the registry's
+	c.BuildHandlerChainFunc = buildHandlerChain
+	c.Authentication.Authenticator = s.authenticator()
+	c.Authorization.Authorizer = s.authorizer()
+	c.ReadyzChecks = append(c.ReadyzChecks, healthz.NamedCheck("store", func(*http.Request) error {
+		return s.images.encoded.ReadinessCheck()
+	}))
+	c.ReadyzChecks = append(c.ReadyzChecks, s.options.ReadyChecks...)
+	configureOpenAPI(c)
+	generic, err := c.Complete(nil).New("tallyman", server.NewEmptyDelegate())
+	if err != nil {
+		return nil, err
+	}
+	group := server.NewDefaultAPIGroupInfo(imagev1.GroupVersion.Group, Scheme, parameterCodec, Codecs)
+	group.PrioritizedVersions = Scheme.PrioritizedVersionsForGroup(imagev1.GroupVersion.Group)
+	group.VersionedResourcesStorageMap[imagev1.GroupVersion.Version] = map[string]rest.Storage{
+		imagesResource.Resource:     s.images,
+		signaturesResource.Resource: &imageSignatures{images: s.images},
+	}
+	return generic, generic.InstallAPIGroup(&group)
+}

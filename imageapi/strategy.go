@@ -1,0 +1,234 @@
+package imageapi
+
+import (
+	"context"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage/names"
+
+	"tallyman/imageapi/derive"
+)
+
+// managedSignatureAnnotation is removed from every signature, as OpenShift does.
+const managedSignatureAnnotation = "image.openshift.io/managed-signature"
+
+// imageStrategy says what the server fills in, resets and refuses when an Image
+// is written. It follows OpenShift's pkg/image/apiserver/registry/image/strategy.go,
+// but never overlooks an error in silence.
+type imageStrategy struct {
+	runtime.ObjectTyper
+	names.NameGenerator
+}
+
+var (
+	_ rest.RESTCreateStrategy = imageStrategy{}
+	_ rest.RESTUpdateStrategy = imageStrategy{}
+	_ rest.RESTDeleteStrategy = imageStrategy{}
+)
+
+type registryWriteKey struct{}
+
+// asRegistry marks a write as the registry's own: it may write what belongs to
+// the server.
+func asRegistry(ctx context.Context) context.Context {
+	return context.WithValue(ctx, registryWriteKey{}, true)
+}
+
+func isRegistry(ctx context.Context) bool {
+	own, _ := ctx.Value(registryWriteKey{}).(bool)
+	return own
+}
+
+// NamespaceScoped implements rest.RESTCreateStrategy: Images are cluster scoped.
+func (imageStrategy) NamespaceScoped() bool { return false }
+
+// AllowCreateOnUpdate implements rest.RESTUpdateStrategy: PUT does not create.
+func (imageStrategy) AllowCreateOnUpdate(context.Context) bool { return false }
+
+// AllowUnconditionalUpdate implements rest.RESTUpdateStrategy: PUT needs a
+// resourceVersion.
+func (imageStrategy) AllowUnconditionalUpdate(context.Context) bool { return false }
+
+// Canonicalize implements rest.RESTCreateStrategy.
+func (imageStrategy) Canonicalize(runtime.Object) {}
+
+// WarningsOnCreate implements rest.RESTCreateStrategy.
+func (imageStrategy) WarningsOnCreate(context.Context, runtime.Object) []string { return nil }
+
+// WarningsOnUpdate implements rest.RESTUpdateStrategy.
+func (imageStrategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {
+	return nil
+}
+
+// PrepareForCreate implements rest.RESTCreateStrategy. What it cannot make sense
+// of it leaves as it is, for Validate to refuse.
+func (imageStrategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
+	image := obj.(*imagev1.Image)
+	if !isRegistry(ctx) {
+		removeOwnAnnotations(image)
+		if image.DockerImageManifest != "" {
+			if derived, err := deriveFrom(image); err == nil {
+				fill(image, derived)
+			}
+		}
+	}
+	finish(image)
+}
+
+// PrepareForUpdate implements rest.RESTUpdateStrategy. What a client may not
+// change is put back without an error, as OpenShift does.
+func (imageStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
+	image, before := obj.(*imagev1.Image), old.(*imagev1.Image)
+	if !isRegistry(ctx) {
+		restoreOwnAnnotations(image, before)
+		image.DockerImageMetadata = *before.DockerImageMetadata.DeepCopy()
+		image.DockerImageMetadataVersion = before.DockerImageMetadataVersion
+		image.DockerImageLayers = before.DockerImageLayers
+		if before.DockerImageSignatures != nil {
+			image.DockerImageSignatures = before.DockerImageSignatures
+		}
+		protectContent(image, before)
+		restoreManifest(image, before)
+	}
+	finish(image)
+}
+
+// finish does what every write ends with.
+func finish(image *imagev1.Image) {
+	// What is wrong with the metadata, Validate says.
+	_ = normalizeMetadata(image)
+	stampIndex(image)
+	if image.Annotations[derive.AnnotationBlobStored] == "true" && manifestError(image) == nil {
+		image.DockerImageManifest, image.DockerImageConfig = "", ""
+	}
+	for i := range image.Signatures {
+		delete(image.Signatures[i].Annotations, managedSignatureAnnotation)
+	}
+}
+
+// deriveFrom derives what the image's own manifest and config say.
+func deriveFrom(image *imagev1.Image) (*imagev1.Image, error) {
+	in := derive.Input{
+		MediaType: image.DockerImageManifestMediaType,
+		Manifest:  []byte(image.DockerImageManifest),
+		Reference: image.DockerImageReference,
+	}
+	if image.DockerImageConfig != "" {
+		in.Config = []byte(image.DockerImageConfig)
+	}
+	if name := digest.Digest(image.Name); name.Validate() == nil {
+		in.Digest = name
+	}
+	return derive.Image(in)
+}
+
+// manifestError says what is wrong with the image's manifest, if it has one.
+func manifestError(image *imagev1.Image) error {
+	if image.DockerImageManifest == "" {
+		return nil
+	}
+	_, err := deriveFrom(image)
+	return err
+}
+
+// fill takes over what was derived from image's manifest. Two things that a
+// client sends along are better than what can be derived: metadata when there
+// is no config, and the layer sizes of schema 1, which its manifest lacks.
+func fill(image, derived *imagev1.Image) {
+	sent := Metadata(image)
+	if derived.DockerImageManifestMediaType == derive.MediaTypeSchema1 && len(image.DockerImageLayers) > 0 && sent.Size > 0 {
+		image.DockerImageManifestMediaType = derived.DockerImageManifestMediaType
+		return
+	}
+	noConfig := image.DockerImageConfig == "" && !derive.IsIndex(derived.DockerImageManifestMediaType) &&
+		derived.DockerImageManifestMediaType != derive.MediaTypeSchema1
+	if !noConfig || sent.ID == "" {
+		image.DockerImageMetadata = derived.DockerImageMetadata
+		image.DockerImageMetadataVersion = derived.DockerImageMetadataVersion
+	}
+	image.DockerImageManifestMediaType = derived.DockerImageManifestMediaType
+	image.DockerImageLayers = derived.DockerImageLayers
+	image.DockerImageManifests = derived.DockerImageManifests
+	if image.Annotations == nil {
+		image.Annotations = map[string]string{}
+	}
+	for key, value := range derived.Annotations {
+		if key != derive.AnnotationBlobStored { // here the client decides that
+			image.Annotations[key] = value
+		}
+	}
+}
+
+// protectContent keeps a client from changing what describes derived content.
+// OpenShift lets it.
+func protectContent(image, before *imagev1.Image) {
+	if before.Annotations[AnnotationOrigin] != originRegistry && before.DockerImageManifest == "" {
+		return
+	}
+	image.DockerImageManifestMediaType = before.DockerImageManifestMediaType
+	image.DockerImageManifests = before.DockerImageManifests
+}
+
+// restoreManifest lets a client clear manifest and config, and set them to what
+// the image's name and the manifest have the digests of; nothing else.
+func restoreManifest(image, before *imagev1.Image) {
+	manifestChanged := image.DockerImageManifest != before.DockerImageManifest && image.DockerImageManifest != ""
+	configChanged := image.DockerImageConfig != before.DockerImageConfig && image.DockerImageConfig != ""
+	if !manifestChanged && !configChanged {
+		return
+	}
+	config := image.DockerImageConfig
+	image.DockerImageConfig = ""
+	derived, err := deriveFrom(image)
+	if manifestChanged && (digest.Digest(image.Name).Validate() != nil || err != nil) {
+		image.DockerImageManifest = before.DockerImageManifest
+		derived, err = deriveFrom(image)
+	}
+	image.DockerImageConfig = config
+	if configChanged {
+		withConfig, configErr := deriveFrom(image)
+		if configErr != nil || image.DockerImageManifest == "" || withConfig.DockerImageConfig == "" {
+			image.DockerImageConfig = before.DockerImageConfig
+		} else {
+			derived, err = withConfig, nil
+		}
+	}
+	if err == nil && image.DockerImageManifest != "" {
+		fill(image, derived)
+	}
+}
+
+func removeOwnAnnotations(image *imagev1.Image) {
+	for key := range image.Annotations {
+		if strings.HasPrefix(key, AnnotationPrefix) {
+			delete(image.Annotations, key)
+		}
+	}
+}
+
+func restoreOwnAnnotations(image, before *imagev1.Image) {
+	removeOwnAnnotations(image)
+	for key, value := range before.Annotations {
+		if strings.HasPrefix(key, AnnotationPrefix) {
+			if image.Annotations == nil {
+				image.Annotations = map[string]string{}
+			}
+			image.Annotations[key] = value
+		}
+	}
+}
+
+// Validate implements rest.RESTCreateStrategy.
+func (imageStrategy) Validate(_ context.Context, obj runtime.Object) field.ErrorList {
+	return validateImage(obj.(*imagev1.Image), nil)
+}
+
+// ValidateUpdate implements rest.RESTUpdateStrategy.
+func (imageStrategy) ValidateUpdate(_ context.Context, obj, old runtime.Object) field.ErrorList {
+	return validateImageUpdate(obj.(*imagev1.Image), old.(*imagev1.Image))
+}

@@ -1,0 +1,136 @@
+package imageapi
+
+import (
+	"errors"
+	"mime"
+	"regexp"
+	"strings"
+
+	"github.com/distribution/reference"
+	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"tallyman/imageapi/derive"
+)
+
+// Validation follows OpenShift's pkg/image/apis/image/validation, with its field
+// paths and words, since clients match on them.
+
+// digestPattern is the OCI grammar of a digest. OpenShift's is the same but not
+// anchored.
+var digestPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[[:xdigit:]]{32,}$`)
+
+// validateImage checks image; before is what it replaces, nil on create. What was
+// stored already and has not changed is not held against an update.
+func validateImage(image, before *imagev1.Image) field.ErrorList {
+	errs := apivalidation.ValidateObjectMeta(&image.ObjectMeta, false, path.ValidatePathSegmentName, field.NewPath("metadata"))
+	if before == nil || image.DockerImageReference != before.DockerImageReference {
+		errs = append(errs, validateReference(image)...)
+	}
+	errs = append(errs, validateMetadata(image)...)
+	if before == nil {
+		errs = append(errs, validateManifest(image)...)
+	}
+	if before == nil || !equality.Semantic.DeepEqual(image.DockerImageManifests, before.DockerImageManifests) {
+		errs = append(errs, validateManifests(image)...)
+	}
+	if len(image.DockerImageManifests) > 0 && len(image.DockerImageLayers) > 0 {
+		errs = append(errs, field.Invalid(field.NewPath("dockerImageLayers"), "",
+			"dockerImageLayers should not be set when dockerImageManifests is set"))
+	}
+	for i := range image.Signatures {
+		if before != nil && i < len(before.Signatures) && equality.Semantic.DeepEqual(image.Signatures[i], before.Signatures[i]) {
+			continue
+		}
+		errs = append(errs, validateSignature(&image.Signatures[i], field.NewPath("signatures").Index(i))...)
+	}
+	return errs
+}
+
+func validateImageUpdate(image, before *imagev1.Image) field.ErrorList {
+	errs := apivalidation.ValidateObjectMetaUpdate(&image.ObjectMeta, &before.ObjectMeta, field.NewPath("metadata"))
+	return append(errs, validateImage(image, before)...)
+}
+
+func validateReference(image *imagev1.Image) field.ErrorList {
+	at := field.NewPath("dockerImageReference")
+	if image.DockerImageReference == "" {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	if _, err := reference.ParseNormalizedNamed(image.DockerImageReference); err != nil {
+		return field.ErrorList{field.Invalid(at, image.DockerImageReference, err.Error())}
+	}
+	return nil
+}
+
+func validateMetadata(image *imagev1.Image) field.ErrorList {
+	err := normalizeMetadata(image.DeepCopy())
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errMetadataVersion):
+		return field.ErrorList{field.NotSupported(field.NewPath("dockerImageMetadataVersion"), image.DockerImageMetadataVersion,
+			[]string{metadataVersion10, metadataVersionPre})}
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("dockerImageMetadata"), abbreviate(string(image.DockerImageMetadata.Raw)), err.Error())}
+}
+
+// validateManifest refuses a manifest that is none, or is not the one that the
+// image's name is the digest of.
+func validateManifest(image *imagev1.Image) field.ErrorList {
+	err := manifestError(image)
+	if err == nil {
+		return nil
+	}
+	at, value := "dockerImageManifest", image.DockerImageManifest
+	if errors.Is(err, derive.ErrDigest) && strings.HasPrefix(err.Error(), "config") {
+		at, value = "dockerImageConfig", image.DockerImageConfig
+	}
+	return field.ErrorList{field.Invalid(field.NewPath(at), abbreviate(value), err.Error())}
+}
+
+// abbreviate keeps large values out of error messages.
+func abbreviate(value string) string {
+	const most = 128
+	if len(value) <= most {
+		return value
+	}
+	return strings.ToValidUTF8(value[:most], "") + "…"
+}
+
+func validateManifests(image *imagev1.Image) field.ErrorList {
+	// Indexes may list what has no platform; only entries that a client makes
+	// up itself, without a manifest, must have one.
+	derived := image.Annotations[AnnotationOrigin] == originRegistry || image.DockerImageManifest != ""
+	var errs field.ErrorList
+	for i := range image.DockerImageManifests {
+		m, at := &image.DockerImageManifests[i], field.NewPath("dockerImageManifests").Index(i)
+		if derived {
+			continue
+		}
+		if !digestPattern.MatchString(m.Digest) {
+			errs = append(errs, field.Invalid(at.Child("digest"), m.Digest, "digest does not conform with OCI image specification"))
+		}
+		if !isMediaType(m.MediaType) {
+			errs = append(errs, field.Invalid(at.Child("mediaType"), m.MediaType, "media type does not conform to RFC6838"))
+		}
+		if m.Architecture == "" {
+			errs = append(errs, field.Required(at.Child("architecture"), ""))
+		}
+		if m.OS == "" {
+			errs = append(errs, field.Required(at.Child("os"), ""))
+		}
+		if m.ManifestSize < 0 {
+			errs = append(errs, field.Invalid(at.Child("size"), m.ManifestSize, "manifest size cannot be negative"))
+		}
+	}
+	return errs
+}
+
+func isMediaType(s string) bool {
+	base, _, err := mime.ParseMediaType(s)
+	return err == nil && strings.Count(base, "/") == 1
+}

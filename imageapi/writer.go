@@ -1,0 +1,221 @@
+package imageapi
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+
+	"tallyman/imageapi/derive"
+	"tallyman/storage"
+)
+
+// Push is a manifest that a repository holds now.
+type Push struct {
+	Repository string
+	Digest     digest.Digest
+	MediaType  string
+	Manifest   []byte
+	// Config is nil if it is not to be had.
+	Config []byte
+	// Host is the registry's own host[:port] for pull references.
+	Host string
+}
+
+// Writer is the registry's way to write Images. It goes through the same store
+// and strategy as the API.
+type Writer struct {
+	images      *images
+	inlineLimit int64
+}
+
+// NewWriter returns a Writer for a process that serves no API.
+func NewWriter(backend storage.Backend, inlineLimit int64) (*Writer, error) {
+	images, err := newImages(backend)
+	if err != nil {
+		return nil, err
+	}
+	return &Writer{images: images, inlineLimit: inlineLimit}, nil
+}
+
+// internalContext is the context of a write that comes from no API request.
+func internalContext(ctx context.Context) context.Context {
+	return request.WithNamespace(asRegistry(ctx), "")
+}
+
+// Derive returns the Image that p makes, without storing it. It is the part of
+// Record that is about content only.
+func (w *Writer) Derive(p Push) (*imagev1.Image, error) {
+	return derive.Image(derive.Input{
+		MediaType: p.MediaType, Manifest: p.Manifest, Config: p.Config, Digest: p.Digest, InlineLimit: w.inlineLimit,
+		Reference: pullReference(p.Host, p.Repository, p.Digest.String()),
+	})
+}
+
+func pullReference(host, repository, name string) string {
+	return strings.TrimPrefix(host+"/", "/") + repository + "@" + name
+}
+
+// Record stores derived, which came from Derive(p): it creates the Image, or
+// updates what is derived and keeps what users added.
+func (w *Writer) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
+	return w.update(ctx, p.Digest, true, func(image *imagev1.Image) {
+		if image.Name == "" {
+			derived.DeepCopyInto(image)
+			image.Annotations[AnnotationOrigin] = originRegistry
+		} else {
+			refresh(image, derived)
+		}
+		image.Annotations[AnnotationManaged] = "true"
+		addRepository(image, p.Repository)
+	})
+}
+
+// refresh updates what is derived in image.
+func refresh(image, derived *imagev1.Image) {
+	if image.Annotations == nil {
+		image.Annotations = map[string]string{}
+	}
+	if image.DockerImageReference == "" || len(Repositories(image)) == 0 && image.Annotations[AnnotationOrigin] == originRegistry {
+		image.DockerImageReference = derived.DockerImageReference
+	}
+	// Without the config, which a later read of the registry may lack, what is
+	// there knows more.
+	if derived.DockerImageConfig != "" || Metadata(image).ID == "" || Metadata(derived).Architecture != "" {
+		image.DockerImageMetadata = derived.DockerImageMetadata
+		image.DockerImageMetadataVersion = derived.DockerImageMetadataVersion
+		image.DockerImageConfig = derived.DockerImageConfig
+	}
+	image.DockerImageManifest = derived.DockerImageManifest
+	image.DockerImageManifestMediaType = derived.DockerImageManifestMediaType
+	image.DockerImageLayers = derived.DockerImageLayers
+	image.DockerImageManifests = derived.DockerImageManifests
+	delete(image.Annotations, derive.AnnotationBlobStored)
+	for key, value := range derived.Annotations {
+		image.Annotations[key] = value
+	}
+}
+
+// SetTag notes that repository's tag points to the manifest, or does not. An
+// Image that does not exist has no tags: NotFound is returned if points is set.
+func (w *Writer) SetTag(ctx context.Context, repository, tag string, name digest.Digest, points bool) error {
+	err := w.update(ctx, name, false, func(image *imagev1.Image) {
+		if image.Annotations == nil {
+			image.Annotations = map[string]string{}
+		}
+		setTag(image, repository, tag, points)
+	})
+	if !points && apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// Remove notes that repository no longer holds the manifest. The last repository
+// takes an Image with it that exists only because the manifest was pushed; as
+// with any deletion, finalizers on it are waited for.
+func (w *Writer) Remove(ctx context.Context, repository string, name digest.Digest) error {
+	var orphan *imagev1.Image
+	err := w.update(ctx, name, false, func(image *imagev1.Image) {
+		orphan = nil
+		if !slices.Contains(Repositories(image), repository) {
+			return
+		}
+		removeRepository(image, repository)
+		left := Repositories(image)
+		switch {
+		case len(left) == 0 && image.Annotations[AnnotationOrigin] == originRegistry:
+			orphan = image.DeepCopy()
+		case len(left) == 0:
+			delete(image.Annotations, AnnotationManaged)
+		default:
+			moveReference(image, repository, left[0])
+		}
+	})
+	if err != nil || orphan == nil {
+		return ignoreNotFound(err)
+	}
+	return w.deleteOrphan(ctx, orphan)
+}
+
+// moveReference makes a pull reference into from one into to.
+func moveReference(image *imagev1.Image, from, to string) {
+	rest := "/" + from + "@" + image.Name
+	if host, ok := strings.CutSuffix(image.DockerImageReference, rest); ok {
+		image.DockerImageReference = pullReference(host, to, image.Name)
+	}
+}
+
+// deleteOrphan deletes the Image unless a push has brought it back meanwhile.
+func (w *Writer) deleteOrphan(ctx context.Context, orphan *imagev1.Image) error {
+	ctx = internalContext(ctx)
+	unlessHeld := func(_ context.Context, obj runtime.Object) error {
+		if image, ok := obj.(*imagev1.Image); ok && len(Repositories(image)) > 0 {
+			return errHeld
+		}
+		return nil
+	}
+	_, _, err := w.images.Delete(ctx, orphan.Name, unlessHeld, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &orphan.UID}})
+	if apierrors.IsConflict(err) || err == errHeld { //nolint:errorlint // the store hands back what unlessHeld returned
+		return nil
+	}
+	return ignoreNotFound(err)
+}
+
+type heldError struct{}
+
+func (heldError) Error() string { return "a repository holds the manifest" }
+
+var errHeld error = heldError{}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// update applies change to the Image called name, in one atomic step. With
+// create, an Image that does not exist is presented empty.
+func (w *Writer) update(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image)) error {
+	ctx = internalContext(ctx)
+	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
+		image := old.DeepCopyObject().(*imagev1.Image)
+		change(image)
+		return image, nil
+	})
+	_, _, err := w.images.Update(ctx, name.String(), info, nil, nil, create, &metav1.UpdateOptions{})
+	return err
+}
+
+// WithTag returns the digests of the Images that carry repository's tag.
+func (w *Writer) WithTag(ctx context.Context, repository, tag string) ([]digest.Digest, error) {
+	list, err := w.images.Store.List(internalContext(ctx), &internalversion.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector(manyField(fieldTag, repository+":"+tag), "true"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var digests []digest.Digest
+	for _, image := range list.(*imagev1.ImageList).Items {
+		digests = append(digests, digest.Digest(image.Name))
+	}
+	return digests, nil
+}
+
+// Get returns the Image called name.
+func (w *Writer) Get(ctx context.Context, name digest.Digest) (*imagev1.Image, error) {
+	return w.images.getDecoded(internalContext(ctx), name.String())
+}
+
+// Ready reports whether Images can be written.
+func (w *Writer) Ready() error { return w.images.encoded.ReadinessCheck() }

@@ -1,0 +1,153 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/distribution/distribution/v3"
+	"github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"tallyman/imageapi"
+	"tallyman/imageapi/derive"
+)
+
+// backfill goes over everything that the registry holds and records what has no
+// Image: content that was there before tallyman, or whose push was cut off by a
+// crash. It never removes anything, as a listing may come back short.
+func (r *Recorder) backfill(ctx context.Context) {
+	start := time.Now()
+	b := &backfiller{recorder: r}
+	enumerator, ok := r.inner.(distribution.RepositoryEnumerator)
+	if !ok {
+		log(ctx).Error("the registry cannot be enumerated; existing content is not recorded")
+		return
+	}
+	err := enumerator.Enumerate(ctx, func(name string) error {
+		b.repository(ctx, name)
+		return ctx.Err()
+	})
+	if ctx.Err() != nil {
+		return
+	}
+	if missing := (driver.PathNotFoundError{}); err != nil && !errors.As(err, &missing) {
+		log(ctx).Error("cannot go over all repositories", "err", err)
+	}
+	log(ctx).Info("went over the registry's content", "repositories", b.repositories, "manifests", b.manifests,
+		"recorded", b.recorded, "failed", b.failed, "took", time.Since(start).Round(time.Millisecond).String())
+}
+
+type backfiller struct {
+	recorder                                  *Recorder
+	repositories, manifests, recorded, failed int
+}
+
+// repository goes over one repository. A failure is logged, counted, and does
+// not keep the others from being looked at.
+func (b *backfiller) repository(ctx context.Context, name string) {
+	b.repositories++
+	named, err := reference.WithName(name)
+	if err != nil {
+		b.fail(ctx, marker{Repository: name}, err)
+		return
+	}
+	repo, err := b.recorder.inner.Repository(ctx, named)
+	if err != nil {
+		b.fail(ctx, marker{Repository: name}, err)
+		return
+	}
+	service, err := repo.Manifests(ctx)
+	if err != nil {
+		b.fail(ctx, marker{Repository: name}, err)
+		return
+	}
+	if enumerator, ok := service.(distribution.ManifestEnumerator); ok {
+		err = enumerator.Enumerate(ctx, func(d digest.Digest) error {
+			b.manifests++
+			b.check(ctx, marker{Repository: name, Digest: d}, func(image *imagev1.Image) bool {
+				return slices.Contains(imageapi.Repositories(image), name) && !lacksConfig(image)
+			})
+			return ctx.Err()
+		})
+		if ignoreMissing(err) != nil {
+			b.fail(ctx, marker{Repository: name}, err)
+		}
+	}
+	b.tags(ctx, repo)
+}
+
+func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
+	name, service := repo.Named().Name(), repo.Tags(ctx)
+	all, err := service.All(ctx)
+	var unknown distribution.ErrRepositoryUnknown
+	if err != nil && !errors.As(err, &unknown) {
+		b.fail(ctx, marker{Repository: name}, err)
+	}
+	for _, tag := range all {
+		if ctx.Err() != nil {
+			return
+		}
+		current, err := service.Get(ctx, tag)
+		if err != nil {
+			continue // deleted since, or broken: then it points to nothing
+		}
+		image, err := b.recorder.options.Writer.Get(ctx, current.Digest)
+		if err == nil && slices.Contains(imageapi.Tags(image), name+":"+tag) {
+			continue
+		}
+		b.sync(ctx, marker{Repository: name, Tag: tag})
+	}
+}
+
+// check records the manifest unless its Image is as it should be.
+func (b *backfiller) check(ctx context.Context, m marker, good func(*imagev1.Image) bool) {
+	image, err := b.recorder.options.Writer.Get(ctx, m.Digest)
+	switch {
+	case err == nil && good(image):
+		return
+	case err != nil && !apierrors.IsNotFound(err):
+		b.fail(ctx, m, err)
+		return
+	}
+	b.sync(ctx, m)
+}
+
+func (b *backfiller) sync(ctx context.Context, m marker) {
+	if err := b.recorder.sync(ctx, m); err != nil {
+		b.fail(ctx, m, err)
+		return
+	}
+	b.recorded++
+}
+
+// fail counts a failure and leaves a marker, so that it is tried again.
+func (b *backfiller) fail(ctx context.Context, m marker, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	b.failed++
+	log(ctx).Error("cannot record existing content", append(m.attributes(), "err", err)...)
+	if m.Digest == "" && m.Tag == "" {
+		return
+	}
+	if err := b.recorder.pending.add(ctx, m); err != nil {
+		log(ctx).Error("cannot leave a pending marker", append(m.attributes(), "err", err)...)
+	}
+	b.recorder.wake()
+}
+
+// lacksConfig reports that an image was recorded before its config arrived,
+// which happens in a pull-through cache.
+func lacksConfig(image *imagev1.Image) bool {
+	if derive.IsIndex(image.DockerImageManifestMediaType) || image.DockerImageConfig != "" ||
+		image.Annotations[derive.AnnotationBlobStored] == "true" {
+		return false
+	}
+	metadata := imageapi.Metadata(image)
+	return metadata.Architecture == "" && metadata.Config == nil && metadata.Created.IsZero()
+}

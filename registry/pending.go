@@ -1,0 +1,97 @@
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/opencontainers/go-digest"
+)
+
+// pendingRoot is where markers are in the registry's storage, outside of
+// distribution's own tree.
+const pendingRoot = "/tallyman/pending"
+
+// marker names a manifest or a tag whose Image may not agree with the registry.
+// It does not say what happened: whoever handles it reads the registry and makes
+// the Image agree, so that it may be handled any number of times, in any order.
+type marker struct {
+	Repository string        `json:"repository"`
+	Digest     digest.Digest `json:"digest,omitempty"`
+	Tag        string        `json:"tag,omitempty"`
+	// Host is the host[:port] for the pull reference.
+	Host string `json:"host,omitempty"`
+}
+
+func (m marker) attributes() []any {
+	attributes := []any{"repository", m.Repository}
+	if m.Digest != "" {
+		attributes = append(attributes, "digest", m.Digest.String())
+	}
+	if m.Tag != "" {
+		attributes = append(attributes, "tag", m.Tag)
+	}
+	return attributes
+}
+
+// path is the same for markers of the same thing.
+func (m marker) path() string {
+	sum := sha256.Sum256([]byte(m.Repository + "\n" + m.Digest.String() + "\n" + m.Tag))
+	return path.Join(pendingRoot, hex.EncodeToString(sum[:]))
+}
+
+// pending is the set of markers, in the registry's own storage: it outlives the
+// process, and all replicas see it.
+type pending struct{ driver driver.StorageDriver }
+
+func (p *pending) add(ctx context.Context, m marker) error {
+	content, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return p.driver.PutContent(ctx, m.path(), content)
+}
+
+func (p *pending) remove(ctx context.Context, m marker) error {
+	return ignoreMissing(p.driver.Delete(ctx, m.path()))
+}
+
+// list returns the markers. What is in their place but is none is reported and
+// left alone.
+func (p *pending) list(ctx context.Context) ([]marker, error) {
+	files, err := p.driver.List(ctx, pendingRoot)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var markers []marker
+	var bad []error
+	for _, file := range files {
+		content, err := p.driver.GetContent(ctx, file)
+		if err != nil {
+			if ignoreMissing(err) != nil {
+				bad = append(bad, err)
+			}
+			continue
+		}
+		var m marker
+		if err := json.Unmarshal(content, &m); err != nil || m.Repository == "" {
+			bad = append(bad, fmt.Errorf("%s is not a pending marker", file))
+			continue
+		}
+		markers = append(markers, m)
+	}
+	return markers, errors.Join(bad...)
+}
+
+func ignoreMissing(err error) error {
+	var missing driver.PathNotFoundError
+	if errors.As(err, &missing) {
+		return nil
+	}
+	return err
+}

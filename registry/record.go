@@ -1,0 +1,117 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/distribution/distribution/v3"
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"tallyman/imageapi"
+)
+
+// maxConfig is the largest config that is read; a larger one counts as absent.
+const maxConfig = 4 << 20
+
+// permanentError is a failure that trying again will not mend.
+type permanentError struct{ error }
+
+func (e permanentError) Unwrap() error { return e.error }
+
+func isPermanent(err error) bool {
+	var permanent permanentError
+	return errors.As(err, &permanent) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
+}
+
+// record derives the Image of a manifest that repo holds, and stores it.
+func (r *Recorder) record(ctx context.Context, repo distribution.Repository, name digest.Digest, manifest distribution.Manifest, host, tag string) error {
+	start := time.Now()
+	mediaType, payload, err := manifest.Payload()
+	if err != nil {
+		return permanentError{err}
+	}
+	push := imageapi.Push{Repository: repo.Named().Name(), Digest: name, MediaType: mediaType, Manifest: payload, Host: host}
+	config, hasConfig := configOf(payload)
+	if hasConfig {
+		if push.Config, err = readConfig(ctx, repo, config); err != nil {
+			return err
+		}
+	}
+	derived, err := r.derive(ctx, push)
+	if err != nil {
+		return permanentError{err}
+	}
+	deriveTime := time.Since(start)
+	derivationSeconds.Observe(deriveTime.Seconds())
+	if err := r.options.Writer.Record(ctx, push, derived); err != nil {
+		return err
+	}
+	if hasConfig && push.Config == nil && r.options.PullThrough {
+		r.await(config.Digest, marker{Repository: push.Repository, Digest: name, Host: host})
+	}
+	recordedTotal.WithLabelValues("recorded").Inc()
+	log(ctx).Info("image recorded",
+		"repository", push.Repository, "tag", tag, "digest", name.String(), "kind", kindOf(derived),
+		"derive", deriveTime.Round(time.Microsecond).String(), "total", time.Since(start).Round(time.Microsecond).String())
+	return nil
+}
+
+// derive derives the Image, without its config if that is not the blob that the
+// manifest names.
+func (r *Recorder) derive(ctx context.Context, push imageapi.Push) (*imagev1.Image, error) {
+	derived, err := r.options.Writer.Derive(push)
+	if err == nil || push.Config == nil {
+		return derived, err
+	}
+	log(ctx).Warn("image derived without its config", "repository", push.Repository, "digest", push.Digest.String(), "err", err)
+	push.Config = nil
+	return r.options.Writer.Derive(push)
+}
+
+// configOf returns the descriptor of the config that a manifest names.
+func configOf(manifest []byte) (imagespec.Descriptor, bool) {
+	var m struct {
+		Config struct {
+			Digest digest.Digest `json:"digest"`
+			Size   int64         `json:"size"`
+		} `json:"config"`
+	}
+	if json.Unmarshal(manifest, &m) != nil || m.Config.Digest.Validate() != nil {
+		return imagespec.Descriptor{}, false
+	}
+	return imagespec.Descriptor{Digest: m.Config.Digest, Size: m.Config.Size}, true
+}
+
+// readConfig returns nil for a config that is not there or too large.
+func readConfig(ctx context.Context, repo distribution.Repository, config imagespec.Descriptor) ([]byte, error) {
+	store := repo.Blobs(ctx)
+	stat, err := store.Stat(ctx, config.Digest)
+	if errors.Is(err, distribution.ErrBlobUnknown) || (err == nil && stat.Size > maxConfig) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read config %s: %w", config.Digest, err)
+	}
+	content, err := store.Get(ctx, config.Digest)
+	if errors.Is(err, distribution.ErrBlobUnknown) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read config %s: %w", config.Digest, err)
+	}
+	return content, nil
+}
+
+// kindOf names what was pushed, for the log.
+func kindOf(image *imagev1.Image) string {
+	if artifact := image.Annotations["tallyman.dev/artifact-type"]; artifact != "" {
+		return artifact
+	}
+	return image.DockerImageManifestMediaType
+}

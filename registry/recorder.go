@@ -1,0 +1,260 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/distribution/distribution/v3"
+	"github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+
+	"tallyman/imageapi"
+)
+
+// FailurePolicy says what becomes of a push that cannot be recorded.
+type FailurePolicy string
+
+// The policies.
+const (
+	// Defer lets the push through and records it when the store is back.
+	Defer FailurePolicy = "defer"
+	// Reject fails the push with 503; the client pushes again.
+	Reject FailurePolicy = "reject"
+)
+
+// recordTimeout bounds the time that a push waits for the store.
+const recordTimeout = 15 * time.Second
+
+// ImageWriter is what the registry needs of the Image API. imageapi.Writer is one.
+type ImageWriter interface {
+	// Derive returns the Image that a push makes, without storing it.
+	Derive(imageapi.Push) (*imagev1.Image, error)
+	// Record creates the Image or updates what is derived in it.
+	Record(ctx context.Context, p imageapi.Push, derived *imagev1.Image) error
+	// SetTag notes that a tag points to a manifest, or no longer does.
+	SetTag(ctx context.Context, repository, tag string, name digest.Digest, points bool) error
+	// Remove notes that a repository no longer holds a manifest.
+	Remove(ctx context.Context, repository string, name digest.Digest) error
+	// WithTag returns the manifests whose Images carry a tag.
+	WithTag(ctx context.Context, repository, tag string) ([]digest.Digest, error)
+	// Get returns an Image, or a NotFound error.
+	Get(ctx context.Context, name digest.Digest) (*imagev1.Image, error)
+	// Ready fails while Images cannot be written.
+	Ready() error
+}
+
+// RecorderOptions configures NewRecorder.
+type RecorderOptions struct {
+	// Writer writes the Images. Required.
+	Writer ImageWriter
+	// OnStoreFailure is Defer if empty.
+	OnStoreFailure FailurePolicy
+	// Host is the registry's host[:port] in pull references; if empty, the host
+	// that the pushing client used.
+	Host string
+	// PullThrough is set if the registry is a pull-through cache.
+	PullThrough bool
+}
+
+// Recorder keeps Images in step with the registry. The middleware calls it; Run
+// does what had to be put off.
+type Recorder struct {
+	options RecorderOptions
+	// Held while a manifest, or a tag, is changed in the registry and in its
+	// Image, so that the two changes are one for everybody in this process.
+	manifestLocks, tagLocks keyedLock
+
+	attached sync.Once
+	ready    chan struct{} // closed when inner and pending are set
+	inner    distribution.Namespace
+	pending  *pending
+	kick     chan struct{} // wakes Run
+
+	mu       sync.Mutex
+	awaiting map[digest.Digest][]marker // by config: Images that lack it
+}
+
+// NewRecorder returns a Recorder that waits for the registry to be set up.
+func NewRecorder(o RecorderOptions) *Recorder {
+	if o.OnStoreFailure == "" {
+		o.OnStoreFailure = Defer
+	}
+	return &Recorder{
+		options: o, ready: make(chan struct{}), kick: make(chan struct{}, 1), awaiting: map[digest.Digest][]marker{},
+		manifestLocks: newKeyedLock(), tagLocks: newKeyedLock(),
+	}
+}
+
+// attach gives the Recorder the registry it is to read, and its storage.
+func (r *Recorder) attach(inner distribution.Namespace, d driver.StorageDriver) {
+	r.attached.Do(func() {
+		r.inner, r.pending = inner, &pending{driver: d}
+		close(r.ready)
+	})
+}
+
+// pushed stores a manifest with put, and records it.
+func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distribution.Manifest, tag string, put func() (digest.Digest, error)) error {
+	_, payload, err := manifest.Payload()
+	if err != nil {
+		return err
+	}
+	unlock := r.manifestLocks.lock(repo.name() + "@" + digest.FromBytes(payload).String())
+	defer unlock()
+	stored, err := put()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	host := r.options.Host
+	if host == "" {
+		host, _ = ctx.Value("http.request.host").(string)
+	}
+	err = r.record(ctx, repo.Repository, stored, manifest, host, tag)
+	return r.settle(ctx, marker{Repository: repo.name(), Digest: stored, Host: host}, err)
+}
+
+// detached returns a context for what must be done although the client may
+// leave, since the registry has the manifest.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+}
+
+// settle decides what becomes of a change that the registry has and the store
+// may not have: err is what recording it came to.
+func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
+	if err == nil {
+		return nil
+	}
+	if isPermanent(err) {
+		recordedTotal.WithLabelValues("failed").Inc()
+		log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
+		return nil
+	}
+	if r.options.OnStoreFailure == Reject {
+		recordedTotal.WithLabelValues("rejected").Inc()
+		log(ctx).Error("push rejected: the image store is not available", append(m.attributes(), "err", err)...)
+		return unavailable(ctx, m, err)
+	}
+	if markErr := r.pending.add(ctx, m); markErr != nil {
+		recordedTotal.WithLabelValues("rejected").Inc()
+		log(ctx).Error("push rejected: it can neither be recorded nor put off", append(m.attributes(), "err", errors.Join(err, markErr))...)
+		return unavailable(ctx, m, errors.Join(err, markErr))
+	}
+	recordedTotal.WithLabelValues("deferred").Inc()
+	log(ctx).Warn("the image store is not available; will record when it is back", append(m.attributes(), "err", err)...)
+	r.wake()
+	return nil
+}
+
+// deleted deletes a manifest with del and takes its repository off the Image.
+// The marker comes first: if the process dies in between, the next one looks.
+func (r *Recorder) deleted(ctx context.Context, repository string, name digest.Digest, del func() error) error {
+	unlock := r.manifestLocks.lock(repository + "@" + name.String())
+	defer unlock()
+	m := marker{Repository: repository, Digest: name}
+	if err := r.pending.add(ctx, m); err != nil {
+		return fmt.Errorf("note the deletion of %s@%s: %w", repository, name, err)
+	}
+	err := del()
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if err == nil {
+		if recordErr := r.options.Writer.Remove(ctx, repository, name); recordErr != nil {
+			log(ctx).Warn("deletion not recorded yet", append(m.attributes(), "err", recordErr)...)
+			r.wake()
+			return nil
+		}
+		log(ctx).Info("manifest deleted", m.attributes()...)
+	}
+	if doneErr := r.pending.remove(ctx, m); doneErr != nil {
+		log(ctx).Warn("cannot remove a pending marker; it will be looked at again", append(m.attributes(), "err", doneErr)...)
+	}
+	return err
+}
+
+// tagged moves or removes a tag with change, and with it the tag on the Images
+// it pointed and points to.
+func (r *Recorder) tagged(ctx context.Context, repository, tag string, service distribution.TagService, change func() error) error {
+	unlock := r.tagLocks.lock(repository + ":" + tag)
+	defer unlock()
+	before, beforeErr := service.Get(ctx, tag)
+	if err := change(); err != nil {
+		return err
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	var err error
+	after, afterErr := service.Get(ctx, tag)
+	if beforeErr == nil && before.Digest != after.Digest {
+		err = r.options.Writer.SetTag(ctx, repository, tag, before.Digest, false)
+	}
+	if afterErr == nil && err == nil {
+		err = r.options.Writer.SetTag(ctx, repository, tag, after.Digest, true)
+	}
+	return r.settle(ctx, marker{Repository: repository, Tag: tag}, err)
+}
+
+// blobArrived looks whether an Image waits for this config.
+func (r *Recorder) blobArrived(config digest.Digest) {
+	r.mu.Lock()
+	waiting := r.awaiting[config]
+	delete(r.awaiting, config)
+	r.mu.Unlock()
+	for _, m := range waiting {
+		ctx, cancel := detached(context.Background())
+		if err := r.sync(ctx, m); err != nil {
+			_ = r.settle(ctx, m, err)
+		}
+		cancel()
+	}
+}
+
+func (r *Recorder) await(config digest.Digest, m marker) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	const most = 10_000 // a client may fetch manifests only; start-up looks again
+	if len(r.awaiting) < most {
+		r.awaiting[config] = append(r.awaiting[config], m)
+	}
+}
+
+func (r *Recorder) wake() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// keyedLock is a lock for each key; keys may share one.
+type keyedLock struct {
+	seed  maphash.Seed
+	locks *[256]sync.Mutex
+}
+
+func newKeyedLock() keyedLock { return keyedLock{seed: maphash.MakeSeed(), locks: &[256]sync.Mutex{}} }
+
+func (k keyedLock) lock(key string) (unlock func()) {
+	l := &k.locks[maphash.String(k.seed, key)%uint64(len(k.locks))]
+	l.Lock()
+	return l.Unlock
+}
+
+// log returns a logger with the request's id and user, which distribution keeps
+// in the context under these names.
+func log(ctx context.Context) *slog.Logger {
+	logger := slog.Default()
+	for _, key := range []string{"http.request.id", "auth.user.name"} {
+		if value, ok := ctx.Value(key).(string); ok && value != "" {
+			logger = logger.With(key, value)
+		}
+	}
+	return logger
+}

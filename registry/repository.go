@@ -1,0 +1,142 @@
+package registry
+
+import (
+	"context"
+
+	"github.com/distribution/distribution/v3"
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// repository is a repository whose manifests and tags are recorded.
+type repository struct {
+	distribution.Repository
+	recorder *Recorder
+}
+
+func (r *repository) name() string { return r.Named().Name() }
+
+// Manifests implements distribution.Repository.
+func (r *repository) Manifests(ctx context.Context, options ...distribution.ManifestServiceOption) (distribution.ManifestService, error) {
+	inner, err := r.Repository.Manifests(ctx, options...)
+	if err != nil {
+		return nil, err
+	}
+	m := &manifests{ManifestService: inner, repository: r}
+	if enumerator, ok := inner.(distribution.ManifestEnumerator); ok {
+		return struct {
+			*manifests
+			distribution.ManifestEnumerator
+		}{m, enumerator}, nil
+	}
+	return m, nil
+}
+
+// Tags implements distribution.Repository.
+func (r *repository) Tags(ctx context.Context) distribution.TagService {
+	inner := r.Repository.Tags(ctx)
+	t := &tags{TagService: inner, repository: r}
+	if provider, ok := inner.(distribution.TagManifestsProvider); ok {
+		return struct {
+			*tags
+			distribution.TagManifestsProvider
+		}{t, provider}
+	}
+	return t
+}
+
+// Blobs implements distribution.Repository. Only a pull-through cache gets
+// manifests before the configs they name.
+func (r *repository) Blobs(ctx context.Context) distribution.BlobStore {
+	inner := r.Repository.Blobs(ctx)
+	if !r.recorder.options.PullThrough {
+		return inner
+	}
+	return &blobs{BlobStore: inner, repository: r}
+}
+
+type manifests struct {
+	distribution.ManifestService
+	repository *repository
+}
+
+// Put implements distribution.ManifestService: first the registry, then the Image.
+func (m *manifests) Put(ctx context.Context, manifest distribution.Manifest, options ...distribution.ManifestServiceOption) (digest.Digest, error) {
+	tag := ""
+	for _, option := range options {
+		if with, ok := option.(distribution.WithTagOption); ok {
+			tag = with.Tag
+		}
+	}
+	var stored digest.Digest
+	put := func() (digest.Digest, error) {
+		var err error
+		stored, err = m.ManifestService.Put(ctx, manifest, options...)
+		return stored, err
+	}
+	return stored, m.repository.recorder.pushed(ctx, m.repository, manifest, tag, put)
+}
+
+// Delete implements distribution.ManifestService.
+func (m *manifests) Delete(ctx context.Context, name digest.Digest) error {
+	return m.repository.recorder.deleted(ctx, m.repository.name(), name, func() error {
+		return m.ManifestService.Delete(ctx, name)
+	})
+}
+
+type tags struct {
+	distribution.TagService
+	repository *repository
+}
+
+// Tag implements distribution.TagService: the tag is true once the registry has it.
+func (t *tags) Tag(ctx context.Context, tag string, to imagespec.Descriptor) error {
+	return t.repository.recorder.tagged(ctx, t.repository.name(), tag, t.TagService, func() error {
+		return t.TagService.Tag(ctx, tag, to)
+	})
+}
+
+// Untag implements distribution.TagService.
+func (t *tags) Untag(ctx context.Context, tag string) error {
+	return t.repository.recorder.tagged(ctx, t.repository.name(), tag, t.TagService, func() error {
+		return t.TagService.Untag(ctx, tag)
+	})
+}
+
+// blobs tells the recorder of blobs that arrive in a pull-through cache.
+type blobs struct {
+	distribution.BlobStore
+	repository *repository
+}
+
+// Create implements distribution.BlobIngester.
+func (b *blobs) Create(ctx context.Context, options ...distribution.BlobCreateOption) (distribution.BlobWriter, error) {
+	inner, err := b.BlobStore.Create(ctx, options...)
+	if err != nil {
+		return nil, err
+	}
+	return &blobWriter{BlobWriter: inner, repository: b.repository}, nil
+}
+
+// Put implements distribution.BlobIngester.
+func (b *blobs) Put(ctx context.Context, mediaType string, p []byte) (imagespec.Descriptor, error) {
+	stored, err := b.BlobStore.Put(ctx, mediaType, p)
+	if err == nil {
+		b.repository.recorder.blobArrived(stored.Digest)
+	}
+	return stored, err
+}
+
+type blobWriter struct {
+	distribution.BlobWriter
+	repository *repository
+}
+
+// Commit implements distribution.BlobWriter.
+func (w *blobWriter) Commit(ctx context.Context, provisional imagespec.Descriptor) (imagespec.Descriptor, error) {
+	stored, err := w.BlobWriter.Commit(ctx, provisional)
+	if err == nil {
+		w.repository.recorder.blobArrived(stored.Digest)
+	}
+	return stored, err
+}

@@ -1,0 +1,187 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/distribution/distribution/v3"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+const (
+	// replayInterval is how often markers are looked for while there are some.
+	replayInterval = time.Second
+	// idleInterval is how often they are looked for otherwise: another process
+	// (a replica, garbage-collect) may have left some.
+	idleInterval = 30 * time.Second
+)
+
+// Run records what had to be put off, until ctx ends. With backfill it first
+// goes over everything that the registry holds.
+func (r *Recorder) Run(ctx context.Context, backfill bool) {
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+		return
+	}
+	left := r.replay(ctx)
+	if backfill {
+		r.backfill(ctx)
+	}
+	for {
+		interval := idleInterval
+		if left > 0 {
+			interval = replayInterval
+		}
+		timer := time.NewTimer(interval)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		case <-r.kick:
+			timer.Stop()
+			pause(ctx, replayInterval) // what failed a moment ago would fail again
+		}
+		left = r.replay(ctx)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// replay handles all markers once and returns how many are left.
+func (r *Recorder) replay(ctx context.Context) int {
+	markers, err := r.pending.list(ctx)
+	if err != nil && ctx.Err() == nil {
+		log(ctx).Error("cannot read all pending markers", "err", err)
+	}
+	pendingMarkers.Set(float64(len(markers)))
+	if len(markers) == 0 || r.options.Writer.Ready() != nil {
+		return len(markers)
+	}
+	left := 0
+	for _, m := range markers {
+		if ctx.Err() != nil {
+			return left + 1
+		}
+		if err := r.sync(ctx, m); err != nil {
+			left++
+			log(ctx).Warn("still cannot record", append(m.attributes(), "err", err)...)
+			continue
+		}
+		if err := r.pending.remove(ctx, m); err != nil {
+			left++
+			log(ctx).Warn("cannot remove a pending marker", append(m.attributes(), "err", err)...)
+			continue
+		}
+		log(ctx).Info("pending change recorded", m.attributes()...)
+	}
+	pendingMarkers.Set(float64(left))
+	return left
+}
+
+// sync makes the Images that m is about agree with the registry.
+func (r *Recorder) sync(ctx context.Context, m marker) error {
+	named, err := reference.WithName(m.Repository)
+	if err != nil {
+		return fmt.Errorf("repository %q: %w", m.Repository, err)
+	}
+	repo, err := r.inner.Repository(ctx, named)
+	if err != nil {
+		return err
+	}
+	if m.Digest != "" {
+		if err := r.syncManifest(ctx, repo, m); err != nil {
+			return err
+		}
+	}
+	if m.Tag != "" {
+		return r.syncTag(ctx, repo, m)
+	}
+	return nil
+}
+
+// syncManifest reads the manifest: the repository holds it, or it does not.
+func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repository, m marker) error {
+	unlock := r.manifestLocks.lock(m.Repository + "@" + m.Digest.String())
+	defer unlock()
+	service, err := repo.Manifests(ctx)
+	if err != nil {
+		return err
+	}
+	manifest, err := service.Get(ctx, m.Digest)
+	if isManifestUnknown(err) {
+		return r.options.Writer.Remove(ctx, m.Repository, m.Digest)
+	}
+	if err != nil {
+		return err
+	}
+	host := m.Host
+	if host == "" {
+		host = r.options.Host
+	}
+	err = r.record(ctx, repo, m.Digest, manifest, host, "")
+	if isPermanent(err) {
+		log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
+		return nil
+	}
+	return err
+}
+
+// syncTag reads the tag and puts it on the Image it points to, and on no other.
+func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m marker) error {
+	unlock := r.tagLocks.lock(m.Repository + ":" + m.Tag)
+	defer unlock()
+	current, err := repo.Tags(ctx).Get(ctx, m.Tag)
+	var unknown distribution.ErrTagUnknown
+	if err != nil && !errors.As(err, &unknown) {
+		return err
+	}
+	holders, err := r.options.Writer.WithTag(ctx, m.Repository, m.Tag)
+	if err != nil {
+		return err
+	}
+	for _, holder := range holders {
+		if holder == current.Digest {
+			continue
+		}
+		if err := r.options.Writer.SetTag(ctx, m.Repository, m.Tag, holder, false); err != nil {
+			return err
+		}
+	}
+	if current.Digest == "" {
+		return nil
+	}
+	return r.pointTag(ctx, repo, m, current.Digest)
+}
+
+// pointTag puts the tag on the Image, which it records first if there is none.
+func (r *Recorder) pointTag(ctx context.Context, repo distribution.Repository, m marker, to digest.Digest) error {
+	err := r.options.Writer.SetTag(ctx, m.Repository, m.Tag, to, true)
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	if err := r.syncManifest(ctx, repo, marker{Repository: m.Repository, Digest: to, Host: m.Host}); err != nil {
+		return err
+	}
+	err = r.options.Writer.SetTag(ctx, m.Repository, m.Tag, to, true)
+	if apierrors.IsNotFound(err) {
+		return nil // a tag that points to no manifest
+	}
+	return err
+}
+
+func isManifestUnknown(err error) bool {
+	var revision distribution.ErrManifestUnknownRevision
+	var unknown distribution.ErrManifestUnknown
+	return errors.As(err, &revision) || errors.As(err, &unknown) || errors.Is(err, distribution.ErrBlobUnknown)
+}

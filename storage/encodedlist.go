@@ -203,7 +203,7 @@ func (o *listWriter) item(s splicer, revision int64) error {
 		o.buffer = append(o.buffer, ',')
 	}
 	o.items = true
-	o.buffer = s.appendTo(o.buffer, revision)
+	o.buffer = s.appendItemTo(o.buffer, revision)
 	return nil
 }
 

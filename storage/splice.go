@@ -19,35 +19,38 @@ var beforeResourceVersion = [][]byte{
 
 // splicer is one stored object with the place of its resourceVersion.
 type splicer struct {
-	data   []byte // without the encoder's final newline
-	offset int
+	data     []byte // without the encoder's final newline
+	metadata int    // where the metadata field starts
+	offset   int    // where resourceVersion belongs
 }
 
 // newSplicer finds the place. It returns false for bytes that do not start as
 // the JSON of an API object does; those take the ordinary road.
 func newSplicer(data []byte) (splicer, bool) {
 	data = bytes.TrimSuffix(data, []byte("\n"))
-	at, ok := metadataStart(data)
+	metadata, ok := metadataField(data)
 	if !ok {
 		return splicer{}, false
 	}
+	s := splicer{data: data, metadata: metadata, offset: metadata + len(metadataKey)}
 	for {
-		next, ok := skipField(data, at)
+		next, ok := skipField(data, s.offset)
 		if !ok {
-			return splicer{data: data, offset: at}, true
+			return s, s.offset < len(data)
 		}
-		at = next
-		if at < len(data) && data[at] == ',' {
-			at++
-			continue
+		s.offset = next
+		if s.offset >= len(data) || data[s.offset] != ',' {
+			return s, s.offset < len(data)
 		}
-		return splicer{data: data, offset: at}, true
+		s.offset++
 	}
 }
 
-// metadataStart returns the offset just behind `"metadata":{` in an object that
+const metadataKey = `"metadata":{`
+
+// metadataField returns the offset of the metadata field in an object that
 // starts with kind, apiVersion and metadata.
-func metadataStart(data []byte) (int, bool) {
+func metadataField(data []byte) (int, bool) {
 	at := 0
 	for _, step := range []string{`{"kind":`, `,"apiVersion":`} {
 		if !bytes.HasPrefix(data[at:], []byte(step)) {
@@ -59,11 +62,7 @@ func metadataStart(data []byte) (int, bool) {
 		}
 		at = end
 	}
-	const metadata = `,"metadata":{`
-	if !bytes.HasPrefix(data[at:], []byte(metadata)) {
-		return 0, false
-	}
-	return at + len(metadata), true
+	return at + 1, bytes.HasPrefix(data[at:], []byte(","+metadataKey))
 }
 
 // skipField returns the offset behind the field at offset at, if that is one of
@@ -98,7 +97,17 @@ func (s splicer) size() int { return len(s.data) + len(`,"resourceVersion":"",`)
 
 // appendTo appends the object with resourceVersion revision to dst.
 func (s splicer) appendTo(dst []byte, revision int64) []byte {
-	dst = append(dst, s.data[:s.offset]...)
+	return s.appendFrom(dst, 0, revision)
+}
+
+// appendItemTo is appendTo for an item of a list, which has no kind and
+// apiVersion of its own.
+func (s splicer) appendItemTo(dst []byte, revision int64) []byte {
+	return s.appendFrom(append(dst, '{'), s.metadata, revision)
+}
+
+func (s splicer) appendFrom(dst []byte, start int, revision int64) []byte {
+	dst = append(dst, s.data[start:s.offset]...)
 	if last := s.data[s.offset-1]; last != '{' && last != ',' {
 		dst = append(dst, ',')
 	}

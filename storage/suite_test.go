@@ -49,6 +49,8 @@ func init() {
 	metav1.AddToGroupVersion(suiteScheme, metav1.SchemeGroupVersion)
 	utilruntime.Must(example.AddToScheme(suiteScheme))
 	utilruntime.Must(examplev1.AddToScheme(suiteScheme))
+	suiteScheme.AddKnownTypes(example.SchemeGroupVersion, &example.PodList{})
+	suiteScheme.AddKnownTypes(examplev1.SchemeGroupVersion, &examplev1.PodList{})
 }
 
 // env is one Store under upstream's suite, with the hooks that the suite wants.

@@ -1,0 +1,321 @@
+package storage_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/apis/example"
+	examplev1 "k8s.io/apiserver/pkg/apis/example/v1"
+	k8sstorage "k8s.io/apiserver/pkg/storage"
+
+	"tallyman/storage"
+)
+
+func jsonEncoder() runtime.Encoder {
+	info, _ := runtime.SerializerInfoForMediaType(suiteCodecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
+	return suiteCodecs.EncoderForVersion(info.Serializer, examplev1.SchemeGroupVersion)
+}
+
+// newStore returns a Store that answers in stored bytes.
+func newStore(t testing.TB, open func(*testing.T, func() time.Time) storage.Backend) *storage.Store {
+	t.Helper()
+	backend := open(t.(*testing.T), time.Now)
+	s, err := storage.New(storage.Options{
+		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/",
+		ListKind: "PodList", ListAPIVersion: examplev1.SchemeGroupVersion.String(),
+		NewFunc: func() runtime.Object { return &example.Pod{} },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.Close()
+		if err := backend.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func podAttributes(obj runtime.Object) (labels.Set, fields.Set, error) {
+	p := obj.(*example.Pod)
+	return p.Labels, fields.Set{"metadata.name": p.Name}, nil
+}
+
+// forEachBackend runs a test on a Store over each backend.
+func forEachBackend(t *testing.T, test func(*testing.T, *storage.Store)) {
+	for name, open := range backends {
+		t.Run(name, func(t *testing.T) { test(t, newStore(t, open)) })
+	}
+}
+
+// TestEncodedAnswers: an answer made of stored bytes is, byte for byte, what the
+// ordinary encoder makes of the decoded object.
+func TestEncodedAnswers(t *testing.T) {
+	pods := []*example.Pod{
+		{ObjectMeta: metav1.ObjectMeta{Name: "plain"}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "all", GenerateName: "a-", Namespace: "ns", SelfLink: "/x", UID: "u", Generation: 3}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "tricky", UID: `quote"\back`, Labels: map[string]string{"resourceVersion": "7", "metadata": "{"}}},
+		{ObjectMeta: metav1.ObjectMeta{
+			Name: "späte<b>&", Annotations: map[string]string{"a": "\",\"resourceVersion\":\"1\""}, CreationTimestamp: metav1.NewTime(time.Unix(1e9, 0)),
+		}},
+		{},
+	}
+	forEachBackend(t, func(t *testing.T, s *storage.Store) {
+		for i, pod := range pods {
+			key := fmt.Sprintf("/pods/%d", i)
+			stored := &example.Pod{}
+			if err := s.Create(t.Context(), key, pod, stored, 0); err != nil {
+				t.Fatal(err)
+			}
+			encoded, err := s.GetEncoded(t.Context(), key, k8sstorage.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := runtime.Encode(jsonEncoder(), stored)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := runtime.Encode(jsonEncoder(), encoded)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("pod %d:\n got %s\nwant %s", i, got, want)
+			}
+			pretty, _ := runtime.SerializerInfoForMediaType(suiteCodecs.SupportedMediaTypes(), runtime.ContentTypeYAML)
+			yaml := suiteCodecs.EncoderForVersion(pretty.Serializer, examplev1.SchemeGroupVersion)
+			want, _ = runtime.Encode(yaml, stored)
+			if got, err := runtime.Encode(yaml, encoded); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("pod %d in YAML: %s, %v", i, got, err)
+			}
+		}
+	})
+}
+
+// TestEncodedLists: a streamed list is the list that GetList returns, for every
+// kind of list.
+func TestEncodedLists(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *storage.Store) {
+		var middle string
+		for i := range 1203 { // several pages of an unlimited list
+			pod, out := &example.Pod{}, &example.Pod{}
+			pod.Name = fmt.Sprintf("p%04d", i)
+			pod.Labels = map[string]string{"third": fmt.Sprint(i%3 == 0)}
+			if err := s.Create(t.Context(), "/pods/"+pod.Name, pod, out, 0); err != nil {
+				t.Fatal(err)
+			}
+			if i == 700 {
+				middle = out.ResourceVersion
+			}
+		}
+		third := k8sstorage.SelectionPredicate{Label: labels.SelectorFromSet(labels.Set{"third": "true"}), Field: fields.Everything(), GetAttrs: podAttributes}
+		none := k8sstorage.SelectionPredicate{Label: labels.SelectorFromSet(labels.Set{"third": "x"}), Field: fields.Everything(), GetAttrs: podAttributes}
+		limited := func(p k8sstorage.SelectionPredicate, limit int64) k8sstorage.SelectionPredicate {
+			p.Limit = limit
+			return p
+		}
+		for name, opts := range map[string]k8sstorage.ListOptions{
+			"all":               {Predicate: k8sstorage.Everything},
+			"selected":          {Predicate: third},
+			"nothing":           {Predicate: none},
+			"limit":             {Predicate: limited(k8sstorage.Everything, 10)},
+			"limit beyond end":  {Predicate: limited(k8sstorage.Everything, 5000)},
+			"selected, limit":   {Predicate: limited(third, 17)},
+			"exact revision":    {Predicate: k8sstorage.Everything, ResourceVersion: middle, ResourceVersionMatch: metav1.ResourceVersionMatchExact},
+			"exact and limited": {Predicate: limited(k8sstorage.Everything, 600), ResourceVersion: middle, ResourceVersionMatch: metav1.ResourceVersionMatchExact},
+		} {
+			t.Run(name, func(t *testing.T) { compareLists(t, s, opts) })
+		}
+	})
+}
+
+// compareLists follows continue tokens to the end of a list.
+func compareLists(t *testing.T, s *storage.Store, opts k8sstorage.ListOptions) {
+	opts.Recursive = true
+	for page := 0; ; page++ {
+		want := &example.PodList{}
+		if err := s.GetList(t.Context(), "/pods/", opts, want); err != nil {
+			t.Fatal(err)
+		}
+		list, err := s.ListEncoded(t.Context(), "/pods/", opts, func() (runtime.Object, error) { return want, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := runtime.Encode(jsonEncoder(), list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ordinary, err := runtime.Encode(jsonEncoder(), want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, ordinary) {
+			t.Fatalf("page %d differs (%d and %d bytes):\n got %.300s\nwant %.300s", page, len(got), len(ordinary), got, ordinary)
+		}
+		if want.Continue == "" {
+			return
+		}
+		opts.Predicate.Continue, opts.ResourceVersion, opts.ResourceVersionMatch = want.Continue, "", ""
+	}
+}
+
+// TestSlowWatch: a client that does not read is told to come back, and does not
+// hold up the others.
+func TestSlowWatch(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *storage.Store) {
+		slow := watchAll(t, s, "")
+		fast := watchAll(t, s, "")
+		const changes = 1300 // more than the queue and the channel hold
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for i := range changes {
+				if e := next(t, fast); e.Type != watch.Added {
+					t.Errorf("event %d of the fast watch: %v", i, e)
+					return
+				}
+			}
+		})
+		createPods(t, s, "p", changes)
+		wg.Wait()
+		events := 0
+		for e := range slow.ResultChan() {
+			if e.Type == watch.Error {
+				if err := apierrors.FromObject(e.Object); !apierrors.IsTooManyRequests(err) {
+					t.Errorf("the slow watch ended with %v", err)
+				}
+				if events >= changes {
+					t.Errorf("it had all %d events", events)
+				}
+				return
+			}
+			events++
+		}
+		t.Errorf("the slow watch ended after %d events without an error", events)
+	})
+}
+
+func watchAll(t *testing.T, s *storage.Store, resourceVersion string) watch.Interface {
+	t.Helper()
+	no := false
+	w, err := s.Watch(t.Context(), "/pods/", k8sstorage.ListOptions{
+		ResourceVersion: resourceVersion, Predicate: k8sstorage.Everything, Recursive: true, SendInitialEvents: &no,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Stop)
+	return w
+}
+
+func next(t *testing.T, w watch.Interface) watch.Event {
+	select {
+	case e := <-w.ResultChan():
+		return e
+	case <-time.After(30 * time.Second):
+		t.Error("no event in 30 s")
+		return watch.Event{}
+	}
+}
+
+func createPods(t *testing.T, s *storage.Store, prefix string, n int) {
+	t.Helper()
+	for i := range n {
+		pod := &example.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s%04d", prefix, i)}}
+		if err := s.Create(t.Context(), "/pods/"+pod.Name, pod, nil, 0); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+// TestWatchSeesEverything has watches come at different moments while several
+// goroutines write: each sees every change after its start once and in order.
+func TestWatchSeesEverything(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *storage.Store) {
+		const writers, each, watches = 4, 100, 8
+		start, err := s.GetCurrentResourceVersion(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var writing, watching sync.WaitGroup
+		for writer := range writers {
+			writing.Go(func() { createPods(t, s, fmt.Sprintf("w%d-", writer), each) })
+		}
+		for i := range watches {
+			watching.Go(func() {
+				time.Sleep(time.Duration(i) * 5 * time.Millisecond) // spread over the writes
+				w := watchAll(t, s, fmt.Sprint(start))
+				var last uint64
+				for n := range writers * each {
+					e := next(t, w)
+					version, err := k8sstorage.APIObjectVersioner{}.ObjectResourceVersion(e.Object.(*storage.Encoded).GetObject())
+					if err != nil || e.Type != watch.Added || version <= last {
+						t.Errorf("watch %d, event %d: %v at %d after %d, %v", i, n, e.Type, version, last, err)
+						return
+					}
+					last = version
+				}
+			})
+		}
+		writing.Wait()
+		watching.Wait()
+	})
+}
+
+// TestCloseEndsWatches: at shutdown a watch ends well, without an error.
+func TestCloseEndsWatches(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *storage.Store) {
+		w := watchAll(t, s, "")
+		s.Close()
+		if e, open := <-w.ResultChan(); open {
+			t.Errorf("the watch got %v at shutdown", e)
+		}
+		no := false
+		_, err := s.Watch(t.Context(), "/pods/", k8sstorage.ListOptions{Predicate: k8sstorage.Everything, SendInitialEvents: &no})
+		if !apierrors.IsServiceUnavailable(err) {
+			t.Errorf("a watch after shutdown: %v", err)
+		}
+	})
+}
+
+// TestUnavailableBackend: clients see 503 with Retry-After, not 500.
+func TestUnavailableBackend(t *testing.T) {
+	for name, open := range backends {
+		t.Run(name, func(t *testing.T) {
+			backend := open(t, time.Now)
+			s, err := storage.New(storage.Options{
+				Backend: backend, Codec: suiteCodec, ResourcePrefix: "/pods/", NewFunc: func() runtime.Object { return &example.Pod{} },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if err := errors.Join(s.ReadinessCheck(), backend.Close()); err != nil {
+				t.Fatal(err)
+			}
+			for call, err := range map[string]error{
+				"Get":    s.Get(t.Context(), "/pods/a", k8sstorage.GetOptions{}, &example.Pod{}),
+				"Create": s.Create(t.Context(), "/pods/a", &example.Pod{}, nil, 0),
+				"List":   s.GetList(t.Context(), "/pods/", k8sstorage.ListOptions{Predicate: k8sstorage.Everything, Recursive: true}, &example.PodList{}),
+				"Ready":  s.ReadinessCheck(),
+			} {
+				seconds, retry := apierrors.SuggestsClientDelay(err)
+				if !apierrors.IsServiceUnavailable(err) || !retry || seconds != 1 || !strings.Contains(err.Error(), "closed") {
+					t.Errorf("%s: %v", call, err)
+				}
+			}
+		})
+	}
+}

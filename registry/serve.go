@@ -69,7 +69,11 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	var own *http.Server
 	served := make(chan error, 1)
 	if o.Certificate != nil {
-		own = &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, Protocols: protocols()}
+		own = &http.Server{
+			Handler: handler, ReadHeaderTimeout: time.Minute, Protocols: protocols(),
+			// Container tools try TLS first, and do not like the certificate.
+			ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+		}
 		listener, err := net.Listen(network(o.Configuration), o.Configuration.HTTP.Addr)
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)

@@ -1,0 +1,366 @@
+package main_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	imagev1 "github.com/openshift/api/image/v1"
+	imageclient "github.com/openshift/client-go/image/clientset/versioned/typed/image/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// These tests drive the built binary from the outside, with real clients. A
+// client that is missing is a failure: .ci/tools installs them.
+
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tallyman-bin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "tallyman")
+	build := exec.Command("go", "build", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// server is one running tallyman.
+type server struct {
+	t          *testing.T
+	dir        string // data directory
+	addr       string
+	kubeconfig string
+	args       []string
+	env        []string
+	cmd        *exec.Cmd
+	log        *os.File
+	exited     chan error
+}
+
+// startServer runs `tallyman serve` without a configuration on a free port.
+func startServer(t *testing.T, env ...string) *server {
+	t.Helper()
+	dir, addr := t.TempDir(), freeAddress(t)
+	s := &server{
+		t: t, dir: dir, addr: addr, kubeconfig: filepath.Join(dir, "kubeconfig"), args: []string{"serve", "--data-dir", dir},
+		env: append([]string{"REGISTRY_HTTP_ADDR=" + addr}, env...),
+	}
+	s.start()
+	return s
+}
+
+// startWithConfig runs `tallyman serve config.yml`. In config, ADDR and DIR stand
+// for the address and the data directory.
+func startWithConfig(t *testing.T, config string, env ...string) *server {
+	t.Helper()
+	dir, addr := t.TempDir(), freeAddress(t)
+	path := filepath.Join(dir, "config.yml")
+	writeFile(t, path, strings.NewReplacer("ADDR", addr, "DIR", dir).Replace(config))
+	s := &server{
+		t: t, dir: dir, addr: addr, kubeconfig: filepath.Join(dir, "kubeconfig"),
+		args: []string{"serve", "--data-dir", dir, path}, env: env,
+	}
+	s.start()
+	return s
+}
+
+func (s *server) start() {
+	s.t.Helper()
+	var err error
+	if s.log, err = os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.cmd = exec.Command(binary, s.args...)
+	s.cmd.Env = append(os.Environ(), s.env...)
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	exited, cmd := make(chan error, 1), s.cmd
+	s.exited = exited
+	go func() { exited <- cmd.Wait() }()
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		if s.t.Failed() {
+			s.t.Logf("log of %s:\n%s", s.addr, tail(s.logText(), 15))
+		}
+	})
+	eventually(s.t, "the server is ready", func() error {
+		select {
+		case err := <-exited:
+			exited <- err
+			s.t.Fatalf("the server has exited: %v\n%s", err, s.logText())
+		default:
+		}
+		return s.status("/readyz", http.StatusOK)
+	})
+}
+
+func (s *server) logText() string {
+	content, err := os.ReadFile(filepath.Join(s.dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(content)
+}
+
+// stop ends the server as a service manager does, and wants it to end well.
+func (s *server) stop() {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Fatal(err)
+	}
+	select {
+	case err := <-s.exited:
+		if err != nil {
+			s.t.Fatalf("after SIGTERM: %v\n%s", err, tail(s.logText(), 20))
+		}
+	case <-time.After(30 * time.Second):
+		s.t.Fatalf("the server is still there 30 s after SIGTERM\n%s", tail(s.logText(), 20))
+	}
+}
+
+// kill ends the server at once.
+func (s *server) kill() {
+	s.t.Helper()
+	if err := s.cmd.Process.Kill(); err != nil {
+		s.t.Fatal(err)
+	}
+	<-s.exited
+}
+
+func (s *server) url(path string) string { return "http://" + s.addr + path }
+
+// status wants a GET of path to answer with code.
+func (s *server) status(path string, code int) error {
+	response, err := http.Get(s.url(path))
+	if err != nil {
+		return err
+	}
+	body, _ := io.ReadAll(response.Body)
+	if err := response.Body.Close(); err != nil {
+		return err
+	}
+	if response.StatusCode != code {
+		return fmt.Errorf("GET %s: %s, want %d: %s", path, response.Status, code, body)
+	}
+	return nil
+}
+
+// restConfig is the administrator's.
+func (s *server) restConfig() *rest.Config {
+	s.t.Helper()
+	c, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c.QPS = -1
+	return c
+}
+
+// images is a typed client with the administrator's token.
+func (s *server) images() imageclient.ImageInterface {
+	return s.client().Images()
+}
+
+func (s *server) client() imageclient.ImageV1Interface {
+	s.t.Helper()
+	c, err := imageclient.NewForConfig(s.restConfig())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
+// image waits for the Image called name.
+func (s *server) image(name string) *imagev1.Image {
+	s.t.Helper()
+	image, err := s.images().Get(s.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return image
+}
+
+// manifest returns the bytes that the registry holds.
+func (s *server) manifest(repository, reference string) string {
+	s.t.Helper()
+	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url("/v2/"+repository+"/manifests/"+reference), nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, kind := range []string{"docker.distribution.manifest.v2", "docker.distribution.manifest.list.v2", "oci.image.manifest.v1", "oci.image.index.v1"} {
+		request.Header.Add("Accept", "application/vnd."+kind+"+json")
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		s.t.Fatalf("manifest %s of %s: %s %v", reference, repository, response.Status, err)
+	}
+	return string(body)
+}
+
+// tool returns the path of a client.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path := filepath.Join(root, "bin", name); isFile(path) {
+		return path
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is missing: run `make tools`", name)
+	}
+	return path
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// command runs a client and returns what it printed.
+func command(t *testing.T, env []string, name string, args ...string) string {
+	t.Helper()
+	out, err := tryCommand(t, env, name, args...)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func tryCommand(t *testing.T, env []string, name string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, tool(t, name), args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Dir = t.TempDir()
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (s *server) kubectl(args ...string) string {
+	s.t.Helper()
+	return command(s.t, s.kubectlEnv(), "kubectl", args...)
+}
+
+func (s *server) tryKubectl(args ...string) (string, error) {
+	s.t.Helper()
+	return tryCommand(s.t, s.kubectlEnv(), "kubectl", args...)
+}
+
+func (s *server) kubectlEnv() []string {
+	return []string{"KUBECONFIG=" + s.kubeconfig, "HOME=" + s.dir}
+}
+
+// crane runs crane and returns the last line that it printed, without the
+// time-stamped lines of its log.
+func crane(t *testing.T, args ...string) string {
+	t.Helper()
+	var kept []string
+	for line := range strings.Lines(command(t, nil, "crane", args...)) {
+		if !strings.HasPrefix(line, "20") { // a date
+			kept = append(kept, strings.TrimSpace(line))
+		}
+	}
+	if len(kept) == 0 {
+		return ""
+	}
+	return kept[len(kept)-1]
+}
+
+// pushImage pushes an image with a layer that holds content, and returns its
+// digest.
+func (s *server) pushImage(ref, content string) string {
+	s.t.Helper()
+	pushed := crane(s.t, "append", "-f", layerTar(s.t, content), "-t", s.addr+"/"+ref)
+	_, digest, ok := strings.Cut(pushed, "@")
+	if !ok {
+		s.t.Fatalf("crane printed %q", pushed)
+	}
+	return digest
+}
+
+// layerTar makes a layer with one file.
+func layerTar(t *testing.T, content string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: int64(len(content))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(w, content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "layer.tar")
+	writeFile(t, path, b.String())
+	return path
+}
+
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// eventually tries check until it returns nil.
+func eventually(t *testing.T, what string, check func() error) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if err = check(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: not in 40 s: %v", what, err)
+}
+
+func tail(text string, lines int) string {
+	all := strings.Split(text, "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

@@ -73,9 +73,9 @@ func TestPushClients(t *testing.T) {
 		}, "linux/amd64", "application/vnd.oci.image.manifest.v1+json"},
 		{"multi-arch", func(t *testing.T) {
 			command(t, containers, "buildah", "manifest", "create", "multi")
-			command(t, containers, "buildah", "manifest", "add", "multi", "docker://"+ref("podman"))
-			command(t, containers, "buildah", "manifest", "add", "--os", "linux", "--arch", "arm64", "multi", "docker://"+ref("buildah"))
-			command(t, containers, "buildah", "manifest", "push", "--all", "multi", "docker://"+ref("multi-arch"))
+			command(t, containers, "buildah", "manifest", "add", "--tls-verify=false", "multi", "docker://"+ref("podman"))
+			command(t, containers, "buildah", "manifest", "add", "--tls-verify=false", "--os", "linux", "--arch", "arm64", "multi", "docker://"+ref("buildah"))
+			command(t, containers, "buildah", "manifest", "push", "--tls-verify=false", "--all", "multi", "docker://"+ref("multi-arch"))
 		}, "linux/amd64,linux/arm64", "application/vnd.oci.image.index.v1+json"},
 		{"helm", func(t *testing.T) {
 			dir := t.TempDir()
@@ -117,7 +117,7 @@ func TestPushClients(t *testing.T) {
 			if raw := s.manifest(repository, digest); raw != image.DockerImageManifest {
 				t.Errorf("dockerImageManifest is\n%s\nthe registry has\n%s", image.DockerImageManifest, raw)
 			}
-			line := regexp.MustCompile(`msg="image recorded".*derive=.*digest="`+digest+`" http.request.id=.* kind=.* repository=`+repository+` tag=v1 total=`)
+			line := regexp.MustCompile(`msg="image recorded".*derive=.*digest="` + digest + `" http.request.id=.* kind=.* repository=` + repository + ` tag=v1 total=`)
 			if !line.MatchString(s.logText()) {
 				t.Errorf("no log line matches %s", line)
 			}

@@ -26,11 +26,11 @@ import (
 
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/endpoints/metrics"
 	"k8s.io/apiserver/pkg/features"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
-	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	restclient "k8s.io/client-go/rest"
 
@@ -84,6 +84,7 @@ func New(o Options) (*Server, error) {
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(map[string]bool{string(features.CBORServingAndStorage): true}); err != nil {
 		return nil, fmt.Errorf("imageapi: %w", err)
 	}
+	metrics.Register()
 	images, err := newImages(o.Backend)
 	if err != nil {
 		return nil, err
@@ -120,7 +121,7 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	c := server.NewConfig(Codecs)
 	c.ExternalAddress = s.options.ExternalAddress
 	c.LoopbackClientConfig = &restclient.Config{Host: s.options.ExternalAddress}
-	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
+	c.EffectiveVersion = newEffectiveVersion()
 	c.EnableProfiling = false
 	c.EnableMetrics = false // on the debug port, with the registry's
 	c.BuildHandlerChainFunc = buildHandlerChain

@@ -364,3 +364,13 @@ func tail(text string, lines int) string {
 	all := strings.Split(text, "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
+
+// imageclientFor is a typed client of images by config.
+func imageclientFor(t *testing.T, config *rest.Config) imageclient.ImageInterface {
+	t.Helper()
+	c, err := imageclient.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Images()
+}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/request/anonymous"
 	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
@@ -54,11 +55,12 @@ var errBadPassword error = badPasswordError{}
 // authenticator is the union of the configured ones. Wrong credentials are 401,
 // even where none would do.
 func (s *Server) authenticator() authenticator.Request {
-	all := union.NewFailOnError(s.options.Authenticators...)
+	var only []apiserver.AnonymousAuthCondition // nil: anonymous requests may ask for everything
 	if !s.options.AnonymousRead {
-		return all
+		// Whoever probes this process has no credentials.
+		only = []apiserver.AnonymousAuthCondition{{Path: "/livez"}, {Path: "/readyz"}, {Path: "/healthz"}}
 	}
-	return union.NewFailOnError(all, anonymous.NewAuthenticator(nil))
+	return union.NewFailOnError(append(slices.Clone(s.options.Authenticators), anonymous.NewAuthenticator(only))...)
 }
 
 // authorizer lets administrators do everything, and everybody else read: the

@@ -12,7 +12,9 @@ import (
 // effectiveVersion is upstream's, with an Info that says which Kubernetes the
 // handlers are from: without link-time flags upstream's own says v0.0.0-master,
 // which kubectl cannot compare with its own version.
-type effectiveVersion struct{ basecompatibility.EffectiveVersion }
+type effectiveVersion struct {
+	basecompatibility.EffectiveVersion
+}
 
 func newEffectiveVersion() basecompatibility.EffectiveVersion {
 	return effectiveVersion{compatibility.DefaultBuildEffectiveVersion()}

@@ -13,6 +13,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi"
 )
@@ -138,7 +139,10 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 		log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
 		return nil
 	}
-	if r.options.OnStoreFailure == Reject {
+	// A tag whose Image does not exist yet is no failure of the store: a
+	// pull-through cache learns of tags before it has their manifests.
+	missing := apierrors.IsNotFound(err)
+	if r.options.OnStoreFailure == Reject && !missing {
 		recordedTotal.WithLabelValues("rejected").Inc()
 		log(ctx).Error("push rejected: the image store is not available", append(m.attributes(), "err", err)...)
 		return unavailable(ctx, m, err)
@@ -148,9 +152,12 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 		log(ctx).Error("push rejected: it can neither be recorded nor put off", append(m.attributes(), "err", errors.Join(err, markErr))...)
 		return unavailable(ctx, m, errors.Join(err, markErr))
 	}
+	r.wake()
+	if missing {
+		return nil
+	}
 	recordedTotal.WithLabelValues("deferred").Inc()
 	log(ctx).Warn("the image store is not available; will record when it is back", append(m.attributes(), "err", err)...)
-	r.wake()
 	return nil
 }
 

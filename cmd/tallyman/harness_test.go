@@ -281,7 +281,7 @@ func (s *server) tryKubectl(args ...string) (string, error) {
 }
 
 func (s *server) kubectlEnv() []string {
-	return []string{"KUBECONFIG=" + s.kubeconfig, "HOME=" + s.dir}
+	return []string{"KUBECONFIG=" + s.kubeconfig, "HOME=" + s.t.TempDir()}
 }
 
 // crane runs crane and returns the last line that it printed, without the

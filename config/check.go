@@ -147,7 +147,7 @@ func fieldsOf(kind reflect.Type) map[string]reflect.Type {
 // nearest returns the candidate that is most like name, "" if none is like it.
 func nearest(name string, candidates []string) string {
 	slices.Sort(candidates)
-	best, bestDistance := "", max(2, len(name)/2)
+	best, bestDistance := "", max(3, len(name)/2+1)
 	for _, candidate := range candidates {
 		if d := levenshtein.ComputeDistance(strings.ToLower(name), candidate); d < bestDistance {
 			best, bestDistance = candidate, d

@@ -1,0 +1,200 @@
+package config_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tallyman/config"
+)
+
+func parse(t *testing.T, content string) (*config.Config, error) {
+	t.Helper()
+	return config.Parse([]byte(content))
+}
+
+const minimal = "version: 0.1\nstorage: {inmemory: {}}\n"
+
+func TestDefaults(t *testing.T) {
+	c, err := parse(t, minimal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.ImageAPI != config.Defaults() {
+		t.Errorf("without a section it is %+v", c.ImageAPI)
+	}
+	if got := c.StorePath("/data"); got != "/data/tallyman.db" {
+		t.Errorf("the store of a registry without a directory is %s", got)
+	}
+	c, err = parse(t, "version: 0.1\nstorage: {filesystem: {rootdirectory: /srv/reg}}\n")
+	if err != nil || c.StorePath("/data") != "/srv/reg/tallyman.db" {
+		t.Errorf("the store of a registry in a directory is %s, %v", c.StorePath("/data"), err)
+	}
+}
+
+// TestDistributionsExamples: the configurations that distribution ships are taken
+// unchanged, without a complaint.
+func TestDistributionsExamples(t *testing.T) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/distribution/distribution/v3").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "cmd/registry/*.yml"))
+	if err != nil || len(files) < 3 {
+		t.Fatalf("distribution's examples: %v, %v", files, err)
+	}
+	for _, file := range files {
+		c, err := config.Load(file)
+		if err != nil {
+			t.Errorf("%s: %v", filepath.Base(file), err)
+			continue
+		}
+		for _, p := range c.Problems {
+			t.Errorf("%s: %v", filepath.Base(file), p)
+		}
+	}
+}
+
+// TestOwnExample: the example is good, and names every key of our section.
+func TestOwnExample(t *testing.T) {
+	c, err := config.Load("example.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range c.Problems {
+		t.Error(p)
+	}
+	content, err := os.ReadFile("example.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys(t) {
+		last := key[strings.LastIndex(key, ".")+1:]
+		if !strings.Contains(string(content), last+":") {
+			t.Errorf("example.yml does not show %s", key)
+		}
+		if !strings.Contains(string(readme), "`"+key+"`") {
+			t.Errorf("the README's table lacks %s", key)
+		}
+	}
+}
+
+// keys returns the keys of our section, from its schema.
+func keys(t *testing.T) []string {
+	t.Helper()
+	text, err := config.Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	type node struct {
+		Properties map[string]json.RawMessage `json:"properties"`
+	}
+	var all []string
+	var walk func(prefix string, raw json.RawMessage)
+	walk = func(prefix string, raw json.RawMessage) {
+		var n node
+		if err := json.Unmarshal(raw, &n); err != nil {
+			t.Fatal(err)
+		}
+		if len(n.Properties) == 0 {
+			all = append(all, prefix)
+		}
+		for name, child := range n.Properties {
+			walk(strings.TrimPrefix(prefix+"."+name, "."), child)
+		}
+	}
+	var root node
+	if err := json.Unmarshal(text, &root); err != nil {
+		t.Fatal(err)
+	}
+	walk("", root.Properties["imageapi"])
+	if len(all) < 8 {
+		t.Fatalf("the schema has only %v", all)
+	}
+	return all
+}
+
+func TestProblems(t *testing.T) {
+	for name, test := range map[string]struct {
+		content  string
+		err      string   // of Parse
+		problems []string // that Parse tells of, without failing
+	}{
+		"empty":              {"", "empty", nil},
+		"a list":             {"[]", "not a mapping", nil},
+		"no YAML":            {"a: [", "line 1", nil},
+		"no version":         {"storage: {inmemory: {}}", "unsupported version", nil},
+		"ours, unknown":      {minimal + "imageapi:\n  store: {pth: x}\n", `line 4: unknown key "imageapi.store.pth" (did you mean "path"?)`, nil},
+		"ours, twice":        {minimal + "imageapi: {inline: true, inline: false}\n", "inline", nil},
+		"ours, wrong type":   {minimal + "imageapi: {inlinelimit: many}\n", "cannot unmarshal", nil},
+		"ours, too short":    {minimal + "imageapi: {store: {logage: 1s}}\n", "imageapi.store.logage: 1s is not valid: want at least 1m", nil},
+		"ours, a URL":        {minimal + "imageapi: {registryhost: 'https://x'}\n", "want host or host:port", nil},
+		"section misspelt":   {minimal + "imageapis: {}\n", "", []string{`line 3: unknown key "imageapis" (did you mean "imageapi"?)`}},
+		"a driver":           {"version: 0.1\nstorage: {filesytem: {}}\n", "", []string{`line 2: unknown key "storage.filesytem" (did you mean "filesystem"?)`}},
+		"in a list":          {minimal + "notifications:\n  endpoints:\n    - name: a\n      ulr: x\n", "", []string{`line 6: unknown key "notifications.endpoints[0].ulr" (did you mean "url"?)`}},
+		"redis, inline":      {minimal + "redis: {addrs: [a:1], sentinelpasswrd: x}\n", "", []string{`line 3: unknown key "redis.sentinelpasswrd" (did you mean "sentinelpassword"?)`}},
+		"middleware options": {minimal + "middleware: {registry: [{name: x, disabled: true, options: {any: thing}}]}\n", "", nil},
+		"like nothing":       {minimal + "zzzzzzzz: 1\n", "", []string{`line 3: unknown key "zzzzzzzz"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := parse(t, test.content)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("got error %v, want one with %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, p := range c.Problems {
+				got = append(got, p.Error())
+			}
+			if strings.Join(got, "\n") != strings.Join(test.problems, "\n") {
+				t.Errorf("problems %q, want %q", got, test.problems)
+			}
+		})
+	}
+}
+
+func TestDisabledMiddleware(t *testing.T) {
+	c, err := parse(t, minimal+"middleware: {registry: [{name: a, disabled: true}, {name: b}]}\n")
+	if err != nil || len(c.Registry.Middleware["registry"]) != 1 || c.Registry.Middleware["registry"][0].Name != "b" {
+		t.Errorf("%v, %v", c.Registry.Middleware, err)
+	}
+}
+
+func TestShowHidesSecrets(t *testing.T) {
+	c, err := parse(t, `version: 0.1
+storage: {s3: {accesskey: AKIA, secretkey: geheim, bucket: b}}
+http: {secret: geheim}
+redis: {addrs: [r:1], password: geheim}
+proxy: {remoteurl: 'https://user:geheim@up.example/', password: geheim}
+notifications: {endpoints: [{name: n, url: 'http://u:geheim@h/', headers: {Authorization: [Bearer geheim]}}]}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := c.Show()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"geheim", "AKIA"} {
+		if strings.Contains(string(text), secret) {
+			t.Errorf("it shows %s:\n%s", secret, text)
+		}
+	}
+	for _, want := range []string{"bucket: b", "https://<redacted>@up.example/", "onstorefailure: defer"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("it does not show %s:\n%s", want, text)
+		}
+	}
+}

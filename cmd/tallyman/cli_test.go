@@ -107,6 +107,12 @@ func TestDefaultServe(t *testing.T) {
 	if !strings.Contains(s.logText(), s.kubeconfig) {
 		t.Error("the server does not print the kubeconfig's path")
 	}
+	if out, code := tallyman(t, nil, "healthcheck", s.url("/readyz")); code != 0 {
+		t.Errorf("healthcheck: %d %s", code, out)
+	}
+	if out, code := tallyman(t, nil, "healthcheck", s.url("/readyz/nothing")); code != 1 || !strings.Contains(out, "404") {
+		t.Errorf("healthcheck of nothing: %d %s", code, out)
+	}
 	if !strings.HasPrefix(s.restConfig().Host, "https://127.0.0.1:") {
 		t.Errorf("the kubeconfig points to %s", s.restConfig().Host)
 	}

@@ -28,6 +28,9 @@ import (
 
 var binary string
 
+// raceDetector is set if the tests are built with -race; then the binary is too.
+var raceDetector bool
+
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
@@ -40,6 +43,9 @@ func run(m *testing.M) int {
 	binary = filepath.Join(dir, "tallyman")
 	build := exec.Command("go", "build", "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if raceDetector {
+		build = exec.Command("go", "build", "-race", "-o", binary, ".")
+	}
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		return 1
@@ -104,6 +110,9 @@ func (s *server) start() {
 	go func() { exited <- cmd.Wait() }()
 	s.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
+		if races := strings.Count(s.logText(), "WARNING: DATA RACE"); races > 0 {
+			s.t.Errorf("the server has %d data races:\n%s", races, s.logText())
+		}
 		if s.t.Failed() {
 			s.t.Logf("log of %s:\n%s", s.addr, tail(s.logText(), 15))
 		}

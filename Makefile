@@ -1,0 +1,40 @@
+# What one does here, one line each. `make test` is what CI runs.
+
+export GOFLAGS += -buildvcs=false
+
+.PHONY: run build test tools lint vuln conformance bench fuzz generate
+
+run: ## run the registry and the API on 127.0.0.1:5000
+	CGO_ENABLED=0 go run ./cmd/tallyman serve
+
+build: ## build bin/tallyman, static
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$$(git describe --tags --always --dirty)" -o bin/tallyman ./cmd/tallyman
+
+test: tools ## run all tests, with the clients they drive
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	go vet ./...
+	CGO_ENABLED=1 go test -race -timeout 25m ./...
+
+tools: ## install what the tests need: Debian packages, and Go tools into bin/
+	./.ci/tools
+
+lint: ## run the linters
+	./.ci/tools lint
+	bin/golangci-lint run ./...
+	bin/staticcheck ./...
+
+vuln: ## look for known vulnerabilities (needs vuln.go.dev)
+	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
+
+conformance: tools ## compare with distribution in the OCI conformance suite
+	go test -count=1 -v -run TestOCIConformance ./cmd/tallyman
+
+bench: ## measure reads of stored bytes against ordinary encoding
+	go test -run '^$$' -bench . -benchmem ./storage ./imageapi/...
+
+fuzz: ## fuzz what parses outside input, a minute each
+	go test -run '^$$' -fuzz FuzzImage -fuzztime 60s ./imageapi/derive
+	go test -run '^$$' -fuzz FuzzSplicer -fuzztime 60s ./storage
+
+generate: ## write generated code anew
+	go generate ./...

@@ -1,0 +1,189 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The rules of the house that a machine can hold.
+
+type goPackage struct {
+	ImportPath string
+	Dir        string
+	Imports    []string
+	GoFiles    []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles", "tallyman/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []goPackage
+	for decoder := json.NewDecoder(bytes.NewReader(out)); decoder.More(); {
+		var p goPackage
+		if err := decoder.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if len(all) < 8 {
+		t.Fatalf("go list found only %d packages", len(all))
+	}
+	return all
+}
+
+// allowed says which of our packages each may import.
+var allowed = map[string][]string{
+	"tallyman/cmd/tallyman":        {"config", "imageapi", "registry", "storage", "storage/bolt"},
+	"tallyman/config":              {},
+	"tallyman/registry":            {"imageapi", "imageapi/derive"},
+	"tallyman/imageapi":            {"imageapi/derive", "imageapi/openapi", "storage"},
+	"tallyman/imageapi/derive":     {},
+	"tallyman/imageapi/openapi":    {},
+	"tallyman/storage":             {},
+	"tallyman/storage/bolt":        {"storage"},
+	"tallyman/storage/storagetest": {"storage"},
+}
+
+// TestImports: arrows point one way, and distribution's types stay in registry.
+func TestImports(t *testing.T) {
+	for _, p := range packages(t) {
+		may, known := allowed[p.ImportPath]
+		if !known {
+			t.Errorf("package %s is not in the table of imports", p.ImportPath)
+		}
+		for _, imported := range p.Imports {
+			if own, ok := strings.CutPrefix(imported, "tallyman/"); ok && !slices.Contains(may, own) {
+				t.Errorf("%s imports %s", p.ImportPath, imported)
+			}
+			distribution := strings.HasPrefix(imported, "github.com/distribution/distribution/")
+			if distribution && p.ImportPath != "tallyman/registry" && p.ImportPath != "tallyman/config" && p.ImportPath != "tallyman/cmd/tallyman" {
+				t.Errorf("%s imports %s", p.ImportPath, imported)
+			}
+		}
+	}
+}
+
+// TestPackageDocs: every package says once what room of the house it is, and the
+// README's map has it.
+func TestPackageDocs(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages(t) {
+		comments := 0
+		for _, name := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if file.Doc.Text() != "" {
+				comments++
+			}
+		}
+		if comments != 1 {
+			t.Errorf("%s has %d package comments", p.ImportPath, comments)
+		}
+		if own := strings.TrimPrefix(p.ImportPath, "tallyman/"); !strings.Contains(string(readme), "`"+own+"`") {
+			t.Errorf("the README's package map lacks %s", own)
+		}
+	}
+}
+
+// TestExportedDocs: every exported name has a comment.
+func TestExportedDocs(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.ImportPath == "tallyman/imageapi/openapi" {
+			continue // generated
+		}
+		for _, name := range p.GoFiles {
+			path := filepath.Join(p.Dir, name)
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, declaration := range file.Decls {
+				if undocumented := undocumented(declaration); undocumented != "" {
+					t.Errorf("%s: %s has no comment", path, undocumented)
+				}
+			}
+		}
+	}
+}
+
+// undocumented returns the exported name that a declaration leaves without a
+// comment, "" if there is none.
+func undocumented(declaration ast.Decl) string {
+	switch d := declaration.(type) {
+	case *ast.FuncDecl:
+		if d.Name.IsExported() && d.Doc == nil && !isTrivialMethod(d) {
+			return d.Name.Name
+		}
+	case *ast.GenDecl:
+		for _, spec := range d.Specs {
+			switch s := spec.(type) {
+			case *ast.TypeSpec:
+				if s.Name.IsExported() && d.Doc == nil && s.Doc == nil {
+					return s.Name.Name
+				}
+			case *ast.ValueSpec:
+				if s.Names[0].IsExported() && d.Doc == nil && s.Doc == nil {
+					return s.Names[0].Name
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// isTrivialMethod: methods of types that are not exported implement interfaces,
+// whose comments say what they do.
+func isTrivialMethod(d *ast.FuncDecl) bool {
+	if d.Recv == nil {
+		return false
+	}
+	kind := d.Recv.List[0].Type
+	if star, ok := kind.(*ast.StarExpr); ok {
+		kind = star.X
+	}
+	name, ok := kind.(*ast.Ident)
+	return ok && !name.IsExported()
+}
+
+// TestFileSizes: files stay readable in one sitting.
+func TestFileSizes(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, name := range p.GoFiles {
+			content, err := os.ReadFile(filepath.Join(p.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if lines := bytes.Count(content, []byte("\n")); lines > 400 && !strings.HasPrefix(name, "zz_") && p.ImportPath != "tallyman/storage/storagetest" {
+				t.Errorf("%s/%s has %d lines", p.ImportPath, name, lines)
+			}
+		}
+	}
+}
+
+// TestModule: no replace directives.
+func TestModule(t *testing.T) {
+	content, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(content), "\nreplace") {
+		t.Error("go.mod replaces a module")
+	}
+}

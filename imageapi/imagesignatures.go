@@ -59,7 +59,7 @@ func (r *imageSignatures) Create(ctx context.Context, obj runtime.Object, valida
 			return nil, err
 		}
 	}
-	imageName, _, _ := splitSignatureName(signature.Name)
+	imageName, _ := signedImage(signature.Name)
 	err := r.change(ctx, imageName, options.DryRun, func(image *imagev1.Image) error {
 		exists := slices.ContainsFunc(image.Signatures, func(s imagev1.ImageSignature) bool {
 			return s.Name == signature.Name || (s.Type == signature.Type && bytes.Equal(s.Content, signature.Content))
@@ -78,7 +78,7 @@ func (r *imageSignatures) Create(ctx context.Context, obj runtime.Object, valida
 
 // Delete implements rest.GracefulDeleter: it takes the signature off its Image.
 func (r *imageSignatures) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
-	imageName, _, ok := splitSignatureName(name)
+	imageName, ok := signedImage(name)
 	if !ok {
 		return nil, false, apierrors.NewBadRequest("ImageSignatures must be accessed with <imageName>@<signatureName>")
 	}

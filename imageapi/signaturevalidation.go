@@ -6,7 +6,6 @@ import (
 	imagev1 "github.com/openshift/api/image/v1"
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -16,24 +15,24 @@ const (
 	conditionForImage = "ForImage"
 )
 
-// splitSignatureName splits <imageName>@<signatureName>.
-func splitSignatureName(name string) (image, signature string, ok bool) {
+// signedImage returns the image's part of <imageName>@<signatureName>.
+func signedImage(name string) (image string, ok bool) {
 	image, signature, found := strings.Cut(name, "@")
-	return image, signature, found && image != "" && signature != "" && !strings.Contains(signature, "@")
+	return image, found && image != "" && signature != "" && !strings.Contains(signature, "@")
 }
 
 // validateSignature checks an ImageSignature at a path of an object, nil for an
 // object of its own.
 func validateSignature(s *imagev1.ImageSignature, at *field.Path) field.ErrorList {
 	meta := at.Child("metadata")
-	errs := apivalidation.ValidateObjectMeta(&s.ObjectMeta, false, path.ValidatePathSegmentName, meta)
+	errs := apivalidation.ValidateObjectMeta(&s.ObjectMeta, false, validatePathSegment, meta)
 	if len(s.Labels) > 0 {
 		errs = append(errs, field.Forbidden(meta.Child("labels"), "signature labels cannot be set"))
 	}
 	if len(s.Annotations) > 0 {
 		errs = append(errs, field.Forbidden(meta.Child("annotations"), "signature annotations cannot be set"))
 	}
-	if _, _, ok := splitSignatureName(s.Name); !ok {
+	if _, ok := signedImage(s.Name); !ok {
 		errs = append(errs, field.Invalid(meta.Child("name"), s.Name, "name must be of format <imageName>@<signatureName>"))
 	}
 	if s.Type == "" {

@@ -9,8 +9,8 @@ import (
 	"github.com/distribution/reference"
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"tallyman/imageapi/derive"
@@ -26,7 +26,7 @@ var digestPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A
 // validateImage checks image; before is what it replaces, nil on create. What was
 // stored already and has not changed is not held against an update.
 func validateImage(image, before *imagev1.Image) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&image.ObjectMeta, false, path.ValidatePathSegmentName, field.NewPath("metadata"))
+	errs := apivalidation.ValidateObjectMeta(&image.ObjectMeta, false, validatePathSegment, field.NewPath("metadata"))
 	if before == nil || image.DockerImageReference != before.DockerImageReference {
 		errs = append(errs, validateReference(image)...)
 	}
@@ -48,6 +48,15 @@ func validateImage(image, before *imagev1.Image) field.ErrorList {
 		errs = append(errs, validateSignature(&image.Signatures[i], field.NewPath("signatures").Index(i))...)
 	}
 	return errs
+}
+
+// validatePathSegment is the rule for names of this group: anything that can be a
+// part of a URL's path, such as a digest.
+func validatePathSegment(name string, prefix bool) []string {
+	if prefix {
+		return content.IsPathSegmentPrefix(name)
+	}
+	return content.IsPathSegmentName(name)
 }
 
 func validateImageUpdate(image, before *imagev1.Image) field.ErrorList {

@@ -59,6 +59,9 @@ type RecorderOptions struct {
 	// Host is the registry's host[:port] in pull references; if empty, the host
 	// that the pushing client used.
 	Host string
+	// DefaultHost takes its place for content that no client is pushing, such
+	// as what was there before.
+	DefaultHost string
 	// PullThrough is set if the registry is a pull-through cache.
 	PullThrough bool
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,11 +126,7 @@ func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repositor
 	if err != nil {
 		return err
 	}
-	host := m.Host
-	if host == "" {
-		host = r.options.Host
-	}
-	err = r.record(ctx, repo, m.Digest, manifest, host, "")
+	err = r.record(ctx, repo, m.Digest, manifest, cmp.Or(r.options.Host, m.Host, r.options.DefaultHost), "")
 	if isPermanent(err) {
 		log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
 		return nil

@@ -28,9 +28,9 @@ func jsonEncoder() runtime.Encoder {
 }
 
 // newStore returns a Store that answers in stored bytes.
-func newStore(t testing.TB, open func(*testing.T, func() time.Time) storage.Backend) *storage.Store {
+func newStore(t *testing.T, open func(*testing.T, func() time.Time) storage.Backend) *storage.Store {
 	t.Helper()
-	backend := open(t.(*testing.T), time.Now)
+	backend := open(t, time.Now)
 	s, err := storage.New(storage.Options{
 		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/",
 		ListKind: "PodList", ListAPIVersion: examplev1.SchemeGroupVersion.String(),

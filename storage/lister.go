@@ -147,7 +147,7 @@ func (l *lister) expiredContinue() error {
 		"remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were " +
 		"created, modified, or deleted between the time the first chunk was returned and now may show up in the list.")
 	if token, err := storage.EncodeContinue(l.from, l.prefix, -1); err == nil {
-		expired.ErrStatus.ListMeta.Continue = token
+		expired.ErrStatus.Continue = token
 	}
 	return expired
 }

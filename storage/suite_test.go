@@ -99,7 +99,7 @@ func (e *env) UpdateTransformer(modify upstream.TransformerModifier) func() {
 
 func (e *env) UpdatePrefixTransformer(modify upstream.PrefixTransformerModifier) func() {
 	before := e.transformer.current().(*upstream.PrefixTransformer)
-	changed := *before //nolint:govet // the suite's transformer is copied as upstream's own tests do
+	changed := *before // a copy, as upstream's own tests make
 	e.transformer.swap(modify(&changed))
 	return func() { e.transformer.swap(before) }
 }

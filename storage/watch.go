@@ -124,12 +124,12 @@ func (w *watcher) empty() bool {
 	return len(w.queue) == 0 && w.failure == nil
 }
 
-func (w *watcher) drain() (queue []*event, failure error, progress bool) {
+func (w *watcher) drain() (queue []*event, progress bool, failure error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	queue, failure, progress = w.queue, w.failure, w.progress
 	w.queue, w.progress = nil, false
-	return queue, failure, progress
+	return queue, progress, failure
 }
 
 func (w *watcher) run() {
@@ -239,7 +239,7 @@ func (w *watcher) catchUp() error {
 
 // sendQueued sends what the follower has queued.
 func (w *watcher) sendQueued() error {
-	queue, failure, progress := w.drain()
+	queue, progress, failure := w.drain()
 	for _, e := range queue {
 		if err := w.sendEvent(e); err != nil {
 			return err

@@ -47,6 +47,26 @@ func (s *server) call(method, path, contentType, body string) answer {
 	return answer{response.StatusCode, response.Header, string(content)}
 }
 
+// getAs reads path anonymously in the media type accept.
+func (s *server) getAs(accept, path string) string {
+	s.t.Helper()
+	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url(path), nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	request.Header.Set("Accept", accept)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK || !strings.HasPrefix(response.Header.Get("Content-Type"), strings.Split(accept, ";")[0]) {
+		s.t.Fatalf("GET %s as %s: %s %v, %v\n%s", path, accept, response.Status, response.Header, err, body)
+	}
+	return string(body)
+}
+
 const (
 	asJSON     = "application/json"
 	asApply    = "application/apply-patch+yaml"

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	cbor "k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
@@ -356,6 +357,33 @@ func TestContentTypes(t *testing.T) {
 		if _, err := imageclientFor(t, config).Update(t.Context(), got, metav1.UpdateOptions{}); err != nil {
 			t.Errorf("update in %s: %v", contentType, err)
 		}
+	}
+	for accept, want := range map[string]string{
+		"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1": `"kind":"PartialObjectMetadata"`,
+		"application/json;as=Table;g=meta.k8s.io;v=v1":                 `"name":"Image Reference"`,
+		"application/yaml": "kind: Image\n",
+	} {
+		if body := s.getAs(accept, api+"/images/"+digest); !strings.Contains(strings.ReplaceAll(body, `": "`, `":"`), want) {
+			t.Errorf("as %s it is\n%s", accept, body)
+		}
+	}
+	var fromCBOR map[string]any
+	if err := cbor.Unmarshal([]byte(s.getAs("application/cbor", api+"/images/"+digest)), &fromCBOR); err != nil {
+		t.Fatal(err)
+	}
+	if fromCBOR["dockerImageManifest"] != want.DockerImageManifest || fromCBOR["dockerImageMetadata"].(map[string]any)["kind"] != "DockerImage" {
+		t.Errorf("in CBOR the Image is %v", fromCBOR)
+	}
+	fromCBOR["metadata"] = map[string]any{"name": "from-cbor"}
+	body, err := cbor.Marshal(fromCBOR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.call("POST", api+"/images", "application/cbor", string(body)); got.code != 201 {
+		t.Errorf("create in CBOR: %d %s", got.code, got.body)
+	}
+	if got := s.image("from-cbor"); string(got.DockerImageMetadata.Raw) != string(want.DockerImageMetadata.Raw) {
+		t.Errorf("created in CBOR, its metadata is %s", got.DockerImageMetadata.Raw)
 	}
 	client, err := dynamic.NewForConfig(s.restConfig())
 	if err != nil {

@@ -66,11 +66,13 @@ func checkConfig(cmd *cobra.Command, args []string) error {
 		return exitError{err, exitProblems}
 	}
 	for _, p := range c.Problems {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: %v\n", args[0], p)
+		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %v\n", args[0], p); err != nil {
+			return err
+		}
 	}
 	if n := len(c.Problems); n > 0 {
 		return exitError{fmt.Errorf("%s: %d keys are not read", args[0], n), exitProblems}
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])
-	return nil
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])
+	return err
 }

@@ -284,11 +284,6 @@ func (s *server) kubectl(args ...string) string {
 	return command(s.t, s.kubectlEnv(), "kubectl", args...)
 }
 
-func (s *server) tryKubectl(args ...string) (string, error) {
-	s.t.Helper()
-	return tryCommand(s.t, s.kubectlEnv(), "kubectl", args...)
-}
-
 func (s *server) kubectlEnv() []string {
 	return []string{"KUBECONFIG=" + s.kubeconfig, "HOME=" + s.t.TempDir()}
 }

@@ -36,7 +36,7 @@ func healthcheck(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // the status says enough
 		return fmt.Errorf("%s: %s: %s", url, response.Status, body)

@@ -174,7 +174,8 @@ func TestBackfill(t *testing.T) {
 	s.start()
 	eventually(t, "the Image is derived again", func() error { return s.lives(digest, "deep/er/app,team/app", "deep/er/app:x,team/app:v1") })
 	got := s.image(digest)
-	if string(got.DockerImageMetadata.Raw) != string(want.DockerImageMetadata.Raw) || got.DockerImageManifest != want.DockerImageManifest {
+	if string(got.DockerImageMetadata.Raw) != string(want.DockerImageMetadata.Raw) || got.DockerImageManifest != want.DockerImageManifest ||
+		got.DockerImageReference != s.addr+"/deep/er/app@"+digest {
 		t.Errorf("derived again it is\n%+v\nwant\n%+v", got, want)
 	}
 }

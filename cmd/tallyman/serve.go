@@ -108,6 +108,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 			Writer:         api.Writer(),
 			OnStoreFailure: registry.FailurePolicy(c.ImageAPI.OnStoreFailure),
 			Host:           registryHost(c),
+			DefaultHost:    externalAddress(c),
 			PullThrough:    c.Registry.Proxy.RemoteURL != "",
 		}),
 	})
@@ -133,6 +134,9 @@ func openStore(c *config.Config, dataDirectory string) (storage.Backend, error) 
 		return nil, err
 	}
 	slog.Info("images are kept in the embedded store", "path", path)
+	if len(c.Registry.Redis.Options.Addrs) > 0 {
+		slog.Info("redis is for the registry's own cache; this version keeps no images in it")
+	}
 	if temporary != "" {
 		return temporaryStore{backend, temporary}, nil
 	}
@@ -203,5 +207,5 @@ func replayPending(ctx context.Context, c *config.Config, dataDirectory string) 
 	if err != nil {
 		return 0, err
 	}
-	return registry.ReplayPending(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{Writer: writer, Host: registryHost(c)}))
+	return registry.ReplayPending(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{Writer: writer, Host: registryHost(c), DefaultHost: externalAddress(c)}))
 }

@@ -125,7 +125,7 @@ func TestImageGolden(t *testing.T) {
 			}
 			path := filepath.Join("testdata", name+".golden.json")
 			if *update {
-				if err := os.WriteFile(path, append(got, '\n'), 0o644); err != nil { //nolint:gosec // test data is for all to read
+				if err := os.WriteFile(path, append(got, '\n'), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}

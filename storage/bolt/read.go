@@ -30,7 +30,7 @@ func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 	err := s.view(ctx, func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
 		result.Revision = decodeRevision(meta.Get(revisionKey))
-		past := map[string]version{}
+		past := map[string]stored{}
 		if req.Revision != 0 {
 			if req.Revision > result.Revision {
 				return storage.ErrFuture
@@ -54,16 +54,10 @@ func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 	return result, nil
 }
 
-// version is what a key held before the first change after some revision.
-type version struct {
-	revision int64 // 0 if the key did not exist
-	value    []byte
-}
-
 // versionsAt returns, for each key of the range that changed after
-// req.Revision, what it held at req.Revision.
-func versionsAt(tx *bbolt.Tx, req storage.ScanRequest) (map[string]version, error) {
-	past := map[string]version{}
+// req.Revision, what it held at req.Revision; revision 0 if it did not exist.
+func versionsAt(tx *bbolt.Tx, req storage.ScanRequest) (map[string]stored, error) {
+	past := map[string]stored{}
 	c := tx.Bucket(logBucket).Cursor()
 	for k, v := c.Seek(encodeRevision(req.Revision + 1)); k != nil; k, v = c.Next() {
 		change, err := viewChange(v)
@@ -75,7 +69,7 @@ func versionsAt(tx *bbolt.Tx, req storage.ScanRequest) (map[string]version, erro
 			continue
 		}
 		if _, ok := past[key]; !ok {
-			past[key] = version{revision: change.prevRevision, value: change.old}
+			past[key] = stored{revision: change.prevRevision, value: change.old}
 		}
 	}
 	return past, nil
@@ -89,7 +83,7 @@ type page struct {
 }
 
 // fill merges the current entries of the range with the past ones, which win.
-func (p *page) fill(tx *bbolt.Tx, past map[string]version) {
+func (p *page) fill(tx *bbolt.Tx, past map[string]stored) {
 	undone := slices.Sorted(maps.Keys(past))
 	c := tx.Bucket(dataBucket).Cursor()
 	to := []byte(p.req.To)
@@ -119,9 +113,9 @@ func (p *page) fill(tx *bbolt.Tx, past map[string]version) {
 // done reports that nothing more needs to be looked at.
 func (p *page) done() bool { return p.result.More && !p.req.Count }
 
-func (p *page) addPast(key string, past map[string]version) {
+func (p *page) addPast(key string, past map[string]stored) {
 	if old := past[key]; old.revision != 0 {
-		p.add(key, stored{revision: old.revision, value: old.value})
+		p.add(key, old)
 	}
 }
 

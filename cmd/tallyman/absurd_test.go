@@ -1,0 +1,163 @@
+package main_test
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/openshift/api/image/docker10"
+)
+
+// pushBlob uploads content to repository in one piece and returns its digest.
+func (s *server) pushBlob(repository string, content []byte) string {
+	s.t.Helper()
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(content))
+	response, err := http.Post(s.url("/v2/"+repository+"/blobs/uploads/"), "", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	location := response.Header.Get("Location")
+	if strings.HasPrefix(location, "/") {
+		location = s.url(location)
+	}
+	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodPut, location+"&digest="+digest, strings.NewReader(string(content)))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if response, err = http.DefaultClient.Do(request); err != nil {
+		s.t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusCreated {
+		s.t.Fatalf("upload of %d bytes: %s", len(content), response.Status)
+	}
+	return digest
+}
+
+// putManifest pushes a manifest and returns the answer.
+func (s *server) putManifest(repository, tag, mediaType, manifest string) (code int, body string) {
+	s.t.Helper()
+	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodPut, s.url("/v2/"+repository+"/manifests/"+tag), strings.NewReader(manifest))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", mediaType)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return response.StatusCode, string(content)
+}
+
+// TestAbsurdPushes: whatever the registry accepts has its Image, of bounded
+// size; what it refuses has the registry's own error, and no Image.
+func TestAbsurdPushes(t *testing.T) {
+	const (
+		ociImage = "application/vnd.oci.image.manifest.v1+json"
+		ociIndex = "application/vnd.oci.image.index.v1+json"
+		repo     = "absurd/app"
+	)
+	s := startServer(t)
+	blob := s.pushBlob(repo, []byte("{}"))
+	binary := s.pushBlob(repo, []byte("\xff\xfe\x00"))
+	huge := s.pushBlob(repo, make([]byte, 100<<20))
+	descriptor := func(digest string, size int64) string {
+		return fmt.Sprintf(`{"mediaType":"application/octet-stream","digest":%q,"size":%d}`, digest, size)
+	}
+	manifest := func(config, layers string) string {
+		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s]}`, ociImage, config, layers)
+	}
+	many := strings.TrimSuffix(strings.Repeat(descriptor(blob, 2)+",", 10_000), ",")
+	inner := manifest(descriptor(blob, 2), "")
+	innerDigest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(inner)))
+	nested := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, ociIndex, ociImage, innerDigest, len(inner))
+	nestedDigest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(nested)))
+	tests := []struct {
+		name, mediaType, manifest string
+		code                      int
+		layers                    int
+		size                      int64
+	}{
+		{"10 000 layers", ociImage, manifest(descriptor(blob, 2), many), 201, 10_000, 2},
+		{"negative sizes", ociImage, manifest(descriptor(blob, -5), descriptor(binary, -1)), 201, 1, 2},
+		{"config of 100 MiB", ociImage, manifest(descriptor(huge, 100<<20), ""), 201, 0, 100 << 20},
+		{"config that is not JSON", ociImage, manifest(descriptor(binary, 3), descriptor(blob, 2)), 201, 1, 5},
+		{"duplicate keys", ociImage, strings.Replace(manifest(descriptor(blob, 2), ""), `"layers"`, `"layers":[`+descriptor(binary, 3)+`],"layers"`, 1), 201, 0, 2},
+		{"subject and type of wrong types", ociImage, strings.Replace(inner, `{`, `{"subject":"x","artifactType":7,`, 1), 201, 0, 2},
+		{"for the indexes", ociImage, inner, 201, 0, 2},
+		{"index", ociIndex, nested, 201, 0, 0},
+		{"nested index", ociIndex, fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, ociIndex, ociIndex, nestedDigest, len(nested)), 201, 0, 0},
+		{"empty index", ociIndex, fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[]}`, ociIndex), 201, 0, 0},
+		{"more than 4 MiB", ociImage, manifest(descriptor(blob, 2), strings.Repeat(" ", 5<<20)), 400, 0, 0},
+		{"not JSON", ociImage, "{", 400, 0, 0},
+		{"a blob that is not there", ociImage, manifest(descriptor("sha256:"+strings.Repeat("ab", 32), 2), ""), 404, 0, 0},
+	}
+	for i, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			tag := "t" + strconv.Itoa(i)
+			code, body := s.putManifest(repo, tag, test.mediaType, test.manifest)
+			if code != test.code && (test.code != 404 || code != 400) {
+				t.Fatalf("%d, want %d: %s", code, test.code, body)
+			}
+			digest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(test.manifest)))
+			if code != http.StatusCreated {
+				if !strings.Contains(body, `"errors"`) {
+					t.Errorf("the error is not the registry's: %s", body)
+				}
+				if err := s.status(api+"/images/"+digest, http.StatusNotFound); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			image := s.image(digest)
+			var metadata docker10.DockerImage
+			if err := json.Unmarshal(image.DockerImageMetadata.Raw, &metadata); err != nil {
+				t.Fatal(err)
+			}
+			if len(image.DockerImageLayers) != test.layers || metadata.Size != test.size || metadata.ID == "" {
+				t.Errorf("%d layers, metadata %+v; want %d layers, size %d", len(image.DockerImageLayers), metadata, test.layers, test.size)
+			}
+			if encoded, err := json.Marshal(image); err != nil || len(encoded) > 4<<20 {
+				t.Errorf("the Image has %d bytes, %v", len(encoded), err)
+			}
+			s.kubectl("label", "image", digest, "absurd=yes")
+		})
+	}
+	if !raceDetector {
+		if peak := peakMemory(t, s.cmd.Process.Pid); peak > 400<<20 {
+			t.Errorf("the server has used %d MiB", peak>>20)
+		}
+	}
+}
+
+// peakMemory is the most memory that a process has had resident, in bytes.
+func peakMemory(t *testing.T, pid int) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			var kilobytes int64
+			if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
+				t.Fatal(err)
+			}
+			return kilobytes << 10
+		}
+	}
+	t.Fatal("no VmHWM")
+	return 0
+}

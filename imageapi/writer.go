@@ -68,7 +68,7 @@ func pullReference(host, repository, name string) string {
 // Record stores derived, which came from Derive(p): it creates the Image, or
 // updates what is derived and keeps what users added.
 func (w *Writer) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
-	return w.update(ctx, p.Digest, true, func(image *imagev1.Image) {
+	return w.update(ctx, p.Digest, true, func(image *imagev1.Image) error {
 		if image.Name == "" {
 			derived.DeepCopyInto(image)
 			image.Annotations[AnnotationOrigin] = originRegistry
@@ -77,6 +77,7 @@ func (w *Writer) Record(ctx context.Context, p Push, derived *imagev1.Image) err
 		}
 		image.Annotations[AnnotationManaged] = "true"
 		addRepository(image, p.Repository)
+		return nil
 	})
 }
 
@@ -105,14 +106,16 @@ func refresh(image, derived *imagev1.Image) {
 	}
 }
 
-// SetTag notes that repository's tag points to the manifest, or does not. An
-// Image that does not exist has no tags: NotFound is returned if points is set.
+// SetTag notes that repository's tag points to the manifest, or does not. If it
+// points to a manifest of which there is no Image, or which the Image does not say
+// that the repository holds, NotFound is returned.
 func (w *Writer) SetTag(ctx context.Context, repository, tag string, name digest.Digest, points bool) error {
-	err := w.update(ctx, name, false, func(image *imagev1.Image) {
-		if image.Annotations == nil {
-			image.Annotations = map[string]string{}
+	err := w.update(ctx, name, false, func(image *imagev1.Image) error {
+		if points && !slices.Contains(Repositories(image), repository) {
+			return apierrors.NewNotFound(imagesResource, name.String())
 		}
 		setTag(image, repository, tag, points)
+		return nil
 	})
 	if !points && apierrors.IsNotFound(err) {
 		return nil
@@ -125,10 +128,10 @@ func (w *Writer) SetTag(ctx context.Context, repository, tag string, name digest
 // with any deletion, finalizers on it are waited for.
 func (w *Writer) Remove(ctx context.Context, repository string, name digest.Digest) error {
 	var orphan *imagev1.Image
-	err := w.update(ctx, name, false, func(image *imagev1.Image) {
+	err := w.update(ctx, name, false, func(image *imagev1.Image) error {
 		orphan = nil
 		if !slices.Contains(Repositories(image), repository) {
-			return
+			return nil
 		}
 		removeRepository(image, repository)
 		left := Repositories(image)
@@ -140,6 +143,7 @@ func (w *Writer) Remove(ctx context.Context, repository string, name digest.Dige
 		default:
 			moveReference(image, repository, left[0])
 		}
+		return nil
 	})
 	if err != nil || orphan == nil {
 		return ignoreNotFound(err)
@@ -186,12 +190,11 @@ func ignoreNotFound(err error) error {
 
 // update applies change to the Image called name, in one atomic step. With
 // create, an Image that does not exist is presented empty.
-func (w *Writer) update(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image)) error {
+func (w *Writer) update(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
 	ctx = internalContext(ctx)
 	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
 		image := old.DeepCopyObject().(*imagev1.Image)
-		change(image)
-		return image, nil
+		return image, change(image)
 	})
 	_, _, err := w.images.Update(ctx, name.String(), info, nil, nil, create, &metav1.UpdateOptions{})
 	return err

@@ -135,7 +135,7 @@ func (b *backfiller) fail(ctx context.Context, m marker, err error) {
 	if m.Digest == "" && m.Tag == "" {
 		return
 	}
-	if err := b.recorder.pending.add(ctx, m); err != nil {
+	if _, err := b.recorder.pending.add(ctx, m); err != nil {
 		log(ctx).Error("cannot leave a pending marker", append(m.attributes(), "err", err)...)
 	}
 	b.recorder.wake()

@@ -46,7 +46,7 @@ func GarbageCollect(ctx context.Context, c *configuration.Configuration, o GCOpt
 			continue
 		}
 		removed++
-		if err := r.pending.add(ctx, m); err != nil {
+		if _, err := r.pending.add(ctx, m); err != nil {
 			return removed, fmt.Errorf("note the removal of %s@%s: %w", m.Repository, m.Digest, err)
 		}
 	}

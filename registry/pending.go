@@ -2,8 +2,7 @@ package registry
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +25,13 @@ type marker struct {
 	Tag        string        `json:"tag,omitempty"`
 	// Host is the host[:port] for the pull reference.
 	Host string `json:"host,omitempty"`
+
+	file string // where the marker is kept
+}
+
+// about is the thing that the marker names.
+func (m marker) about() marker {
+	return marker{Repository: m.Repository, Digest: m.Digest, Tag: m.Tag}
 }
 
 func (m marker) attributes() []any {
@@ -39,26 +45,24 @@ func (m marker) attributes() []any {
 	return attributes
 }
 
-// path is the same for markers of the same thing.
-func (m marker) path() string {
-	sum := sha256.Sum256([]byte(m.Repository + "\n" + m.Digest.String() + "\n" + m.Tag))
-	return path.Join(pendingRoot, hex.EncodeToString(sum[:]))
-}
-
 // pending is the set of markers, in the registry's own storage: it outlives the
-// process, and all replicas see it.
+// process, and all replicas see it. Each marker is a file of its own, also of
+// several about one thing: whoever has handled one removes that one, and never a
+// newer one that tells of a change since.
 type pending struct{ driver driver.StorageDriver }
 
-func (p *pending) add(ctx context.Context, m marker) error {
+// add stores m and returns it with its place.
+func (p *pending) add(ctx context.Context, m marker) (marker, error) {
 	content, err := json.Marshal(m)
 	if err != nil {
-		return err
+		return m, err
 	}
-	return p.driver.PutContent(ctx, m.path(), content)
+	m.file = path.Join(pendingRoot, rand.Text())
+	return m, p.driver.PutContent(ctx, m.file, content)
 }
 
 func (p *pending) remove(ctx context.Context, m marker) error {
-	return ignoreMissing(p.driver.Delete(ctx, m.path()))
+	return ignoreMissing(p.driver.Delete(ctx, m.file))
 }
 
 // list returns the markers. What is in their place but is none is reported and
@@ -83,6 +87,7 @@ func (p *pending) list(ctx context.Context) ([]marker, error) {
 			bad = append(bad, fmt.Errorf("%s is not a pending marker", file))
 			continue
 		}
+		m.file = file
 		markers = append(markers, m)
 	}
 	return markers, errors.Join(bad...)

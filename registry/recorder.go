@@ -142,15 +142,16 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 		log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
 		return nil
 	}
-	// A tag whose Image does not exist yet is no failure of the store: a
-	// pull-through cache learns of tags before it has their manifests.
+	// A tag whose manifest is not recorded is no failure of the store: a
+	// pull-through cache learns of tags before it has their manifests, and one
+	// client may delete what another is tagging.
 	missing := apierrors.IsNotFound(err)
 	if r.options.OnStoreFailure == Reject && !missing {
 		recordedTotal.WithLabelValues("rejected").Inc()
 		log(ctx).Error("push rejected: the image store is not available", append(m.attributes(), "err", err)...)
 		return unavailable(ctx, m, err)
 	}
-	if markErr := r.pending.add(ctx, m); markErr != nil {
+	if _, markErr := r.pending.add(ctx, m); markErr != nil {
 		recordedTotal.WithLabelValues("rejected").Inc()
 		log(ctx).Error("push rejected: it can neither be recorded nor put off", append(m.attributes(), "err", errors.Join(err, markErr))...)
 		return unavailable(ctx, m, errors.Join(err, markErr))
@@ -169,11 +170,11 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 func (r *Recorder) deleted(ctx context.Context, repository string, name digest.Digest, del func() error) error {
 	unlock := r.manifestLocks.lock(repository + "@" + name.String())
 	defer unlock()
-	m := marker{Repository: repository, Digest: name}
-	if err := r.pending.add(ctx, m); err != nil {
+	m, err := r.pending.add(ctx, marker{Repository: repository, Digest: name})
+	if err != nil {
 		return fmt.Errorf("note the deletion of %s@%s: %w", repository, name, err)
 	}
-	err := del()
+	err = del()
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if err == nil {

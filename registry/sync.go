@@ -70,21 +70,25 @@ func (r *Recorder) replay(ctx context.Context) int {
 		return len(markers)
 	}
 	left := 0
+	synced := map[marker]error{} // several markers may be about one thing
 	for _, m := range markers {
-		if ctx.Err() != nil {
-			return left + 1
+		err, done := synced[m.about()]
+		if !done {
+			if ctx.Err() != nil {
+				return left + 1
+			}
+			err = r.sync(ctx, m)
+			synced[m.about()] = err
 		}
-		if err := r.sync(ctx, m); err != nil {
+		if err == nil {
+			err = r.pending.remove(ctx, m)
+		}
+		if err != nil {
 			left++
 			log(ctx).Warn("still cannot record", append(m.attributes(), "err", err)...)
-			continue
+		} else if !done {
+			log(ctx).Info("pending change recorded", m.attributes()...)
 		}
-		if err := r.pending.remove(ctx, m); err != nil {
-			left++
-			log(ctx).Warn("cannot remove a pending marker", append(m.attributes(), "err", err)...)
-			continue
-		}
-		log(ctx).Info("pending change recorded", m.attributes()...)
 	}
 	pendingMarkers.Set(float64(left))
 	return left

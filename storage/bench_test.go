@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/apis/example"
-	examplev1 "k8s.io/apiserver/pkg/apis/example/v1"
 	k8sstorage "k8s.io/apiserver/pkg/storage"
 
 	"tallyman/storage"
@@ -27,20 +26,7 @@ func benchStore(b *testing.B) *storage.Store {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := storage.New(storage.Options{
-		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/",
-		ListKind: "PodList", ListAPIVersion: examplev1.SchemeGroupVersion.String(),
-		NewFunc: func() runtime.Object { return &example.Pod{} },
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		s.Close()
-		if err := backend.Close(); err != nil {
-			b.Error(err)
-		}
-	})
+	s := newStore(b, backend)
 	annotations := map[string]string{}
 	for i := range 80 {
 		annotations[fmt.Sprintf("example.com/annotation-%d", i)] = strings.Repeat("x", 80)

@@ -27,10 +27,10 @@ func jsonEncoder() runtime.Encoder {
 	return suiteCodecs.EncoderForVersion(info.Serializer, examplev1.SchemeGroupVersion)
 }
 
-// newStore returns a Store that answers in stored bytes.
-func newStore(t *testing.T, open func(*testing.T, func() time.Time) storage.Backend) *storage.Store {
+// newStore returns a Store over backend that answers in stored bytes. It closes
+// both at the end of the test.
+func newStore(t testing.TB, backend storage.Backend) *storage.Store {
 	t.Helper()
-	backend := open(t, time.Now)
 	s, err := storage.New(storage.Options{
 		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/",
 		ListKind: "PodList", ListAPIVersion: examplev1.SchemeGroupVersion.String(),
@@ -56,7 +56,7 @@ func podAttributes(obj runtime.Object) (labels.Set, fields.Set, error) {
 // forEachBackend runs a test on a Store over each backend.
 func forEachBackend(t *testing.T, test func(*testing.T, *storage.Store)) {
 	for name, open := range backends {
-		t.Run(name, func(t *testing.T) { test(t, newStore(t, open)) })
+		t.Run(name, func(t *testing.T) { test(t, newStore(t, open(t, time.Now))) })
 	}
 }
 

@@ -3,7 +3,6 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -12,59 +11,28 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// answer is one HTTP answer.
-type answer struct {
-	code   int
-	header http.Header
-	body   string
-}
-
-// call sends a request as the administrator. path is sent as it is.
+// call sends a request as the administrator.
 func (s *server) call(method, path, contentType, body string) answer {
 	s.t.Helper()
 	config, err := clientcmd.LoadFromFile(s.kubeconfig)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	request, err := http.NewRequestWithContext(s.t.Context(), method, s.url(""), strings.NewReader(body))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	request.URL.Opaque = "//" + s.addr + path // not cleaned, not escaped again
-	request.Header.Set("Authorization", "Bearer "+config.AuthInfos["tallyman"].Token)
+	header := http.Header{"Authorization": {"Bearer " + config.AuthInfos["tallyman"].Token}}
 	if contentType != "" {
-		request.Header.Set("Content-Type", contentType)
+		header.Set("Content-Type", contentType)
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return answer{response.StatusCode, response.Header, string(content)}
+	return s.request(method, path, body, header)
 }
 
 // getAs reads path anonymously in the media type accept.
 func (s *server) getAs(accept, path string) string {
 	s.t.Helper()
-	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url(path), nil)
-	if err != nil {
-		s.t.Fatal(err)
+	got := s.request(http.MethodGet, path, "", http.Header{"Accept": {accept}})
+	if got.code != http.StatusOK || !strings.HasPrefix(got.header.Get("Content-Type"), strings.Split(accept, ";")[0]) {
+		s.t.Fatalf("GET %s as %s: %d %v\n%s", path, accept, got.code, got.header, got.body)
 	}
-	request.Header.Set("Accept", accept)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK || !strings.HasPrefix(response.Header.Get("Content-Type"), strings.Split(accept, ";")[0]) {
-		s.t.Fatalf("GET %s as %s: %s %v, %v\n%s", path, accept, response.Status, response.Header, err, body)
-	}
-	return string(body)
+	return got.body
 }
 
 const (

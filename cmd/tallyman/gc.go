@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -23,16 +22,13 @@ func newGarbageCollectCommand() *cobra.Command {
 			"and take what is gone off the Images.",
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path := os.Getenv("REGISTRY_CONFIGURATION_PATH")
-			if len(args) > 0 {
-				path = args[0]
-			}
+			path := configurationPath(args)
 			if path == "" {
 				return exitError{errors.New("configuration error: configuration path unspecified"), exitUsage}
 			}
-			c, err := config.Load(path)
+			c, err := load(path)
 			if err != nil {
-				return fmt.Errorf("configuration error: %w", err)
+				return err
 			}
 			return garbageCollect(cmd, c, options, dataDirectory)
 		},

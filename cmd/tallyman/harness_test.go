@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net"
@@ -214,26 +215,72 @@ func (s *server) image(name string) *imagev1.Image {
 	return image
 }
 
-// manifest returns the bytes that the registry holds.
-func (s *server) manifest(repository, reference string) string {
+// answer is one HTTP answer.
+type answer struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+// request sends a request. target is a whole URL, or a path, which is sent as it
+// is: neither cleaned nor escaped again.
+func (s *server) request(method, target, body string, header http.Header) answer {
 	s.t.Helper()
-	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url("/v2/"+repository+"/manifests/"+reference), nil)
+	whole := target
+	if strings.HasPrefix(target, "/") {
+		whole = s.url("")
+	}
+	request, err := http.NewRequestWithContext(s.t.Context(), method, whole, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for _, kind := range []string{"docker.distribution.manifest.v2", "docker.distribution.manifest.list.v2", "oci.image.manifest.v1", "oci.image.index.v1"} {
-		request.Header.Add("Accept", "application/vnd."+kind+"+json")
+	if strings.HasPrefix(target, "/") {
+		request.URL.Opaque = "//" + s.addr + target
+	}
+	if header != nil {
+		request.Header = header
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		s.t.Fatalf("manifest %s of %s: %s %v", reference, repository, response.Status, err)
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	return string(body)
+	return answer{response.StatusCode, response.Header, string(content)}
+}
+
+// manifest returns the bytes that the registry holds.
+func (s *server) manifest(repository, reference string) string {
+	s.t.Helper()
+	accept := http.Header{}
+	for _, kind := range []string{"docker.distribution.manifest.v2", "docker.distribution.manifest.list.v2", "oci.image.manifest.v1", "oci.image.index.v1"} {
+		accept.Add("Accept", "application/vnd."+kind+"+json")
+	}
+	got := s.request(http.MethodGet, "/v2/"+repository+"/manifests/"+reference, "", accept)
+	if got.code != http.StatusOK {
+		s.t.Fatalf("manifest %s of %s: %d %s", reference, repository, got.code, got.body)
+	}
+	return got.body
+}
+
+// putManifest pushes a manifest.
+func (s *server) putManifest(repository, tag, mediaType, manifest string) answer {
+	s.t.Helper()
+	return s.request(http.MethodPut, "/v2/"+repository+"/manifests/"+tag, manifest, http.Header{"Content-Type": {mediaType}})
+}
+
+// pushBlob uploads content to repository in one piece and returns its digest.
+func (s *server) pushBlob(repository string, content []byte) string {
+	s.t.Helper()
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(content))
+	location := s.request(http.MethodPost, "/v2/"+repository+"/blobs/uploads/", "", nil).header.Get("Location")
+	if got := s.request(http.MethodPut, location+"&digest="+digest, string(content), nil); got.code != http.StatusCreated {
+		s.t.Fatalf("upload of %d bytes: %d %s", len(content), got.code, got.body)
+	}
+	return digest
 }
 
 // tool returns the path of a client.

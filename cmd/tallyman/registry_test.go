@@ -1,10 +1,14 @@
 package main_test
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,16 +25,8 @@ import (
 
 func (s *server) deleteManifest(repository, reference string) {
 	s.t.Helper()
-	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodDelete, s.url("/v2/"+repository+"/manifests/"+reference), nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusAccepted {
-		s.t.Fatalf("DELETE %s of %s: %s, %v", reference, repository, response.Status, err)
+	if got := s.request(http.MethodDelete, "/v2/"+repository+"/manifests/"+reference, "", nil); got.code != http.StatusAccepted {
+		s.t.Fatalf("DELETE %s of %s: %d %s", reference, repository, got.code, got.body)
 	}
 }
 
@@ -271,20 +267,10 @@ func TestStoreFailureRejected(t *testing.T) {
 	}
 	// A tag that moves, which distribution alone would answer with 500.
 	for _, tag := range []string{"v1", "v2"} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.url("/v2/warm/up/manifests/"+tag), strings.NewReader(s.manifest("warm/up", "v1")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header.Set("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(response.Body)
-		_ = response.Body.Close()
-		rejected := response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") != "" && strings.Contains(string(body), `"code":"UNAVAILABLE"`)
-		if unchanged := tag == "v1" && response.StatusCode == http.StatusCreated; !rejected && !unchanged {
-			t.Errorf("PUT of tag %s: %s %v\n%s", tag, response.Status, response.Header, body)
+		got := s.putManifest("warm/up", tag, "application/vnd.docker.distribution.manifest.v2+json", s.manifest("warm/up", "v1"))
+		rejected := got.code == http.StatusServiceUnavailable && got.header.Get("Retry-After") != "" && strings.Contains(got.body, `"code":"UNAVAILABLE"`)
+		if unchanged := tag == "v1" && got.code == http.StatusCreated; !rejected && !unchanged {
+			t.Errorf("PUT of tag %s: %+v", tag, got)
 		}
 	}
 	disk.free()
@@ -385,12 +371,46 @@ func TestShutdown(t *testing.T) {
 			}
 		}
 	})
+	// A manifest of which the client has sent one half.
+	blob := s.pushBlob("team/app", []byte("{}"))
+	manifest := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":2},"layers":[]}`, blob)
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(manifest)))
+	body, half := io.Pipe()
+	reading := make(chan struct{}) // closed when the registry has begun to read the body
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{Got100Continue: func() { close(reading) }})
+	wg.Go(func() {
+		request, err := http.NewRequestWithContext(ctx, http.MethodPut, s.url("/v2/team/app/manifests/v1"), body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		request.Header.Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		request.Header.Set("Expect", "100-continue")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Errorf("the push in flight: %v", err)
+			return
+		}
+		if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusCreated {
+			t.Errorf("the push in flight: %s, %v", response.Status, err)
+		}
+	})
+	<-reading
+	if _, err := io.WriteString(half, manifest[:20]); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(time.Second, func() {
+		_, _ = io.WriteString(half, manifest[20:]) // the push reports it if this fails
+		_ = half.Close()
+	})
 	start := time.Now()
 	s.stop()
 	wg.Wait()
 	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("with an open watch, the shutdown took %s", took)
 	}
+	s.start()
+	must(t, "the push that was in flight", s.lives(digest, "team/app", "team/app:v1"))
 }
 
 // TestSecondServer: the embedded store is one process's, and the second is told.
@@ -413,19 +433,11 @@ func TestHtpasswd(t *testing.T) {
 	config := plainConfig + "auth: {htpasswd: {realm: test, path: " + dir + "/htpasswd}}\n"
 	s := startWithConfig(t, config)
 	get := func(user, password string) int {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url("/apis/image.openshift.io/v1/images"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		header := http.Header{}
 		if user != "" {
-			request.SetBasicAuth(user, password)
+			header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
 		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		return response.StatusCode
+		return s.request(http.MethodGet, api+"/images", "", header).code
 	}
 	for _, test := range []struct {
 		user, password string

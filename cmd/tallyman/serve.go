@@ -42,18 +42,27 @@ func newServeCommand() *cobra.Command {
 	return cmd
 }
 
+// configurationPath returns the file that the arguments or the environment name,
+// as distribution does; "" if neither does.
+func configurationPath(args []string) string {
+	if len(args) > 0 {
+		return args[0]
+	}
+	return os.Getenv("REGISTRY_CONFIGURATION_PATH")
+}
+
+func load(path string) (*config.Config, error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration error: %w", err)
+	}
+	return c, nil
+}
+
 // loadForServe reads the named configuration, or makes the default one.
 func loadForServe(args []string, dataDirectory string) (*config.Config, error) {
-	path := os.Getenv("REGISTRY_CONFIGURATION_PATH")
-	if len(args) > 0 {
-		path = args[0]
-	}
-	if path != "" {
-		c, err := config.Load(path)
-		if err != nil {
-			return nil, fmt.Errorf("configuration error: %w", err)
-		}
-		return c, nil
+	if path := configurationPath(args); path != "" {
+		return load(path)
 	}
 	if dataDirectory == "" {
 		return nil, errors.New("no place for data: give a configuration or --data-dir")

@@ -372,6 +372,16 @@ func TestPlacementIsBounded(t *testing.T) {
 	}
 }
 
+func TestPullReference(t *testing.T) {
+	for host, want := range map[string]string{
+		"": "a/b@" + layer, "localhost:5000": "localhost:5000/a/b@" + layer, "[::1]:5000": "[::1]:5000/a/b@" + layer, "my_registry:5000": "a/b@" + layer, "evil host": "a/b@" + layer,
+	} {
+		if got := pullReference(host, "a/b", layer); got != want {
+			t.Errorf("host %q: %s, want %s", host, got, want)
+		}
+	}
+}
+
 func TestCells(t *testing.T) {
 	now := time.Unix(1e9+3700, 0)
 	for name, test := range map[string]struct {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -61,8 +62,19 @@ func (w *Writer) Derive(p Push) (*imagev1.Image, error) {
 	})
 }
 
+// pullReference leaves the host out if a reference cannot have it: a client may
+// reach the registry by a name that the grammar of references does not allow, such
+// as one with an underscore.
 func pullReference(host, repository, name string) string {
-	return strings.TrimPrefix(host+"/", "/") + repository + "@" + name
+	bare := repository + "@" + name
+	if host == "" {
+		return bare
+	}
+	full := host + "/" + bare
+	if _, err := reference.ParseNormalizedNamed(full); err != nil {
+		return bare
+	}
+	return full
 }
 
 // Record stores derived, which came from Derive(p): it creates the Image, or

@@ -32,7 +32,7 @@ func (s *Store) newEvent(c *Change) *event {
 				return nil, nil
 			}
 			// A deleted object carries the revision of its deletion.
-			return s.decodeEvent(&Entry{Key: c.Key, Value: data, Revision: c.Revision})
+			return s.newShared(&Entry{Key: c.Key, Value: data, Revision: c.Revision})
 		})
 	}
 	e.current = version(c.Value, !c.Deleted())
@@ -40,15 +40,16 @@ func (s *Store) newEvent(c *Change) *event {
 	return e
 }
 
-func (s *Store) decodeEvent(entry *Entry) (*Encoded, error) {
+// newShared returns the object of a watch event. It is decoded only if a
+// selector, or an answer other than JSON, needs it.
+func (s *Store) newShared(entry *Entry) (*Encoded, error) {
 	data, _, err := s.transform(context.Background(), entry)
 	if err != nil {
 		return nil, err
 	}
 	encoded := s.newEncoded(data, entry.Revision)
 	encoded.shared = &encodings{}
-	_, err = encoded.Object()
-	return encoded, err
+	return encoded, nil
 }
 
 // forWatch returns what a watch with predicate p is to see of the change: an
@@ -69,7 +70,14 @@ func (e *event) forWatch(p *storage.SelectionPredicate) (watch.EventType, *Encod
 	if err != nil {
 		return "", nil, false, e.unreadable(err)
 	}
-	isMatch, wasMatch := matches(p, current), matches(p, previous)
+	isMatch, err := matches(p, current)
+	if err != nil {
+		return "", nil, false, err
+	}
+	wasMatch, err := matches(p, previous)
+	if err != nil {
+		return "", nil, false, e.unreadable(err)
+	}
 	switch {
 	case isMatch && wasMatch:
 		return watch.Modified, current, true, nil
@@ -94,19 +102,18 @@ func (e *event) unreadable(err error) error {
 	}}
 }
 
-func matches(p *storage.SelectionPredicate, e *Encoded) bool {
-	if e == nil {
-		return false
-	}
-	if p.Empty() {
-		return true
+// matches applies a selector. It fails if the object cannot be decoded; an object
+// without the attributes that the selector is about matches nothing, as upstream.
+func matches(p *storage.SelectionPredicate, e *Encoded) (bool, error) {
+	if e == nil || p.Empty() {
+		return e != nil, nil
 	}
 	obj, err := e.Object()
 	if err != nil {
-		return false
+		return false, err
 	}
 	matched, err := p.Matches(obj)
-	return err == nil && matched
+	return err == nil && matched, nil
 }
 
 // timed is an event's object with the time it was seen, for a watch that asked

@@ -191,12 +191,13 @@ func (w *watcher) sendInitial() error {
 		return err
 	}
 	err = l.each(w.ctx, func(e *Entry) (bool, error) {
-		encoded, err := w.store.decodeEvent(e)
+		encoded, err := w.store.newShared(e)
 		if err != nil {
 			return false, err
 		}
-		if !matches(&w.opts.Predicate, encoded) {
-			return false, nil
+		matched, err := matches(&w.opts.Predicate, encoded)
+		if err != nil || !matched {
+			return false, err
 		}
 		return true, w.send(watch.Added, encoded)
 	})

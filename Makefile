@@ -18,13 +18,12 @@ test: tools ## run all tests, with the clients they drive
 tools: ## install what the tests need: Debian packages, and Go tools into bin/
 	./.ci/tools
 
-lint: ## run the linters
+lint: ## run the linters, staticcheck among them
 	./.ci/tools lint
 	bin/golangci-lint run ./...
-	bin/staticcheck ./...
 
 vuln: ## look for known vulnerabilities (needs vuln.go.dev)
-	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
+	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 conformance: tools ## compare with distribution in the OCI conformance suite
 	go test -count=1 -v -run TestOCIConformance ./cmd/tallyman

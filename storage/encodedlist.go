@@ -88,7 +88,7 @@ func (e *EncodedList) reread(key string, opts storage.ListOptions) error {
 		return err
 	}
 	again.opts.Predicate.Limit = 0
-	again.limit, again.pinned, again.revision = listPage, done.revision, done.revision
+	again.limit, again.pinned, again.revision = firstPage, done.revision, done.revision
 	again.to, again.more = done.lastKey+"\x00", done.lastKey != ""
 	e.lister = again
 	return nil

@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// listPage is how many entries an unpaged list reads at a time.
-	listPage = 500
+	// An unpaged list begins with pages of firstPage entries, and goes on with
+	// as many as make pageBytes: objects of any size take the same memory.
+	firstPage = 32
+	pageBytes = 4 << 20
 	// maxPage bounds how many entries one page of a selective list reads.
 	maxPage = 10_000
 )
@@ -52,7 +54,7 @@ func (s *Store) newLister(key string, opts storage.ListOptions) (*lister, error)
 		l.from = from
 	}
 	if l.limit == 0 {
-		l.limit = listPage
+		l.limit = firstPage
 	}
 	return l, nil
 }
@@ -112,8 +114,20 @@ func (l *lister) next(ctx context.Context) ([]Entry, error) {
 	}
 	if l.paged() {
 		l.limit = min(l.limit*2, maxPage)
+	} else {
+		l.limit = nextPage(result.Entries, l.limit)
 	}
 	return result.Entries, nil
+}
+
+// nextPage returns the size of the page after one of these entries.
+func nextPage(entries []Entry, limit int64) int64 {
+	size := 1
+	for i := range entries {
+		size += len(entries[i].Value)
+	}
+	fitting := int64(len(entries)) * pageBytes / int64(size)
+	return max(1, min(fitting, limit*4, maxPage))
 }
 
 // continuation returns the token for the rest of a paged list, and how much

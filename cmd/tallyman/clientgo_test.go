@@ -228,6 +228,9 @@ func TestDynamicInformer(t *testing.T) {
 	s.env = append(s.env, "REGISTRY_HTTP_ADDR="+s.addr)
 	s.start()
 	eventually(t, "the informer has everything after 410", has(last))
+	if !strings.Contains(s.logText(), "sendInitialEvents=true") {
+		t.Error("the informer has not used WatchList")
+	}
 	if n := len(informer.GetStore().ListKeys()); n != 18 {
 		t.Errorf("the informer has %d images, want 18", n)
 	}

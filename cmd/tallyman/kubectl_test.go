@@ -15,10 +15,12 @@ func TestKubectl(t *testing.T) {
 	resource := "image/" + digest
 	file := filepath.Join(t.TempDir(), "image.yaml")
 	writeFile(t, file, "apiVersion: image.openshift.io/v1\nkind: Image\nmetadata:\n  name: "+digest+"\n  labels: {tier: gold}\n")
-	byHand := filepath.Join(t.TempDir(), "byhand.yaml")
-	writeFile(t, byHand, "apiVersion: image.openshift.io/v1\nkind: Image\nmetadata:\n  name: by-hand\n  labels: {a: one}\n"+
+	byHand, changed := filepath.Join(t.TempDir(), "byhand.yaml"), filepath.Join(t.TempDir(), "changed.yaml")
+	content := "apiVersion: image.openshift.io/v1\nkind: Image\nmetadata:\n  name: by-hand\n  labels: {a: one}\n"+
 		"dockerImageReference: quay.io/a/b@sha256:"+strings.Repeat("ab", 32)+"\n"+
-		"signatures:\n- metadata: {name: by-hand@s1}\n  type: atomic\n  content: c2lnbmVk\n")
+		"signatures:\n- metadata: {name: by-hand@s1}\n  type: atomic\n  content: c2lnbmVk\n"
+	writeFile(t, byHand, content)
+	writeFile(t, changed, strings.Replace(content, "a: one", "a: two", 1))
 
 	steps := []struct {
 		name string
@@ -40,6 +42,8 @@ func TestKubectl(t *testing.T) {
 		{"managed fields", []string{"get", resource, "-o", "yaml", "--show-managed-fields"}, []string{"operation: Apply", "f:tier"}},
 		{"apply creates", []string{"apply", "-f", byHand}, []string{"created"}},
 		{"diff of nothing", []string{"diff", "-f", byHand}, nil},
+		{"apply changes, with signatures there", []string{"apply", "-f", changed}, []string{"configured"}},
+		{"apply has changed", []string{"get", "image", "by-hand", "-o", "yaml"}, []string{"a: two", "content: c2lnbmVk"}},
 		{"patch, JSON", []string{"patch", "image", "by-hand", "--type=json", "-p", `[{"op":"add","path":"/metadata/labels/j","value":"1"}]`}, []string{"patched"}},
 		{"patch, merge", []string{"patch", "image", "by-hand", "--type=merge", "-p", `{"metadata":{"labels":{"m":"1"}}}`}, []string{"patched"}},
 		{"patch, strategic", []string{"patch", "image", "by-hand", "--type=strategic", "-p", `{"metadata":{"labels":{"s":"1"}}}`}, []string{"patched"}},

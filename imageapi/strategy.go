@@ -177,30 +177,36 @@ func protectContent(image, before *imagev1.Image) {
 // restoreManifest lets a client clear manifest and config, and set them to what
 // the image's name and the manifest have the digests of; nothing else.
 func restoreManifest(image, before *imagev1.Image) {
-	manifestChanged := image.DockerImageManifest != before.DockerImageManifest && image.DockerImageManifest != ""
-	configChanged := image.DockerImageConfig != before.DockerImageConfig && image.DockerImageConfig != ""
-	if !manifestChanged && !configChanged {
-		return
-	}
 	config := image.DockerImageConfig
-	image.DockerImageConfig = ""
-	derived, err := deriveFrom(image)
-	if manifestChanged && (digest.Digest(image.Name).Validate() != nil || err != nil) {
+	image.DockerImageConfig = "" // the manifest is judged by itself
+	if isSet(image.DockerImageManifest, before.DockerImageManifest) && !isNamedBy(image) {
 		image.DockerImageManifest = before.DockerImageManifest
-		derived, err = deriveFrom(image)
 	}
 	image.DockerImageConfig = config
-	if configChanged {
-		withConfig, configErr := deriveFrom(image)
-		if configErr != nil || image.DockerImageManifest == "" || withConfig.DockerImageConfig == "" {
-			image.DockerImageConfig = before.DockerImageConfig
-		} else {
-			derived, err = withConfig, nil
-		}
+	if isSet(config, before.DockerImageConfig) && !hasConfigOfManifest(image) {
+		image.DockerImageConfig = before.DockerImageConfig
 	}
-	if err == nil && image.DockerImageManifest != "" {
+	if !isSet(image.DockerImageManifest, before.DockerImageManifest) && !isSet(image.DockerImageConfig, before.DockerImageConfig) {
+		return
+	}
+	if derived, err := deriveFrom(image); err == nil {
 		fill(image, derived)
 	}
+}
+
+// isSet reports that a client has set a text to something new.
+func isSet(text, before string) bool { return text != "" && text != before }
+
+// isNamedBy reports whether the image's name is the digest of its manifest.
+func isNamedBy(image *imagev1.Image) bool {
+	return digest.Digest(image.Name).Validate() == nil && manifestError(image) == nil
+}
+
+// hasConfigOfManifest reports whether the image's config is the one that its
+// manifest names, whose digest is then the Id of the image.
+func hasConfigOfManifest(image *imagev1.Image) bool {
+	derived, err := deriveFrom(image)
+	return err == nil && Metadata(derived).ID == digest.FromString(image.DockerImageConfig).String()
 }
 
 func removeOwnAnnotations(image *imagev1.Image) {

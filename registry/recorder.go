@@ -54,7 +54,8 @@ type ImageWriter interface {
 type RecorderOptions struct {
 	// Writer writes the Images. Required.
 	Writer ImageWriter
-	// OnStoreFailure is Defer if empty.
+	// OnStoreFailure is Defer if empty, and in a pull-through cache: there, what
+	// it would fail is a pull.
 	OnStoreFailure FailurePolicy
 	// Host is the registry's host[:port] in pull references; if empty, the host
 	// that the pushing client used.
@@ -86,7 +87,7 @@ type Recorder struct {
 
 // NewRecorder returns a Recorder that waits for the registry to be set up.
 func NewRecorder(o RecorderOptions) *Recorder {
-	if o.OnStoreFailure == "" {
+	if o.OnStoreFailure == "" || o.PullThrough {
 		o.OnStoreFailure = Defer
 	}
 	return &Recorder{
@@ -151,6 +152,8 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 		log(ctx).Error("push rejected: the image store is not available", append(m.attributes(), "err", err)...)
 		return unavailable(ctx, m, err)
 	}
+	ctx, cancel := detached(ctx) // the store may have used up the time of the last one
+	defer cancel()
 	if _, markErr := r.pending.add(ctx, m); markErr != nil {
 		recordedTotal.WithLabelValues("rejected").Inc()
 		log(ctx).Error("push rejected: it can neither be recorded nor put off", append(m.attributes(), "err", errors.Join(err, markErr))...)

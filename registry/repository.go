@@ -74,7 +74,8 @@ func (m *manifests) Put(ctx context.Context, manifest distribution.Manifest, opt
 		stored, err = m.ManifestService.Put(ctx, manifest, options...)
 		return stored, err
 	}
-	return stored, m.repository.recorder.pushed(ctx, m.repository, manifest, tag, put)
+	err := m.repository.recorder.pushed(ctx, m.repository, manifest, tag, put)
+	return stored, err
 }
 
 // Delete implements distribution.ManifestService.

@@ -64,7 +64,11 @@ func TestOwnExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range c.Problems {
+	container, err := config.Load("container.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range append(c.Problems, container.Problems...) {
 		t.Error(p)
 	}
 	content, err := os.ReadFile("example.yml")

@@ -47,7 +47,7 @@ func imageJSON(name, more string) string {
 	return fmt.Sprintf(`{"kind":"Image","apiVersion":"image.openshift.io/v1","metadata":{"name":%q},"dockerImageReference":%q%s}`, name, reference, more)
 }
 
-// TestAPI is the seed document's table of endpoints, verbs, parameters and
+// TestAPI is the table of the API's documented endpoints, verbs, parameters and
 // response codes, and what Kubernetes clients expect beyond it.
 func TestAPI(t *testing.T) {
 	s := startServer(t)

@@ -99,6 +99,9 @@ func jsonEncoder() runtime.Encoder {
 
 // Get implements rest.Getter.
 func (i *images) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
+	if !wantsPlainObjects(ctx) {
+		return i.Store.Get(ctx, name, options)
+	}
 	key, err := i.KeyFunc(ctx, name)
 	if err != nil {
 		return nil, err

@@ -16,8 +16,8 @@ func TestKubectl(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "image.yaml")
 	writeFile(t, file, "apiVersion: image.openshift.io/v1\nkind: Image\nmetadata:\n  name: "+digest+"\n  labels: {tier: gold}\n")
 	byHand, changed := filepath.Join(t.TempDir(), "byhand.yaml"), filepath.Join(t.TempDir(), "changed.yaml")
-	content := "apiVersion: image.openshift.io/v1\nkind: Image\nmetadata:\n  name: by-hand\n  labels: {a: one}\n"+
-		"dockerImageReference: quay.io/a/b@sha256:"+strings.Repeat("ab", 32)+"\n"+
+	content := "apiVersion: image.openshift.io/v1\nkind: Image\nmetadata:\n  name: by-hand\n  labels: {a: one}\n" +
+		"dockerImageReference: quay.io/a/b@sha256:" + strings.Repeat("ab", 32) + "\n" +
 		"signatures:\n- metadata: {name: by-hand@s1}\n  type: atomic\n  content: c2lnbmVk\n"
 	writeFile(t, byHand, content)
 	writeFile(t, changed, strings.Replace(content, "a: one", "a: two", 1))

@@ -57,6 +57,17 @@ func (f *follower) start() error {
 	return nil
 }
 
+// goWatch runs a watch, unless the follower is closed.
+func (f *follower) goWatch(run func()) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ctx.Err() != nil {
+		return unavailable(ErrClosed)
+	}
+	f.wg.Go(run)
+	return nil
+}
+
 // close ends the follower and all watches.
 func (f *follower) close() {
 	f.mu.Lock()

@@ -51,7 +51,10 @@ func (s *Store) Watch(ctx context.Context, key string, opts storage.ListOptions)
 		w.revision = window.Current
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
-	s.follower.wg.Go(w.run)
+	if err := s.follower.goWatch(w.run); err != nil {
+		w.cancel()
+		return nil, err
+	}
 	utilflowcontrol.WatchInitialized(ctx)
 	return w, nil
 }

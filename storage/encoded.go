@@ -52,9 +52,13 @@ func (s *Store) GetEncoded(ctx context.Context, key string, opts storage.GetOpti
 	}
 	data, _, err := s.transform(ctx, entry)
 	if err != nil {
-		return nil, err
+		return nil, corruptObject(entry.Key, err)
 	}
-	return s.newEncoded(data, entry.Revision), nil
+	encoded := s.newEncoded(data, entry.Revision)
+	if _, ok := newSplicer(data); !ok {
+		_, err = encoded.Object()
+	}
+	return encoded, corruptObject(entry.Key, err)
 }
 
 // Object returns the decoded object, which all callers share: not to be changed.

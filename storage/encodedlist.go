@@ -181,7 +181,7 @@ func (e *EncodedList) writeItem(out *listWriter, entry *Entry) error {
 	}
 	splice, ok := newSplicer(data)
 	if !ok {
-		return fmt.Errorf("stored object %q is not the JSON of an API object", entry.Key)
+		return fmt.Errorf("%w: %q is not the JSON of an API object", ErrCorrupt, entry.Key)
 	}
 	return out.item(splice, entry.Revision)
 }

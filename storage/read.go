@@ -21,11 +21,16 @@ func (s *Store) Get(ctx context.Context, key string, opts storage.GetOptions, ou
 	if entry == nil {
 		return runtime.SetZeroValue(out)
 	}
-	data, _, err := s.transform(ctx, entry)
+	return corruptObject(entry.Key, s.read(ctx, entry, out))
+}
+
+// read decrypts and decodes e.
+func (s *Store) read(ctx context.Context, e *Entry, into runtime.Object) error {
+	data, _, err := s.transform(ctx, e)
 	if err != nil {
 		return err
 	}
-	return s.decode(data, entry.Revision, out)
+	return s.decode(data, e.Revision, into)
 }
 
 // getEntry returns nil for a key that is absent if opts allow that.
@@ -76,14 +81,11 @@ func (s *Store) GetList(ctx context.Context, key string, opts storage.ListOption
 	if err != nil {
 		return err
 	}
+	corrupt := newCorruption(s.opts.GroupResource)
 	err = l.each(ctx, func(e *Entry) (bool, error) {
-		data, _, err := s.transform(ctx, e)
-		if err != nil {
-			return false, err
-		}
 		obj := s.newItem(list, items.Type().Elem())
-		if err := s.decode(data, e.Revision, obj); err != nil {
-			return false, err
+		if err := s.read(ctx, e, obj); err != nil {
+			return false, corrupt.note(e.Key, err)
 		}
 		matched, err := opts.Predicate.Matches(obj)
 		if err != nil || !matched {
@@ -92,7 +94,7 @@ func (s *Store) GetList(ctx context.Context, key string, opts storage.ListOption
 		items.Set(reflect.Append(items, reflect.ValueOf(obj).Elem()))
 		return true, nil
 	})
-	if err != nil {
+	if err := corrupt.result(err); err != nil {
 		return err
 	}
 	if items.IsNil() {

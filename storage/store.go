@@ -162,7 +162,7 @@ func (s *Store) transform(ctx context.Context, e *Entry) (data []byte, stale boo
 // decode fills into with data as of revision.
 func (s *Store) decode(data []byte, revision int64, into runtime.Object) error {
 	if _, _, err := s.opts.Codec.Decode(data, nil, into); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return s.versioner.UpdateObject(into, uint64(revision))
 }

@@ -2,7 +2,6 @@ package storage_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -17,10 +16,13 @@ import (
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apiserver/pkg/apis/example"
 	examplev1 "k8s.io/apiserver/pkg/apis/example/v1"
+	"k8s.io/apiserver/pkg/features"
 	k8sstorage "k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/etcd3"
 	upstream "k8s.io/apiserver/pkg/storage/testing"
 	"k8s.io/apiserver/pkg/storage/value"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	featuregatetesting "k8s.io/component-base/featuregate/testing"
 
 	"tallyman/storage"
 	"tallyman/storage/bolt"
@@ -202,17 +204,13 @@ func (e *env) storedWithoutVersion(ctx context.Context, t *testing.T, key string
 	}
 }
 
-var errCorrupt = errors.New("corrupt")
+var errCorrupt = fmt.Errorf("bits flipped: %w", storage.ErrCorrupt)
 
 // TestUpstreamSuite runs the functional tests of k8s.io/apiserver/pkg/storage/testing.
 //
 // Not run, and why:
 //   - RunTestCreateWithTTL, RunTestGuaranteedUpdateWithTTL: objects do not
 //     expire here (package comment of storage).
-//   - RunTestGetListWithErrorAggregation: the aggregation is private to
-//     upstream's etcd3 store and behind the feature gate
-//     AllowUnsafeMalformedObjectDeletion; a list with an object that cannot be
-//     read fails on it, as RunTestGetListWithoutErrorAggregation wants.
 func TestUpstreamSuite(t *testing.T) {
 	plain := func(f func(context.Context, *testing.T, k8sstorage.Interface)) func(context.Context, *testing.T, *env) {
 		return func(ctx context.Context, t *testing.T, e *env) { f(ctx, t, e.Interface) }
@@ -246,7 +244,12 @@ func TestUpstreamSuite(t *testing.T) {
 		},
 		"GetListRecursivePrefix": plain(upstream.RunTestGetListRecursivePrefix),
 		"GetListWithoutErrorAggregation": func(ctx context.Context, t *testing.T, e *env) {
+			featuregatetesting.SetFeatureGateDuringTest(t, utilfeature.DefaultFeatureGate, features.AllowUnsafeMalformedObjectDeletion, false)
 			upstream.RunTestGetListWithoutErrorAggregation(ctx, t, e, errCorrupt)
+		},
+		"GetListWithErrorAggregation": func(ctx context.Context, t *testing.T, e *env) {
+			featuregatetesting.SetFeatureGateDuringTest(t, utilfeature.DefaultFeatureGate, features.AllowUnsafeMalformedObjectDeletion, true)
+			upstream.RunTestGetListWithErrorAggregation(ctx, t, e, errCorrupt)
 		},
 		"ListContinuation": func(ctx context.Context, t *testing.T, e *env) {
 			upstream.RunTestListContinuation(ctx, t, e.Interface, e.calls)

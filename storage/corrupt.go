@@ -1,0 +1,89 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/features"
+	"k8s.io/apiserver/pkg/storage"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+)
+
+// ErrCorrupt is what a Transformer wraps to say that a value will never be
+// readable. Values that cannot be decoded are corrupt, too.
+var ErrCorrupt = errors.New("the stored object is corrupt")
+
+// maxCorrupt is how many corrupt objects a list reports before it gives up, as
+// upstream's etcd3 store.
+const maxCorrupt = 100
+
+var errTooManyCorrupt = errors.New("too many errors, the list is truncated")
+
+// corruption gathers the corrupt objects of a list, where Kubernetes' feature
+// gate AllowUnsafeMalformedObjectDeletion asks for that, as it does by default:
+// whoever is to delete them has to know them all. Without the gate a list fails
+// on the first.
+type corruption struct {
+	resource schema.GroupResource
+	gather   bool
+	causes   []metav1.StatusCause
+}
+
+func newCorruption(resource schema.GroupResource) *corruption {
+	return &corruption{resource: resource, gather: reportsCorrupt()}
+}
+
+func reportsCorrupt() bool {
+	return utilfeature.DefaultFeatureGate.Enabled(features.AllowUnsafeMalformedObjectDeletion)
+}
+
+// corruptObject makes a failure to read one corrupt object the error that tells
+// a client so.
+func corruptObject(key string, err error) error {
+	if !reportsCorrupt() || !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	return storage.NewCorruptObjError(key, err)
+}
+
+// note takes the failure to read the object under key, and returns the one that
+// the list is to end with, nil if it is to go on.
+func (c *corruption) note(key string, err error) error {
+	if !c.gather || !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	c.causes = append(c.causes, metav1.StatusCause{Type: metav1.CauseTypeUnexpectedServerResponse, Field: key, Message: err.Error()})
+	if len(c.causes) == maxCorrupt {
+		return errTooManyCorrupt
+	}
+	return nil
+}
+
+// result returns what a list ends with: all the corrupt objects, or else err,
+// which ended it.
+func (c *corruption) result(err error) error {
+	if len(c.causes) == 0 {
+		return err
+	}
+	message := fmt.Sprintf("failed to read one or more %s from the storage: %s: %s", c.resource, c.causes[0].Field, c.causes[0].Message)
+	if more := len(c.causes) - 1; more > 0 {
+		message = fmt.Sprintf("%s (and %d more)", message, more)
+	}
+	switch {
+	case errors.Is(err, errTooManyCorrupt):
+		c.causes = append(c.causes, metav1.StatusCause{Type: metav1.CauseTypeTooMany, Message: err.Error()})
+	case err != nil:
+		c.causes = append(c.causes, metav1.StatusCause{Type: metav1.CauseTypeUnexpectedServerResponse, Message: err.Error()})
+	}
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status:  metav1.StatusFailure,
+		Code:    http.StatusInternalServerError,
+		Reason:  metav1.StatusReasonStoreReadError,
+		Message: message,
+		Details: &metav1.StatusDetails{Group: c.resource.Group, Kind: c.resource.Resource, Name: "list", Causes: c.causes},
+	}}
+}

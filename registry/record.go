@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/derive"
 )
 
 // maxConfig is the largest config that is read; a larger one counts as absent.
@@ -110,7 +111,7 @@ func readConfig(ctx context.Context, repo distribution.Repository, config images
 
 // kindOf names what was pushed, for the log.
 func kindOf(image *imagev1.Image) string {
-	if artifact := image.Annotations["tallyman.dev/artifact-type"]; artifact != "" {
+	if artifact := image.Annotations[derive.AnnotationArtifactType]; artifact != "" {
 		return artifact
 	}
 	return image.DockerImageManifestMediaType

@@ -3,6 +3,7 @@ package imageapi
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -46,11 +47,7 @@ func RegistryUsers(check func(*http.Request) (name string, ok bool)) authenticat
 	})
 }
 
-type badPasswordError struct{}
-
-func (badPasswordError) Error() string { return "invalid user name or password" }
-
-var errBadPassword error = badPasswordError{}
+var errBadPassword = errors.New("invalid user name or password")
 
 // authenticator is the union of the configured ones. Wrong credentials are 401,
 // even where none would do.

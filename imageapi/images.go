@@ -42,9 +42,10 @@ var (
 
 // newImages opens the images resource on backend.
 func newImages(backend storage.Backend) (*images, error) {
+	codec := Codecs.LegacyCodec(imagev1.GroupVersion)
 	encoded, err := storage.New(storage.Options{
 		Backend:        backend,
-		Codec:          Codecs.LegacyCodec(imagev1.GroupVersion),
+		Codec:          codec,
 		Encoder:        jsonEncoder(),
 		ListKind:       "ImageList",
 		ListAPIVersion: imagev1.GroupVersion.String(),
@@ -69,7 +70,7 @@ func newImages(backend storage.Backend) (*images, error) {
 	}}
 	options := &generic.StoreOptions{AttrFunc: imageAttributes, RESTOptions: generic.RESTOptions{
 		StorageConfig: &storagebackend.ConfigForResource{
-			Config:        storagebackend.Config{Codec: Codecs.LegacyCodec(imagev1.GroupVersion)},
+			Config:        storagebackend.Config{Codec: codec},
 			GroupResource: imagesResource,
 		},
 		Decorator:               i.decorate,

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	metadataGroup      = "image.openshift.io"
+	metadataGroup      = docker10.GroupName
 	metadataVersion10  = "1.0"
 	metadataVersionPre = "pre012"
 	metadataKind       = "DockerImage"

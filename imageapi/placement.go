@@ -5,13 +5,15 @@ import (
 	"strings"
 
 	imagev1 "github.com/openshift/api/image/v1"
+
+	"tallyman/imageapi/derive"
 )
 
 // Annotations that say where an Image lives. Like all with AnnotationPrefix
 // they belong to the server: what a client writes to them is put back.
 const (
 	// AnnotationPrefix starts the annotations that only the server writes.
-	AnnotationPrefix = "tallyman.dev/"
+	AnnotationPrefix = derive.AnnotationPrefix
 	// AnnotationRepositories lists the repositories that hold the manifest:
 	// comma-separated, sorted, such as "team/app,team/base".
 	AnnotationRepositories = AnnotationPrefix + "repositories"

@@ -101,7 +101,7 @@ func New(o Options) (*Server, error) {
 	go func() {
 		// There is no listener to run: this runs the start-up hooks and, when
 		// the context ends, fails /readyz. It does not return before all
-		// requests have, which Close does not wait for.
+		// requests have, which Drain does not wait for.
 		_ = prepared.RunWithContext(ctx)
 	}()
 	s.handler = prepared.Handler

@@ -151,6 +151,13 @@ func fill(image, derived *imagev1.Image) {
 		image.DockerImageMetadata = derived.DockerImageMetadata
 		image.DockerImageMetadataVersion = derived.DockerImageMetadataVersion
 	}
+	takeContent(image, derived)
+}
+
+// takeContent takes over what derived says about content, but for the metadata
+// and the texts of manifest and config, and where those are: a client's Image and
+// the registry's differ in them.
+func takeContent(image, derived *imagev1.Image) {
 	image.DockerImageManifestMediaType = derived.DockerImageManifestMediaType
 	image.DockerImageLayers = derived.DockerImageLayers
 	image.DockerImageManifests = derived.DockerImageManifests
@@ -158,7 +165,7 @@ func fill(image, derived *imagev1.Image) {
 		image.Annotations = map[string]string{}
 	}
 	for key, value := range derived.Annotations {
-		if key != derive.AnnotationBlobStored { // here the client decides that
+		if key != derive.AnnotationBlobStored {
 			image.Annotations[key] = value
 		}
 	}

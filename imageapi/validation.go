@@ -76,7 +76,8 @@ func validateReference(image *imagev1.Image) field.ErrorList {
 }
 
 func validateMetadata(image *imagev1.Image) field.ErrorList {
-	err := normalizeMetadata(image.DeepCopy())
+	scratch := *image // normalizeMetadata replaces fields, and changes nothing they point to
+	err := normalizeMetadata(&scratch)
 	switch {
 	case err == nil:
 		return nil

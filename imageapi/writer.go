@@ -2,6 +2,7 @@ package imageapi
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -11,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -95,9 +95,6 @@ func (w *Writer) Record(ctx context.Context, p Push, derived *imagev1.Image) err
 
 // refresh updates what is derived in image.
 func refresh(image, derived *imagev1.Image) {
-	if image.Annotations == nil {
-		image.Annotations = map[string]string{}
-	}
 	if image.DockerImageReference == "" || len(Repositories(image)) == 0 && image.Annotations[AnnotationOrigin] == originRegistry {
 		image.DockerImageReference = derived.DockerImageReference
 	}
@@ -109,12 +106,10 @@ func refresh(image, derived *imagev1.Image) {
 		image.DockerImageConfig = derived.DockerImageConfig
 	}
 	image.DockerImageManifest = derived.DockerImageManifest
-	image.DockerImageManifestMediaType = derived.DockerImageManifestMediaType
-	image.DockerImageLayers = derived.DockerImageLayers
-	image.DockerImageManifests = derived.DockerImageManifests
+	takeContent(image, derived)
 	delete(image.Annotations, derive.AnnotationBlobStored)
-	for key, value := range derived.Annotations {
-		image.Annotations[key] = value
+	if stored, ok := derived.Annotations[derive.AnnotationBlobStored]; ok {
+		image.Annotations[derive.AnnotationBlobStored] = stored
 	}
 }
 
@@ -181,17 +176,13 @@ func (w *Writer) deleteOrphan(ctx context.Context, orphan *imagev1.Image) error 
 		return nil
 	}
 	_, _, err := w.images.Delete(ctx, orphan.Name, unlessHeld, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &orphan.UID}})
-	if apierrors.IsConflict(err) || err == errHeld { //nolint:errorlint // the store hands back what unlessHeld returned
+	if apierrors.IsConflict(err) || errors.Is(err, errHeld) {
 		return nil
 	}
 	return ignoreNotFound(err)
 }
 
-type heldError struct{}
-
-func (heldError) Error() string { return "a repository holds the manifest" }
-
-var errHeld error = heldError{}
+var errHeld = errors.New("a repository holds the manifest")
 
 func ignoreNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
@@ -212,19 +203,25 @@ func (w *Writer) update(ctx context.Context, name digest.Digest, create bool, ch
 	return err
 }
 
-// WithTag returns the digests of the Images that carry repository's tag.
-func (w *Writer) WithTag(ctx context.Context, repository, tag string) ([]digest.Digest, error) {
-	list, err := w.images.Store.List(internalContext(ctx), &internalversion.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector(manyField(fieldTag, repository+":"+tag), "true"),
-	})
-	if err != nil {
-		return nil, err
+// TagHolders returns, for each tag (repository:tag) that an Image carries, the
+// digests of the Images that do. It goes over all Images, page by page.
+func (w *Writer) TagHolders(ctx context.Context) (map[string][]digest.Digest, error) {
+	holders := map[string][]digest.Digest{}
+	for options := (&internalversion.ListOptions{Limit: 500}); ; {
+		obj, err := w.images.Store.List(internalContext(ctx), options)
+		if err != nil {
+			return nil, err
+		}
+		list := obj.(*imagev1.ImageList)
+		for i := range list.Items {
+			for _, tag := range Tags(&list.Items[i]) {
+				holders[tag] = append(holders[tag], digest.Digest(list.Items[i].Name))
+			}
+		}
+		if options.Continue = list.Continue; options.Continue == "" {
+			return holders, nil
+		}
 	}
-	var digests []digest.Digest
-	for _, image := range list.(*imagev1.ImageList).Items {
-		digests = append(digests, digest.Digest(image.Name))
-	}
-	return digests, nil
 }
 
 // Get returns the Image called name.

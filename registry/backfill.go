@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/distribution/distribution/v3"
-	"github.com/distribution/distribution/v3/registry/storage/driver"
-	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,20 +20,15 @@ import (
 // crash. It never removes anything, as a listing may come back short.
 func (r *Recorder) backfill(ctx context.Context) {
 	start := time.Now()
-	b := &backfiller{recorder: r}
-	enumerator, ok := r.inner.(distribution.RepositoryEnumerator)
-	if !ok {
-		log(ctx).Error("the registry cannot be enumerated; existing content is not recorded")
-		return
-	}
-	err := enumerator.Enumerate(ctx, func(name string) error {
+	b := &backfiller{recorder: r, holders: r.tagHolders(ctx)}
+	err := eachRepository(ctx, r.inner, func(name string) error {
 		b.repository(ctx, name)
 		return ctx.Err()
 	})
 	if ctx.Err() != nil {
 		return
 	}
-	if missing := (driver.PathNotFoundError{}); err != nil && !errors.As(err, &missing) {
+	if err != nil {
 		log(ctx).Error("cannot go over all repositories", "err", err)
 	}
 	log(ctx).Info("went over the registry's content", "repositories", b.repositories, "manifests", b.manifests,
@@ -44,6 +37,7 @@ func (r *Recorder) backfill(ctx context.Context) {
 
 type backfiller struct {
 	recorder                                  *Recorder
+	holders                                   tagHolders
 	repositories, manifests, recorded, failed int
 }
 
@@ -51,32 +45,20 @@ type backfiller struct {
 // not keep the others from being looked at.
 func (b *backfiller) repository(ctx context.Context, name string) {
 	b.repositories++
-	named, err := reference.WithName(name)
+	repo, err := openRepository(ctx, b.recorder.inner, name)
 	if err != nil {
 		b.fail(ctx, marker{Repository: name}, err)
 		return
 	}
-	repo, err := b.recorder.inner.Repository(ctx, named)
-	if err != nil {
-		b.fail(ctx, marker{Repository: name}, err)
-		return
-	}
-	service, err := repo.Manifests(ctx)
-	if err != nil {
-		b.fail(ctx, marker{Repository: name}, err)
-		return
-	}
-	if enumerator, ok := service.(distribution.ManifestEnumerator); ok {
-		err = enumerator.Enumerate(ctx, func(d digest.Digest) error {
-			b.manifests++
-			b.check(ctx, marker{Repository: name, Digest: d}, func(image *imagev1.Image) bool {
-				return slices.Contains(imageapi.Repositories(image), name) && !lacksConfig(image)
-			})
-			return ctx.Err()
+	err = eachManifest(ctx, repo, func(d digest.Digest) error {
+		b.manifests++
+		b.check(ctx, marker{Repository: name, Digest: d}, func(image *imagev1.Image) bool {
+			return slices.Contains(imageapi.Repositories(image), name) && !lacksConfig(image)
 		})
-		if ignoreMissing(err) != nil {
-			b.fail(ctx, marker{Repository: name}, err)
-		}
+		return ctx.Err()
+	})
+	if err != nil {
+		b.fail(ctx, marker{Repository: name}, err)
 	}
 	b.tags(ctx, repo)
 }
@@ -118,7 +100,7 @@ func (b *backfiller) check(ctx context.Context, m marker, good func(*imagev1.Ima
 }
 
 func (b *backfiller) sync(ctx context.Context, m marker) {
-	if err := b.recorder.sync(ctx, m); err != nil {
+	if err := b.recorder.sync(ctx, m, b.holders); err != nil {
 		b.fail(ctx, m, err)
 		return
 	}

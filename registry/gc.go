@@ -8,7 +8,6 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
-	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -17,7 +16,7 @@ type GCOptions = storage.GCOpts
 
 // GarbageCollect runs distribution's garbage collection, and leaves a pending
 // marker for each manifest that it removed from a repository, for which a
-// running server, or Replay, takes the repository off the Image. It returns how
+// running server, or ReplayPending, takes the repository off the Image. It returns how
 // many that are.
 func GarbageCollect(ctx context.Context, c *configuration.Configuration, o GCOptions, r *Recorder) (removed int, err error) {
 	if err := openStorage(ctx, c, r); err != nil {
@@ -79,29 +78,17 @@ func openStorage(ctx context.Context, c *configuration.Configuration, r *Recorde
 // heldManifests lists which repository holds which manifest.
 func heldManifests(ctx context.Context, namespace distribution.Namespace) (map[marker]bool, error) {
 	held := map[marker]bool{}
-	err := namespace.(distribution.RepositoryEnumerator).Enumerate(ctx, func(name string) error {
-		named, err := reference.WithName(name)
+	err := eachRepository(ctx, namespace, func(name string) error {
+		repo, err := openRepository(ctx, namespace, name)
 		if err != nil {
 			return err
 		}
-		repo, err := namespace.Repository(ctx, named)
-		if err != nil {
-			return err
-		}
-		service, err := repo.Manifests(ctx)
-		if err != nil {
-			return err
-		}
-		enumerator, ok := service.(distribution.ManifestEnumerator)
-		if !ok {
-			return fmt.Errorf("the manifests of %s cannot be enumerated", name)
-		}
-		return ignoreMissing(enumerator.Enumerate(ctx, func(d digest.Digest) error {
+		return eachManifest(ctx, repo, func(d digest.Digest) error {
 			held[marker{Repository: name, Digest: d}] = true
 			return nil
-		}))
+		})
 	})
-	if ignoreMissing(err) != nil {
+	if err != nil {
 		return nil, fmt.Errorf("list the manifests: %w", err)
 	}
 	return held, nil

@@ -9,7 +9,6 @@ import (
 
 	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
-	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -54,7 +53,7 @@ func (r *Recorder) record(ctx context.Context, repo distribution.Repository, nam
 		return err
 	}
 	if hasConfig && push.Config == nil && r.options.PullThrough {
-		r.await(config.Digest, marker{Repository: push.Repository, Digest: name, Host: host})
+		r.await(config, marker{Repository: push.Repository, Digest: name, Host: host})
 	}
 	recordedTotal.WithLabelValues("recorded").Inc()
 	log(ctx).Info("image recorded",
@@ -75,36 +74,35 @@ func (r *Recorder) derive(ctx context.Context, push imageapi.Push) (*imagev1.Ima
 	return r.options.Writer.Derive(push)
 }
 
-// configOf returns the descriptor of the config that a manifest names.
-func configOf(manifest []byte) (imagespec.Descriptor, bool) {
+// configOf returns the digest of the config that a manifest names.
+func configOf(manifest []byte) (config digest.Digest, ok bool) {
 	var m struct {
 		Config struct {
 			Digest digest.Digest `json:"digest"`
-			Size   int64         `json:"size"`
 		} `json:"config"`
 	}
 	if json.Unmarshal(manifest, &m) != nil || m.Config.Digest.Validate() != nil {
-		return imagespec.Descriptor{}, false
+		return "", false
 	}
-	return imagespec.Descriptor{Digest: m.Config.Digest, Size: m.Config.Size}, true
+	return m.Config.Digest, true
 }
 
 // readConfig returns nil for a config that is not there or too large.
-func readConfig(ctx context.Context, repo distribution.Repository, config imagespec.Descriptor) ([]byte, error) {
+func readConfig(ctx context.Context, repo distribution.Repository, config digest.Digest) ([]byte, error) {
 	store := repo.Blobs(ctx)
-	stat, err := store.Stat(ctx, config.Digest)
+	stat, err := store.Stat(ctx, config)
 	if errors.Is(err, distribution.ErrBlobUnknown) || (err == nil && stat.Size > maxConfig) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read config %s: %w", config.Digest, err)
+		return nil, fmt.Errorf("read config %s: %w", config, err)
 	}
-	content, err := store.Get(ctx, config.Digest)
+	content, err := store.Get(ctx, config)
 	if errors.Is(err, distribution.ErrBlobUnknown) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read config %s: %w", config.Digest, err)
+		return nil, fmt.Errorf("read config %s: %w", config, err)
 	}
 	return content, nil
 }

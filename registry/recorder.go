@@ -42,8 +42,9 @@ type ImageWriter interface {
 	SetTag(ctx context.Context, repository, tag string, name digest.Digest, points bool) error
 	// Remove notes that a repository no longer holds a manifest.
 	Remove(ctx context.Context, repository string, name digest.Digest) error
-	// WithTag returns the manifests whose Images carry a tag.
-	WithTag(ctx context.Context, repository, tag string) ([]digest.Digest, error)
+	// TagHolders returns, for each tag (repository:tag) that an Image carries, the
+	// manifests of the Images that do. It goes over all Images.
+	TagHolders(ctx context.Context) (map[string][]digest.Digest, error)
 	// Get returns an Image, or a NotFound error.
 	Get(ctx context.Context, name digest.Digest) (*imagev1.Image, error)
 	// Ready fails while Images cannot be written.
@@ -224,7 +225,7 @@ func (r *Recorder) blobArrived(config digest.Digest) {
 	r.mu.Unlock()
 	for _, m := range waiting {
 		ctx, cancel := detached(context.Background())
-		if err := r.sync(ctx, m); err != nil {
+		if err := r.sync(ctx, m, r.tagHolders(ctx)); err != nil {
 			_ = r.settle(ctx, m, err)
 		}
 		cancel()

@@ -323,6 +323,26 @@ func (h *house) truth(d digest.Digest, repositories, tagNames []string) string {
 	return strings.Join(append(in, tagged...), " ")
 }
 
+// TestTagHolders: all tags of all Images, also of more than a page.
+func TestTagHolders(t *testing.T) {
+	h := newHouse(t, Defer)
+	const images = 520
+	want := map[string]digest.Digest{}
+	for i := range images {
+		tag := fmt.Sprint("v", i)
+		want["a:"+tag] = h.mustPush("a", tag, tag)
+	}
+	holders, err := h.writer.TagHolders(t.Context())
+	if err != nil || len(holders) != images {
+		t.Fatalf("%d tags, want %d, %v", len(holders), images, err)
+	}
+	for tag, d := range want {
+		if !slices.Equal(holders[tag], []digest.Digest{d}) {
+			t.Errorf("%s is on %v, want %s", tag, holders[tag], d)
+		}
+	}
+}
+
 // TestMarkers: what is in the place of markers and is none is reported, and does
 // not hide the others.
 func TestMarkers(t *testing.T) {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -47,10 +48,7 @@ type ServeOptions struct {
 // Serve runs the registry with the API until ctx ends, and then drains it: new
 // work is turned away, watches end, pushes in flight finish.
 func Serve(ctx context.Context, o ServeOptions) error {
-	drain := o.Configuration.HTTP.DrainTimeout
-	if drain == 0 {
-		drain = defaultDrain
-	}
+	drain := cmp.Or(o.Configuration.HTTP.DrainTimeout, defaultDrain)
 	// Signals are ours: distribution would wait for watches to end by themselves.
 	o.Configuration.HTTP.DrainTimeout = 0
 	app, handler, err := newRegistry(ctx, o)
@@ -74,7 +72,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 			// Container tools try TLS first, and do not like the certificate.
 			ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
 		}
-		listener, err := net.Listen(network(o.Configuration), o.Configuration.HTTP.Addr)
+		listener, err := net.Listen(cmp.Or(o.Configuration.HTTP.Net, "tcp"), o.Configuration.HTTP.Addr)
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
@@ -141,13 +139,6 @@ func disableTracing() {
 		}
 	}
 	_ = os.Setenv("OTEL_TRACES_EXPORTER", "none") // cannot fail: the name is well-formed
-}
-
-func network(c *configuration.Configuration) string {
-	if c.HTTP.Net != "" {
-		return c.HTTP.Net
-	}
-	return "tcp"
 }
 
 func protocols() *http.Protocols {

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/distribution/distribution/v3"
-	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
@@ -71,13 +69,14 @@ func (r *Recorder) replay(ctx context.Context) int {
 	}
 	left := 0
 	synced := map[marker]error{} // several markers may be about one thing
+	holders := r.tagHolders(ctx)
 	for _, m := range markers {
 		err, done := synced[m.about()]
 		if !done {
 			if ctx.Err() != nil {
 				return left + 1
 			}
-			err = r.sync(ctx, m)
+			err = r.sync(ctx, m, holders)
 			synced[m.about()] = err
 		}
 		if err == nil {
@@ -94,13 +93,25 @@ func (r *Recorder) replay(ctx context.Context) int {
 	return left
 }
 
-// sync makes the Images that m is about agree with the registry.
-func (r *Recorder) sync(ctx context.Context, m marker) error {
-	named, err := reference.WithName(m.Repository)
-	if err != nil {
-		return fmt.Errorf("repository %q: %w", m.Repository, err)
+// tagHolders returns which manifests' Images carry each tag (repository:tag). It
+// goes over all Images, so one is made for a round of markers or a backfill, and
+// only if a tag is looked at. It may be older than the round: who moves a tag
+// takes it off the Image that had it, or leaves a marker for the next round.
+type tagHolders func() (map[string][]digest.Digest, error)
+
+func (r *Recorder) tagHolders(ctx context.Context) tagHolders {
+	var all map[string][]digest.Digest
+	return func() (_ map[string][]digest.Digest, err error) {
+		if all == nil { // not yet, or it failed
+			all, err = r.options.Writer.TagHolders(ctx)
+		}
+		return all, err
 	}
-	repo, err := r.inner.Repository(ctx, named)
+}
+
+// sync makes the Images that m is about agree with the registry.
+func (r *Recorder) sync(ctx context.Context, m marker, holders tagHolders) error {
+	repo, err := openRepository(ctx, r.inner, m.Repository)
 	if err != nil {
 		return err
 	}
@@ -110,7 +121,7 @@ func (r *Recorder) sync(ctx context.Context, m marker) error {
 		}
 	}
 	if m.Tag != "" {
-		return r.syncTag(ctx, repo, m)
+		return r.syncTag(ctx, repo, m, holders)
 	}
 	return nil
 }
@@ -139,7 +150,7 @@ func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repositor
 }
 
 // syncTag reads the tag and puts it on the Image it points to, and on no other.
-func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m marker) error {
+func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m marker, holders tagHolders) error {
 	unlock := r.tagLocks.lock(m.Repository + ":" + m.Tag)
 	defer unlock()
 	current, err := repo.Tags(ctx).Get(ctx, m.Tag)
@@ -147,11 +158,11 @@ func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m 
 	if err != nil && !errors.As(err, &unknown) {
 		return err
 	}
-	holders, err := r.options.Writer.WithTag(ctx, m.Repository, m.Tag)
+	all, err := holders()
 	if err != nil {
 		return err
 	}
-	for _, holder := range holders {
+	for _, holder := range all[m.Repository+":"+m.Tag] {
 		if holder == current.Digest {
 			continue
 		}

@@ -61,7 +61,11 @@ func (e *EncodedList) preparePage(ctx context.Context, key string, opts storage.
 		if l.keysOnly {
 			return true, nil
 		}
-		matched, err := e.matches(entry)
+		data, _, err := e.store.transform(ctx, entry)
+		if err != nil {
+			return false, err
+		}
+		matched, err := matches(&opts.Predicate, e.store.newEncoded(data, entry.Revision))
 		if matched {
 			kept = append(kept, *entry)
 		}
@@ -92,22 +96,6 @@ func (e *EncodedList) reread(key string, opts storage.ListOptions) error {
 	again.to, again.more = done.lastKey+"\x00", done.lastKey != ""
 	e.lister = again
 	return nil
-}
-
-// matches applies the selector to a stored object.
-func (e *EncodedList) matches(entry *Entry) (bool, error) {
-	if e.lister.opts.Predicate.Empty() {
-		return true, nil
-	}
-	data, _, err := e.store.transform(e.ctx, entry)
-	if err != nil {
-		return false, err
-	}
-	obj, err := e.store.newEncoded(data, entry.Revision).Object()
-	if err != nil {
-		return false, err
-	}
-	return e.lister.opts.Predicate.Matches(obj)
 }
 
 // GetObject implements runtime.CacheableObject.
@@ -169,15 +157,15 @@ func (e *EncodedList) stream(w io.Writer) error {
 }
 
 func (e *EncodedList) writeItem(out *listWriter, entry *Entry) error {
-	// The items of a limited list have been matched already.
-	if !e.lister.paged() {
-		if matched, err := e.matches(entry); err != nil || !matched {
-			return err
-		}
-	}
 	data, _, err := e.store.transform(e.ctx, entry)
 	if err != nil {
 		return err
+	}
+	if !e.lister.paged() { // the items of a limited list have been matched already
+		matched, err := matches(&e.lister.opts.Predicate, e.store.newEncoded(data, entry.Revision))
+		if err != nil || !matched {
+			return err
+		}
 	}
 	splice, ok := newSplicer(data)
 	if !ok {

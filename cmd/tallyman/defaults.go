@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
 	"tallyman/config"
@@ -27,6 +28,11 @@ func defaultDataDirectory() string {
 		return ""
 	}
 	return filepath.Join(home, ".local", "share", "tallyman")
+}
+
+// addDataDirectoryFlag lets a command be told another data directory.
+func addDataDirectoryFlag(cmd *cobra.Command, directory *string) {
+	cmd.Flags().StringVar(directory, "data-dir", defaultDataDirectory(), "where data goes that the configuration gives no place")
 }
 
 // defaultConfiguration is what `tallyman serve` runs with when it is given

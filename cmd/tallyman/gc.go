@@ -36,7 +36,7 @@ func newGarbageCollectCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&options.DryRun, "dry-run", "d", false, "do everything except remove the blobs")
 	cmd.Flags().BoolVarP(&options.RemoveUntagged, "delete-untagged", "m", false, "delete manifests that are not currently referenced via tag")
 	cmd.Flags().BoolVarP(&options.Quiet, "quiet", "q", false, "silence output")
-	cmd.Flags().StringVar(&dataDirectory, "data-dir", defaultDataDirectory(), "where data goes that the configuration gives no place")
+	addDataDirectoryFlag(cmd, &dataDirectory)
 	return cmd
 }
 

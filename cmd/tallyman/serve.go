@@ -38,7 +38,7 @@ func newServeCommand() *cobra.Command {
 			return serve(cmd, c, dataDirectory)
 		},
 	}
-	cmd.Flags().StringVar(&dataDirectory, "data-dir", defaultDataDirectory(), "where data goes that the configuration gives no place")
+	addDataDirectoryFlag(cmd, &dataDirectory)
 	return cmd
 }
 

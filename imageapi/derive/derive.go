@@ -39,13 +39,16 @@ const (
 	mediaTypeDockerConfig       = "application/vnd.docker.container.image.v1+json"
 )
 
+// AnnotationPrefix starts tallyman's own annotations.
+const AnnotationPrefix = "tallyman.dev/"
+
 // Annotations that say what an Image is. The last three are tallyman's own.
 const (
 	AnnotationLayersOrder  = imagev1.DockerImageLayersOrderAnnotation
 	AnnotationBlobStored   = imagev1.ImageManifestBlobStoredAnnotation
-	AnnotationArtifactType = "tallyman.dev/artifact-type" // of an OCI artifact
-	AnnotationSubject      = "tallyman.dev/subject"       // digest of the manifest this one is about
-	AnnotationPlatform     = "tallyman.dev/platform"      // os/architecture[/variant], as in `--platform`
+	AnnotationArtifactType = AnnotationPrefix + "artifact-type" // of an OCI artifact
+	AnnotationSubject      = AnnotationPrefix + "subject"       // digest of the manifest this one is about
+	AnnotationPlatform     = AnnotationPrefix + "platform"      // os/architecture[/variant], as in `--platform`
 )
 
 // DefaultInlineLimit is the default of Input.InlineLimit.

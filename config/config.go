@@ -42,15 +42,29 @@ type ImageAPI struct {
 	Inline         bool   `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
 	InlineLimit    int64  `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
 	Backfill       bool   `yaml:"backfill" json:"backfill" jsonschema:"description=Record at start-up what the registry holds and has no Image."`
-	Store          Store  `yaml:"store" json:"store" jsonschema:"description=The embedded store."`
+	Store          Store  `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
 	Auth           Auth   `yaml:"auth" json:"auth" jsonschema:"description=Who may write through the API."`
 }
 
-// Store configures the embedded store.
+// Store says where Images are kept.
 type Store struct {
-	Path       string        `yaml:"path" json:"path" jsonschema:"description=The store's file. Default: tallyman.db under the rootdirectory of the filesystem storage and under the data directory for other storage."`
+	Type       string        `yaml:"type" json:"type" jsonschema:"enum=auto,enum=bolt,enum=redis,description=bolt is the embedded store; redis is the Redis of the top-level redis section; auto is redis if that section has addrs and else bolt."`
+	Path       string        `yaml:"path" json:"path" jsonschema:"description=The embedded store's file. Default: tallyman.db under the rootdirectory of the filesystem storage and under the data directory for other storage."`
 	LogEntries int           `yaml:"logentries" json:"logentries" jsonschema:"minimum=1,description=How many changes watches and paged lists can look back on."`
 	LogAge     time.Duration `yaml:"logage" json:"logage" jsonschema:"description=How long watches and paged lists can look back, such as 1h."`
+	Redis      Redis         `yaml:"redis" json:"redis" jsonschema:"description=How Images are kept in Redis. Where it is, the top-level redis section says."`
+}
+
+// Redis says how Images are kept in Redis.
+type Redis struct {
+	Prefix               string        `yaml:"prefix" json:"prefix" jsonschema:"description=What every key starts with. Registries that share one Redis need different ones."`
+	CacheBytes           int64         `yaml:"cachebytes" json:"cachebytes" jsonschema:"minimum=0,description=How many bytes of Images this process keeps so as not to fetch them again."`
+	Replicas             int           `yaml:"replicas" json:"replicas" jsonschema:"minimum=0,description=How many replicas of Redis must have a write before it is acknowledged (WAIT)."`
+	AOF                  bool          `yaml:"aof" json:"aof" jsonschema:"description=Acknowledge a write when it is in the append-only file on disk (WAITAOF; Redis 7.2 or Valkey)."`
+	DurabilityTimeout    time.Duration `yaml:"durabilitytimeout" json:"durabilitytimeout" jsonschema:"description=How long a write waits for replicas and aof before it fails, such as 1s."`
+	Timeout              time.Duration `yaml:"timeout" json:"timeout" jsonschema:"description=How long one call to Redis may take with all its retries, such as 5s."`
+	PasswordFile         string        `yaml:"passwordfile" json:"passwordfile" jsonschema:"description=A file with the password, instead of redis.password."`
+	SentinelPasswordFile string        `yaml:"sentinelpasswordfile" json:"sentinelpasswordfile" jsonschema:"description=A file with Sentinel's password, instead of redis.sentinelpassword."`
 }
 
 // Auth says who may write through the API.
@@ -66,7 +80,10 @@ func Defaults() ImageAPI {
 		Inline:         true,
 		InlineLimit:    256 << 10,
 		Backfill:       true,
-		Store:          Store{LogEntries: 10_000, LogAge: time.Hour},
+		Store: Store{
+			Type: "auto", LogEntries: 10_000, LogAge: time.Hour,
+			Redis: Redis{Prefix: "tallyman", CacheBytes: 64 << 20, DurabilityTimeout: time.Second, Timeout: 5 * time.Second},
+		},
 	}
 }
 
@@ -91,6 +108,10 @@ func (c *ImageAPI) Validate() error {
 	if c.Store.LogAge < time.Minute {
 		fault("store.logage", c.Store.LogAge, "at least 1m")
 	}
+	if !slices.Contains([]string{"auto", "bolt", "redis"}, c.Store.Type) {
+		fault("store.type", fmt.Sprintf("%q", c.Store.Type), "auto, bolt or redis")
+	}
+	c.Store.Redis.validate(fault)
 	return errors.Join(errs...)
 }
 
@@ -142,6 +163,9 @@ func Parse(content []byte) (*Config, error) {
 		return nil, err
 	}
 	if c.Registry, err = parseRegistry(content); err != nil {
+		return nil, err
+	}
+	if err := c.resolveRedis(); err != nil {
 		return nil, err
 	}
 	c.dropDisabled()

@@ -23,9 +23,14 @@ func (r *Recorder) backfill(ctx context.Context) {
 	b := &backfiller{recorder: r, holders: r.tagHolders(ctx)}
 	err := eachRepository(ctx, r.inner, func(name string) error {
 		b.repository(ctx, name)
-		return ctx.Err()
+		return b.goOn(ctx)
 	})
 	if ctx.Err() != nil {
+		return
+	}
+	if b.away {
+		log(ctx).Warn("the image store went away; the registry's content will be gone over again when it is back")
+		r.lost.Store(true)
 		return
 	}
 	if err != nil {
@@ -35,10 +40,22 @@ func (r *Recorder) backfill(ctx context.Context) {
 		"recorded", b.recorded, "failed", b.failed, "took", time.Since(start).Round(time.Millisecond).String())
 }
 
+// errStoreAway ends a backfill, which begins anew when the store is back.
+var errStoreAway = errors.New("the image store is not available")
+
 type backfiller struct {
 	recorder                                  *Recorder
 	holders                                   tagHolders
 	repositories, manifests, recorded, failed int
+	away                                      bool // the store is
+}
+
+// goOn returns the error that ends the walk, nil if it is to go on.
+func (b *backfiller) goOn(ctx context.Context) error {
+	if b.away {
+		return errStoreAway
+	}
+	return ctx.Err()
 }
 
 // repository goes over one repository. A failure is logged, counted, and does
@@ -55,8 +72,11 @@ func (b *backfiller) repository(ctx context.Context, name string) {
 		b.check(ctx, marker{Repository: name, Digest: d}, func(image *imagev1.Image) bool {
 			return slices.Contains(imageapi.Repositories(image), name) && !lacksConfig(image)
 		})
-		return ctx.Err()
+		return b.goOn(ctx)
 	})
+	if b.away {
+		return
+	}
 	if err != nil {
 		b.fail(ctx, marker{Repository: name}, err)
 	}
@@ -71,7 +91,7 @@ func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
 		b.fail(ctx, marker{Repository: name}, err)
 	}
 	for _, tag := range all {
-		if ctx.Err() != nil {
+		if b.goOn(ctx) != nil {
 			return
 		}
 		current, err := service.Get(ctx, tag)
@@ -110,6 +130,10 @@ func (b *backfiller) sync(ctx context.Context, m marker) {
 // fail counts a failure and leaves a marker, so that it is tried again.
 func (b *backfiller) fail(ctx context.Context, m marker, err error) {
 	if ctx.Err() != nil {
+		return
+	}
+	if b.recorder.options.Writer.Ready() != nil {
+		b.away = true
 		return
 	}
 	b.failed++

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"expvar"
 	"fmt"
 	"log/slog"
 	"net"
@@ -23,6 +24,7 @@ func serveDebug(c *configuration.Configuration) error {
 	if c.HTTP.Debug.Addr == "" {
 		return nil
 	}
+	hideConfiguration()
 	mux := http.NewServeMux()
 	mux.Handle("/", http.DefaultServeMux) // where distribution and pprof put theirs
 	if c.HTTP.Debug.Prometheus.Enabled {
@@ -44,6 +46,23 @@ func serveDebug(c *configuration.Configuration) error {
 		}
 	}()
 	return nil
+}
+
+// hideConfiguration takes the configuration, which has Redis' password in it, out
+// of what distribution shows under /debug/vars.
+func hideConfiguration() {
+	vars, ok := expvar.Get("registry").(*expvar.Map)
+	if !ok {
+		return
+	}
+	shown, ok := vars.Get("redis").(expvar.Func)
+	if !ok {
+		return
+	}
+	vars.Set("redis", expvar.Func(func() any {
+		all, _ := shown().(map[string]any)
+		return map[string]any{"Active": all["Active"]}
+	}))
 }
 
 // gatherer merges distribution's and our registry with that of k8s.io, which

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/distribution/distribution/v3"
@@ -81,6 +82,7 @@ type Recorder struct {
 	inner    distribution.Namespace
 	pending  *pending
 	kick     chan struct{} // wakes Run
+	lost     atomic.Bool   // Run is to go over everything
 
 	mu       sync.Mutex
 	awaiting map[digest.Digest][]marker // by config: Images that lack it
@@ -95,6 +97,13 @@ func NewRecorder(o RecorderOptions) *Recorder {
 		options: o, ready: make(chan struct{}), kick: make(chan struct{}, 1), awaiting: map[digest.Digest][]marker{},
 		manifestLocks: newKeyedLock(), tagLocks: newKeyedLock(),
 	}
+}
+
+// Backfill makes Run go over everything that the registry holds and record what
+// has no Image. It is for a store that has lost something.
+func (r *Recorder) Backfill() {
+	r.lost.Store(true)
+	r.wake()
 }
 
 // attach gives the Recorder the registry it is to read, and its storage.

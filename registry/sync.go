@@ -27,26 +27,28 @@ func (r *Recorder) Run(ctx context.Context, backfill bool) {
 	case <-ctx.Done():
 		return
 	}
-	left := r.replay(ctx)
 	if backfill {
-		r.backfill(ctx)
+		r.lost.Store(true)
 	}
-	for {
+	for ctx.Err() == nil {
+		left := r.replay(ctx)
+		if r.lost.Load() && r.options.Writer.Ready() == nil {
+			r.lost.Store(false)
+			r.backfill(ctx)
+			continue
+		}
 		interval := idleInterval
-		if left > 0 {
+		if left > 0 || r.lost.Load() {
 			interval = replayInterval
 		}
 		timer := time.NewTimer(interval)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return
 		case <-timer.C:
 		case <-r.kick:
-			timer.Stop()
 			pause(ctx, replayInterval) // what failed a moment ago would fail again
 		}
-		left = r.replay(ctx)
+		timer.Stop()
 	}
 }
 

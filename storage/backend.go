@@ -118,8 +118,9 @@ type Window struct {
 	Current int64
 }
 
-// Backend is a revisioned, ordered, byte-valued map with a change log. All
-// methods are safe for concurrent use. storagetest.Run states the contract as
+// Backend is a revisioned, ordered, byte-valued map with a change log. Keys hold
+// no NUL byte. All methods are safe for concurrent use. Values that it returns
+// are shared and not to be changed. storagetest.Run states the contract as
 // tests; every implementation passes it.
 //
 // There is one revision counter for the whole store. A commit's revision is the
@@ -140,7 +141,8 @@ type Backend interface {
 	Commit(ctx context.Context, m Mutation) (*CommitResult, error)
 	// Log returns, in order, up to limit changes after revision, and blocks
 	// until there is at least one. It fails with ErrCompacted if changes
-	// after revision have been dropped.
+	// after revision have been dropped, or if revision is not one that the
+	// store has had: a history that a fail-over lost cannot be gone on with.
 	Log(ctx context.Context, revision int64, limit int) ([]Change, error)
 	// Window returns the revisions the store can answer for.
 	Window(ctx context.Context) (Window, error)
@@ -148,4 +150,14 @@ type Backend interface {
 	Compact(ctx context.Context, revision int64) error
 	// Close releases the store. Calls under way end with ErrClosed.
 	Close() error
+}
+
+// BackendStats says how much a Backend holds.
+type BackendStats struct {
+	Window
+	// Objects is the number of keys, LogEntries that of changes in the log.
+	Objects, LogEntries int64
+	// Bytes is the size of the current values, StoredBytes what they take
+	// where they are kept, compressed if the Backend does that.
+	Bytes, StoredBytes int64
 }

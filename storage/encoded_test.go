@@ -55,8 +55,8 @@ func podAttributes(obj runtime.Object) (labels.Set, fields.Set, error) {
 
 // forEachBackend runs a test on a Store over each backend.
 func forEachBackend(t *testing.T, test func(*testing.T, *storage.Store)) {
-	for name, open := range backends {
-		t.Run(name, func(t *testing.T) { test(t, newStore(t, open(t, time.Now))) })
+	for name, start := range backends {
+		t.Run(name, func(t *testing.T) { test(t, newStore(t, start(t)(t, time.Now))) })
 	}
 }
 
@@ -292,9 +292,9 @@ func TestCloseEndsWatches(t *testing.T) {
 
 // TestUnavailableBackend: clients see 503 with Retry-After, not 500.
 func TestUnavailableBackend(t *testing.T) {
-	for name, open := range backends {
+	for name, start := range backends {
 		t.Run(name, func(t *testing.T) {
-			backend := open(t, time.Now)
+			backend := start(t)(t, time.Now)
 			s, err := storage.New(storage.Options{
 				Backend: backend, Codec: suiteCodec, ResourcePrefix: "/pods/", NewFunc: func() runtime.Object { return &example.Pod{} },
 			})

@@ -14,7 +14,7 @@ const (
 	// followBatch is how many changes are read from the log at a time.
 	followBatch = 500
 	// followRetry is the pause after the log could not be read.
-	followRetry = 200 * time.Millisecond
+	followRetry = 500 * time.Millisecond
 )
 
 // follower reads the log once for all watches of the process. It starts with
@@ -84,17 +84,24 @@ func (f *follower) close() {
 // is told 410 and it goes on at the store's current revision.
 func (f *follower) run() {
 	defer close(f.done)
+	failing := false
 	for f.ctx.Err() == nil {
 		changes, err := f.store.backend.Log(f.ctx, f.position(), followBatch)
 		switch {
 		case err == nil:
 			f.deliver(changes)
 		case errors.Is(err, ErrCompacted):
+			klog.InfoS("The last change seen is not in the log any more; watches are told to list again", "resource", f.store.opts.GroupResource)
 			f.restart()
 		case f.ctx.Err() == nil:
-			klog.ErrorS(err, "Cannot read the change log; watches are delayed", "resource", f.store.opts.GroupResource)
+			if !failing {
+				klog.ErrorS(err, "Cannot read the change log; watches wait", "resource", f.store.opts.GroupResource)
+			}
+			failing = true
 			f.pause()
+			continue
 		}
+		failing = false
 	}
 }
 

@@ -2,6 +2,7 @@ package storage_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -26,19 +28,50 @@ import (
 
 	"tallyman/storage"
 	"tallyman/storage/bolt"
+	"tallyman/storage/redis"
+	"tallyman/storage/redis/redistest"
+	"tallyman/storage/storagetest"
 
 	"go.etcd.io/etcd/client/v3/kubernetes"
 )
 
-// backends are the implementations that have to pass everything in this file.
-var backends = map[string]func(t *testing.T, now func() time.Time) storage.Backend{
-	"bolt": func(t *testing.T, now func() time.Time) storage.Backend {
-		b, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "images.db"), Now: now})
-		if err != nil {
-			t.Fatal(err)
+// backends are the implementations that have to pass everything in this file. Each
+// starts what it needs for one test and its subtests, and opens stores in that.
+var backends = map[string]func(*testing.T) storagetest.Open{
+	"bolt": func(*testing.T) storagetest.Open {
+		return func(t *testing.T, now func() time.Time) storage.Backend {
+			b, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "images.db"), Now: now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
 		}
-		return b
 	},
+	"redis":  server("redis-server"),
+	"valkey": server("valkey-server"),
+}
+
+// server starts a server of that flavor; each store in it has its own prefix.
+func server(flavor string) func(*testing.T) storagetest.Open {
+	return func(t *testing.T) storagetest.Open {
+		addr := redistest.Start(t, flavor).Addr
+		return func(t *testing.T, now func() time.Time) storage.Backend {
+			b, err := redis.Open(t.Context(), redis.Options{
+				Client: goredis.UniversalOptions{Addrs: []string{addr}}, Prefix: rand.Text(), Now: now, CacheBytes: 1 << 20,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+	}
+}
+
+// TestContract runs the Backend's contract.
+func TestContract(t *testing.T) {
+	for name, start := range backends {
+		t.Run(name, func(t *testing.T) { storagetest.Run(t, start(t)) })
+	}
 }
 
 var (
@@ -125,7 +158,7 @@ func (noClient) List(context.Context, string, kubernetes.ListOptions) (kubernete
 
 // newEnv opens a store whose revisions are dense, as etcd's are: the suite
 // counts them.
-func newEnv(t *testing.T, open func(*testing.T, func() time.Time) storage.Backend) *env {
+func newEnv(t *testing.T, open storagetest.Open) *env {
 	t.Helper()
 	e := &env{
 		backend:  open(t, func() time.Time { return time.UnixMicro(0) }),
@@ -328,8 +361,9 @@ func TestUpstreamSuite(t *testing.T) {
 			upstream.RunWatchErrorIsBlockingFurtherEvents(ctx, t, e)
 		},
 	}
-	for backend, open := range backends {
+	for backend, start := range backends {
 		t.Run(backend, func(t *testing.T) {
+			open := start(t)
 			for name, test := range tests {
 				t.Run(name, func(t *testing.T) {
 					test(t.Context(), t, newEnv(t, open))

@@ -45,15 +45,17 @@ func packages(t *testing.T) []goPackage {
 
 // allowed says which of our packages each may import.
 var allowed = map[string][]string{
-	"tallyman/cmd/tallyman":        {"config", "imageapi", "registry", "storage", "storage/bolt"},
-	"tallyman/config":              {},
-	"tallyman/registry":            {"imageapi", "imageapi/derive"},
-	"tallyman/imageapi":            {"imageapi/derive", "imageapi/openapi", "storage"},
-	"tallyman/imageapi/derive":     {},
-	"tallyman/imageapi/openapi":    {},
-	"tallyman/storage":             {},
-	"tallyman/storage/bolt":        {"storage"},
-	"tallyman/storage/storagetest": {"storage"},
+	"tallyman/cmd/tallyman":            {"config", "imageapi", "registry", "storage", "storage/bolt", "storage/redis"},
+	"tallyman/config":                  {},
+	"tallyman/registry":                {"imageapi", "imageapi/derive"},
+	"tallyman/imageapi":                {"imageapi/derive", "imageapi/openapi", "storage"},
+	"tallyman/imageapi/derive":         {},
+	"tallyman/imageapi/openapi":        {},
+	"tallyman/storage":                 {},
+	"tallyman/storage/bolt":            {"storage"},
+	"tallyman/storage/redis":           {"storage"},
+	"tallyman/storage/redis/redistest": {},
+	"tallyman/storage/storagetest":     {"storage"},
 }
 
 // TestImports: arrows point one way, and distribution's types stay in registry.

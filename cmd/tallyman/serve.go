@@ -1,14 +1,15 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -19,7 +20,7 @@ import (
 	"tallyman/imageapi"
 	"tallyman/registry"
 	"tallyman/storage"
-	"tallyman/storage/bolt"
+	"tallyman/storage/redis"
 )
 
 func newServeCommand() *cobra.Command {
@@ -83,8 +84,13 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	for _, p := range c.Problems {
 		slog.Warn("configuration: " + p.Error())
 	}
-	prometheus.MustRegister(append(storage.Collectors(), registry.Collectors()...)...)
-	backend, err := openStore(c, dataDirectory)
+	prometheus.MustRegister(slices.Concat(storage.Collectors(), registry.Collectors(), redis.Collectors())...)
+	var recorder atomic.Pointer[registry.Recorder]
+	backend, err := openStore(cmd.Context(), c, dataDirectory, func(string) {
+		if r := recorder.Load(); r != nil {
+			r.Backfill()
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -108,59 +114,20 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		return err
 	}
 	defer api.Drain()
+	recorder.Store(registry.NewRecorder(registry.RecorderOptions{
+		Writer:         api.Writer(),
+		OnStoreFailure: registry.FailurePolicy(c.ImageAPI.OnStoreFailure),
+		Host:           registryHost(c),
+		DefaultHost:    externalAddress(c),
+		PullThrough:    c.Registry.Proxy.RemoteURL != "",
+	}))
 	return registry.Serve(cmd.Context(), registry.ServeOptions{
 		Configuration: c.Registry,
 		API:           api,
 		Certificate:   certificate,
 		Backfill:      c.ImageAPI.Backfill,
-		Recorder: registry.NewRecorder(registry.RecorderOptions{
-			Writer:         api.Writer(),
-			OnStoreFailure: registry.FailurePolicy(c.ImageAPI.OnStoreFailure),
-			Host:           registryHost(c),
-			DefaultHost:    externalAddress(c),
-			PullThrough:    c.Registry.Proxy.RemoteURL != "",
-		}),
+		Recorder:      recorder.Load(),
 	})
-}
-
-// openStore opens the embedded store. The registry's inmemory storage gets one
-// that is gone with the process too.
-func openStore(c *config.Config, dataDirectory string) (storage.Backend, error) {
-	path := c.StorePath(dataDirectory)
-	temporary := ""
-	if c.Registry.Storage.Type() == "inmemory" && c.ImageAPI.Store.Path == "" {
-		var err error
-		if temporary, err = os.MkdirTemp("", "tallyman-"); err != nil {
-			return nil, err
-		}
-		path = temporary + "/tallyman.db"
-	}
-	backend, err := bolt.Open(bolt.Options{Path: path, LogMaxEntries: c.ImageAPI.Store.LogEntries, LogMaxAge: c.ImageAPI.Store.LogAge})
-	if errors.Is(err, bolt.ErrLocked) {
-		return nil, fmt.Errorf("%w: stop it first, or give this one another imageapi.store.path", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	slog.Info("images are kept in the embedded store", "path", path)
-	if len(c.Registry.Redis.Options.Addrs) > 0 {
-		slog.Info("redis is for the registry's own cache; this version keeps no images in it")
-	}
-	if temporary != "" {
-		return temporaryStore{backend, temporary}, nil
-	}
-	return backend, nil
-}
-
-// temporaryStore removes its directory when it is closed.
-type temporaryStore struct {
-	storage.Backend
-	directory string
-}
-
-// Close implements storage.Backend.
-func (s temporaryStore) Close() error {
-	return errors.Join(s.Backend.Close(), os.RemoveAll(s.directory))
 }
 
 // credentials sets up who may write, and the certificate that kubectl needs to
@@ -202,19 +169,4 @@ func inlineLimit(c *config.Config) int64 {
 		return -1
 	}
 	return c.ImageAPI.InlineLimit
-}
-
-// replayPending handles what garbage-collect has left to do, in the embedded
-// store that no server has open.
-func replayPending(ctx context.Context, c *config.Config, dataDirectory string) (left int, err error) {
-	backend, err := openStore(c, dataDirectory)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, backend.Close()) }()
-	writer, err := imageapi.NewWriter(backend, inlineLimit(c))
-	if err != nil {
-		return 0, err
-	}
-	return registry.ReplayPending(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{Writer: writer, Host: registryHost(c), DefaultHost: externalAddress(c)}))
 }

@@ -12,14 +12,7 @@ import (
 
 	"tallyman/storage"
 	"tallyman/storage/bolt"
-	"tallyman/storage/storagetest"
 )
-
-func TestBackend(t *testing.T) {
-	storagetest.Run(t, func(t *testing.T, now func() time.Time) storage.Backend {
-		return open(t, bolt.Options{Path: filepath.Join(t.TempDir(), "images.db"), Now: now})
-	})
-}
 
 func open(t *testing.T, o bolt.Options) *bolt.Store {
 	t.Helper()

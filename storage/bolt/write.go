@@ -235,7 +235,7 @@ func (s *Store) Log(ctx context.Context, revision int64, limit int) ([]storage.C
 func (s *Store) readLog(ctx context.Context, revision int64, limit int) ([]storage.Change, error) {
 	var changes []storage.Change
 	err := s.view(ctx, func(tx *bbolt.Tx) error {
-		if revision < decodeRevision(tx.Bucket(metaBucket).Get(compactedKey)) {
+		if !known(tx, revision) {
 			return storage.ErrCompacted
 		}
 		c := tx.Bucket(logBucket).Cursor()
@@ -252,4 +252,17 @@ func (s *Store) readLog(ctx context.Context, revision int64, limit int) ([]stora
 		return nil
 	})
 	return changes, err
+}
+
+// known reports whether the log can be read from revision: it has an entry for
+// it, or starts after it. A revision of another history (this file is a restored
+// copy, say) is not known. The newest revision may have no entry (Advance).
+func known(tx *bbolt.Tx, revision int64) bool {
+	meta := tx.Bucket(metaBucket)
+	compacted, current := decodeRevision(meta.Get(compactedKey)), decodeRevision(meta.Get(revisionKey))
+	switch revision {
+	case compacted, current, compacted + 1: // the first revision of a store has no entry
+		return true
+	}
+	return revision > compacted && tx.Bucket(logBucket).Get(encodeRevision(revision)) != nil
 }

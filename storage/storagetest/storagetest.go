@@ -32,6 +32,8 @@ func Run(t *testing.T, open Open) {
 		"ScanAgainstModel":      testScanAgainstModel,
 		"Log":                   testLog,
 		"LogBlocks":             testLogBlocks,
+		"LogOfAnotherHistory":   testAnotherHistory,
+		"LogAfterManyChanges":   testManyChanges,
 		"Compact":               testCompact,
 		"Close":                 testClose,
 		"ConcurrentCommits":     testConcurrentCommits,
@@ -428,28 +430,63 @@ func increment(ctx context.Context, b storage.Backend) error {
 	}
 }
 
-// testValuesAreCopies: what a caller does to a slice it got or gave changes
-// nothing in the store.
+// testValuesAreCopies: what a caller does to a slice it gave changes nothing in
+// the store.
 func testValuesAreCopies(t *testing.T, b storage.Backend) {
 	value := []byte("good")
-	r, err := b.Commit(t.Context(), storage.Mutation{Key: "/a", Value: value})
-	if err != nil {
+	if _, err := b.Commit(t.Context(), storage.Mutation{Key: "/a", Value: value}); err != nil {
 		t.Fatal(err)
 	}
 	copy(value, "evil")
 	entry, _, err := b.Get(t.Context(), "/a")
+	if got := keys(scan(t, b, storage.ScanRequest{From: "/", To: "0"}).Entries); err != nil || string(entry.Value) != "good" || got != "/a=good" {
+		t.Errorf("the store holds %s and %s, %v", entry.Value, got, err)
+	}
+}
+
+// testAnotherHistory: a revision that the store never had, older than its newest
+// one, is what a client brings whose history was lost. It is not gone on with.
+func testAnotherHistory(t *testing.T, b storage.Backend) {
+	first := put(t, b, "/a", "1", 0)
+	time.Sleep(5 * time.Millisecond) // revisions are microseconds: leaves room for one that is not used
+	put(t, b, "/a", "2", first)
+	if changes, err := b.Log(t.Context(), first+1, 0); !errors.Is(err, storage.ErrCompacted) {
+		t.Errorf("Log from a revision that was never there: %+v, %v", changes, err)
+	}
+}
+
+// testManyChanges: the log is read whole, in order, however long it is, and with
+// the values of every change.
+func testManyChanges(t *testing.T, b storage.Backend) {
+	w, err := b.Window(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	copy(entry.Value, "evil")
-	conflict, err := b.Commit(t.Context(), storage.Mutation{Key: "/a", Value: []byte("x"), Expect: r.Revision - 1})
-	if err != nil {
-		t.Fatal(err)
+	const n = 1200
+	revision := int64(0)
+	for i := range n {
+		if i%3 == 2 {
+			remove(t, b, "/a", revision)
+			revision = 0
+		} else {
+			revision = put(t, b, "/a", fmt.Sprint(i), revision)
+		}
 	}
-	copy(conflict.Current.Value, "evil")
-	copy(scan(t, b, storage.ScanRequest{From: "/", To: "0"}).Entries[0].Value, "evil")
-	if got := keys(scan(t, b, storage.ScanRequest{From: "/", To: "0"}).Entries); got != "/a=good" {
-		t.Errorf("the store holds %s", got)
+	changes, err := b.Log(t.Context(), w.Current, 0)
+	if err != nil || len(changes) != n {
+		t.Fatalf("%d changes, %v, want %d", len(changes), err, n)
+	}
+	for i, c := range changes {
+		value, previous := fmt.Sprint(i), fmt.Sprint(i-1)
+		if i%3 == 2 {
+			value = ""
+		}
+		if i%3 == 0 {
+			previous = ""
+		}
+		if string(c.Value) != value || string(c.PrevValue) != previous {
+			t.Fatalf("change %d is %+v", i, c)
+		}
 	}
 }
 

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/distribution/distribution/v3/configuration"
+	goredis "github.com/redis/go-redis/v9"
+
+	"tallyman/config"
+	"tallyman/imageapi"
+	"tallyman/registry"
+	"tallyman/storage"
+	"tallyman/storage/bolt"
+	"tallyman/storage/redis"
+)
+
+// openStore opens the store that the configuration names. onLoss is called when
+// content of it is found missing.
+func openStore(ctx context.Context, c *config.Config, dataDirectory string, onLoss func(string)) (storage.Backend, error) {
+	if !c.UsesRedis() {
+		return openEmbedded(c, dataDirectory)
+	}
+	backend, err := openRedis(ctx, c, onLoss)
+	if err != nil {
+		return nil, err
+	}
+	slog.Info("images are kept in redis", "addrs", c.Registry.Redis.Options.Addrs, "prefix", c.ImageAPI.Store.Redis.Prefix)
+	if path := c.StorePath(dataDirectory); fileExists(path) {
+		slog.Warn("there is an embedded store, too, which is not used; tallyman metadata migrate --from bolt --to redis moves what it holds", "path", path)
+	}
+	return backend, nil
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// openEmbedded opens the embedded store. The registry's inmemory storage gets
+// one that is gone with the process too.
+func openEmbedded(c *config.Config, dataDirectory string) (storage.Backend, error) {
+	path := c.StorePath(dataDirectory)
+	temporary := ""
+	if c.Registry.Storage.Type() == "inmemory" && c.ImageAPI.Store.Path == "" {
+		var err error
+		if temporary, err = os.MkdirTemp("", "tallyman-"); err != nil {
+			return nil, err
+		}
+		path = temporary + "/tallyman.db"
+	}
+	backend, err := openBolt(c, path)
+	if err != nil {
+		return nil, err
+	}
+	slog.Info("images are kept in the embedded store", "path", path)
+	if temporary != "" {
+		return temporaryStore{backend, temporary}, nil
+	}
+	return backend, nil
+}
+
+func openBolt(c *config.Config, path string) (*bolt.Store, error) {
+	backend, err := bolt.Open(bolt.Options{Path: path, LogMaxEntries: c.ImageAPI.Store.LogEntries, LogMaxAge: c.ImageAPI.Store.LogAge})
+	if errors.Is(err, bolt.ErrLocked) {
+		return nil, fmt.Errorf("%w: stop it first, or give this one another imageapi.store.path", err)
+	}
+	return backend, err
+}
+
+// temporaryStore removes its directory when it is closed.
+type temporaryStore struct {
+	storage.Backend
+	directory string
+}
+
+// Close implements storage.Backend.
+func (s temporaryStore) Close() error {
+	return errors.Join(s.Backend.Close(), os.RemoveAll(s.directory))
+}
+
+func openRedis(ctx context.Context, c *config.Config, onLoss func(string)) (*redis.Store, error) {
+	client, err := redisClient(&c.Registry.Redis)
+	if err != nil {
+		return nil, err
+	}
+	o := c.ImageAPI.Store
+	return redis.Open(ctx, redis.Options{
+		Client:            client,
+		Prefix:            o.Redis.Prefix,
+		LogMaxEntries:     o.LogEntries,
+		LogMaxAge:         o.LogAge,
+		CacheBytes:        o.Redis.CacheBytes,
+		Replicas:          o.Redis.Replicas,
+		AOF:               o.Redis.AOF,
+		DurabilityTimeout: o.Redis.DurabilityTimeout,
+		Timeout:           o.Redis.Timeout,
+		OnLoss:            onLoss,
+	})
+}
+
+// redisClient turns distribution's redis section into the client's options, as
+// distribution does for its own cache (registry/handlers/app.go, configureRedis).
+func redisClient(c *configuration.Redis) (goredis.UniversalOptions, error) {
+	o := c.Options
+	client := goredis.UniversalOptions{
+		Addrs:            o.Addrs,
+		ClientName:       o.ClientName,
+		DB:               o.DB,
+		Protocol:         o.Protocol,
+		Username:         o.Username,
+		Password:         o.Password,
+		SentinelUsername: o.SentinelUsername,
+		SentinelPassword: o.SentinelPassword,
+		MaxRetries:       o.MaxRetries,
+		MinRetryBackoff:  o.MinRetryBackoff,
+		MaxRetryBackoff:  o.MaxRetryBackoff,
+		DialTimeout:      o.DialTimeout,
+		ReadTimeout:      o.ReadTimeout,
+		WriteTimeout:     o.WriteTimeout,
+		PoolFIFO:         o.PoolFIFO,
+		PoolSize:         o.PoolSize,
+		PoolTimeout:      o.PoolTimeout,
+		MinIdleConns:     o.MinIdleConns,
+		MaxIdleConns:     o.MaxIdleConns,
+		MaxActiveConns:   o.MaxActiveConns,
+		ConnMaxIdleTime:  o.ConnMaxIdleTime,
+		ConnMaxLifetime:  o.ConnMaxLifetime,
+		MaxRedirects:     o.MaxRedirects,
+		MasterName:       o.MasterName,
+		DisableIdentity:  o.DisableIdentity,
+		IdentitySuffix:   o.IdentitySuffix,
+		UnstableResp3:    o.UnstableResp3,
+	}
+	if c.TLS.Certificate == "" && len(c.TLS.RootCAs) == 0 {
+		return client, nil
+	}
+	client.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.TLS.Certificate != "" {
+		certificate, err := tls.LoadX509KeyPair(c.TLS.Certificate, c.TLS.Key)
+		if err != nil {
+			return client, fmt.Errorf("redis.tls: %w", err)
+		}
+		client.TLSConfig.Certificates = []tls.Certificate{certificate}
+	}
+	if len(c.TLS.RootCAs) > 0 {
+		client.TLSConfig.RootCAs = x509.NewCertPool()
+	}
+	for i, path := range c.TLS.RootCAs {
+		pem, err := os.ReadFile(path)
+		if err != nil {
+			return client, fmt.Errorf("redis.tls.rootcas[%d]: %w", i, err)
+		}
+		if !client.TLSConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return client, fmt.Errorf("redis.tls.rootcas[%d]: %s holds no certificate: want PEM", i, path)
+		}
+	}
+	return client, nil
+}
+
+// replayPending handles what garbage-collect has left to do, unless a server has
+// the embedded store open.
+func replayPending(ctx context.Context, c *config.Config, dataDirectory string) (left int, err error) {
+	backend, err := openStore(ctx, c, dataDirectory, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, backend.Close()) }()
+	writer, err := imageapi.NewWriter(backend, inlineLimit(c))
+	if err != nil {
+		return 0, err
+	}
+	return registry.ReplayPending(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{Writer: writer, Host: registryHost(c), DefaultHost: externalAddress(c)}))
+}

@@ -1,0 +1,144 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// refusal is an answer of Redis that no waiting will change: wrong password,
+// wrong version, missing permissions.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+func isRefusal(err error) bool {
+	var r refusal
+	return errors.As(err, &r) || errors.Is(err, ErrFormat)
+}
+
+// refusals are the errors of Redis that mean it.
+var refusals = []string{"NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR AUTH", "ERR Client sent AUTH", "ERR unknown command", "ERR invalid DB index", "ERR DB index"}
+
+func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, code := range refusals {
+		if strings.Contains(err.Error(), code) {
+			return refusal{err}
+		}
+	}
+	return err
+}
+
+// check refuses a server that cannot serve, and warns of settings under which
+// one loses what it was given.
+func (s *Store) check(ctx context.Context) error {
+	node, err := s.node(ctx)
+	if err != nil {
+		return classify(err)
+	}
+	text, err := node.Info(ctx, "server", "replication", "memory", "persistence", "cluster").Result()
+	if err != nil && strings.Contains(err.Error(), "NOPERM") {
+		slog.Warn("redis: INFO is not permitted, so the server's version and settings are not checked")
+		return s.checkPermissions(ctx)
+	}
+	if err != nil {
+		return classify(err)
+	}
+	info := parseInfo(text)
+	if err := checkVersion(info); err != nil {
+		return err
+	}
+	if info["role"] == "slave" {
+		return errors.New("the server is a replica: give the address of the master, or Sentinel's with redis.mastername")
+	}
+	if _, cluster := s.client.(*goredis.ClusterClient); info["cluster_enabled"] == "1" && !cluster {
+		return refusal{errors.New("the server is part of a Cluster: list more than one of its nodes under redis.addrs")}
+	}
+	if s.opts.AOF && info["aof_enabled"] == "0" {
+		return refusal{errors.New("imageapi.store.redis.aof is set, but the server has no append-only file: set appendonly yes")}
+	}
+	s.warn(ctx, node, info)
+	return s.checkPermissions(ctx)
+}
+
+func parseInfo(text string) map[string]string {
+	info := map[string]string{}
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			info[name] = value
+		}
+	}
+	return info
+}
+
+// checkVersion wants read-only scripts, which came with Redis 7.0. Valkey tells
+// the version of Redis that it is compatible with as redis_version.
+func checkVersion(info map[string]string) error {
+	version := info["redis_version"]
+	major, _, _ := strings.Cut(version, ".")
+	if n, err := strconv.Atoi(major); err == nil && n < 7 {
+		return refusal{fmt.Errorf("the server is Redis %s: want 7.0 or newer, or Valkey", version)}
+	}
+	return nil
+}
+
+// warn logs settings with which Redis may lose Images. INFO has the first; the
+// second takes CONFIG GET, which managed services refuse.
+func (s *Store) warn(ctx context.Context, node goredis.UniversalClient, info map[string]string) {
+	if policy := info["maxmemory_policy"]; strings.HasPrefix(policy, "allkeys-") && info["maxmemory"] != "0" {
+		slog.Warn("redis: THE SERVER EVICTS KEYS when its memory is full: images will be lost, and what clients added to them cannot be derived again; set maxmemory-policy noeviction",
+			"maxmemory-policy", policy, "maxmemory", info["maxmemory"])
+	}
+	if info["aof_enabled"] != "0" {
+		return
+	}
+	if save, err := node.ConfigGet(ctx, "save").Result(); err == nil && save["save"] == "" {
+		slog.Warn("redis: the server writes nothing to disk: a restart of it loses all images, and what clients added to them cannot be derived again; set appendonly yes")
+	} else if err == nil {
+		slog.Warn("redis: the server saves snapshots only: a crash of it loses what came after the last one; set appendonly yes", "save", save["save"])
+	}
+}
+
+// checkPermissions runs each command once.
+func (s *Store) checkPermissions(ctx context.Context) error {
+	var keys []string
+	for _, name := range []string{"hash", "set", "stream", "string", "renamed"} {
+		keys = append(keys, "{"+s.opts.Prefix+"}:check:"+name)
+	}
+	err := permissionsScript.Run(ctx, s.client, keys).Err()
+	if err == nil {
+		err = s.checkWait(ctx)
+	}
+	if err != nil && (strings.Contains(err.Error(), "NOPERM") || strings.Contains(err.Error(), "permission") || strings.Contains(err.Error(), "ACL failure")) {
+		return refusal{fmt.Errorf("the Redis user lacks permissions: want ~{%s}:* +@read +@write +@scripting +@connection +info +config|get +cluster +wait: %w", s.opts.Prefix, err)}
+	}
+	return classify(err)
+}
+
+// checkWait makes sure that the server knows what durability is to rest on.
+func (s *Store) checkWait(ctx context.Context) error {
+	if !s.opts.AOF && s.opts.Replicas == 0 {
+		return nil
+	}
+	node, err := s.node(ctx)
+	if err != nil {
+		return err
+	}
+	command := []any{"WAIT", 0, 1}
+	if s.opts.AOF {
+		command = []any{"WAITAOF", 0, 0, 1}
+	}
+	err = node.Do(ctx, command...).Err()
+	if err != nil && s.opts.AOF && strings.Contains(err.Error(), "unknown command") {
+		return refusal{errors.New("imageapi.store.redis.aof is set, but the server has no WAITAOF: want Redis 7.2 or newer, or Valkey; or set appendfsync always there and aof: false here")}
+	}
+	return err
+}

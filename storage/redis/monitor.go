@@ -1,0 +1,203 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"tallyman/storage"
+)
+
+const (
+	// listenFor is how long the monitor waits for a change before it looks
+	// whether all is well.
+	listenFor = time.Second
+	// probeTimeout bounds one look.
+	probeTimeout = 2 * time.Second
+	// retryInterval is the pause between looks while Redis is away.
+	retryInterval = 250 * time.Millisecond
+)
+
+// observe notes the newest revision that an answer showed, and wakes Log.
+func (s *Store) observe(revision int64) {
+	for {
+		seen := s.seen.Load()
+		if revision <= seen {
+			return
+		}
+		if s.seen.CompareAndSwap(seen, revision) {
+			s.ring()
+			return
+		}
+	}
+}
+
+func (s *Store) ring() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.bell)
+	s.bell = make(chan struct{})
+}
+
+// nextChange returns a channel that is closed when there is something new.
+func (s *Store) nextChange() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bell
+}
+
+// monitor is the one goroutine that listens for changes, whatever the number of
+// watches, and that finds out when Redis goes away, comes back, and comes back
+// with less than it had.
+func (s *Store) monitor(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := s.probe(ctx); err != nil {
+			s.down(err)
+			select {
+			case <-time.After(retryInterval):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		s.up()
+		s.listen(ctx)
+	}
+}
+
+// listen waits until there is a change, for listenFor at most. Its failures show
+// at the next probe.
+func (s *Store) listen(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, listenFor+probeTimeout)
+	defer cancel()
+	streams, err := s.client.XRead(ctx, &goredis.XReadArgs{
+		Streams: []string{s.log, digits(s.seen.Load()) + "-0"}, Count: 1, Block: listenFor,
+	}).Result()
+	if err != nil {
+		return
+	}
+	for _, stream := range streams {
+		for _, message := range stream.Messages {
+			if revision, err := messageRevision(message); err == nil {
+				s.observe(revision)
+			}
+		}
+	}
+}
+
+// probe asks Redis whether it is there and still has what it had.
+func (s *Store) probe(ctx context.Context) error {
+	if s.outage.Load() != nil {
+		ctx, cancel := context.WithTimeout(ctx, 2*probeTimeout)
+		defer cancel()
+		if err := s.connect(ctx); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	seen := s.seen.Load()
+	r, err := logScript.RunRO(ctx, s.client, []string{s.meta, s.log}, formatVersion, digits(seen), 1).Slice()
+	err = scriptError(err)
+	switch {
+	case errors.Is(err, errEmpty):
+		return s.create(ctx)
+	case errors.Is(err, storage.ErrCompacted):
+		return s.reposition(ctx, seen)
+	case err != nil:
+		return err
+	}
+	s.observe(reply(r).integer(0))
+	return nil
+}
+
+// reposition is for a log that does not hold the last revision seen. Either that
+// was dropped from it in the ordinary way while Redis was out of sight, or it is
+// lost.
+func (s *Store) reposition(ctx context.Context, seen int64) error {
+	r, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion).Slice()
+	if err != nil {
+		return scriptError(err)
+	}
+	compacted, current := reply(r).integer(0), reply(r).integer(1)
+	s.restart(current)
+	if seen != 0 && seen >= compacted {
+		s.lost(fmt.Sprintf("Redis lost acknowledged changes: revision %d is gone, the store goes on from %d", seen, current))
+	}
+	return nil
+}
+
+// restart forgets what is known of the store: it is not the one it was. Those
+// who wait for changes look, and find that their place is gone.
+func (s *Store) restart(current int64) {
+	s.seen.Store(current)
+	s.cache.clear()
+	s.history.clear()
+	s.ring()
+}
+
+// connect checks the server and makes the store if there is none.
+func (s *Store) connect(ctx context.Context) error {
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	return s.create(ctx)
+}
+
+// create makes the store if there is none, and notices if it is another one than
+// it was.
+func (s *Store) create(ctx context.Context) error {
+	r, err := openScript.Run(ctx, s.client, []string{s.meta, s.log}, formatVersion, rand.Text(), s.clock()).Slice()
+	if err != nil {
+		return err
+	}
+	answer := reply(r)
+	if format := answer.text(0); format != formatVersion {
+		return formatError(format)
+	}
+	s.mu.Lock()
+	before := s.id
+	s.id = answer.text(1)
+	s.mu.Unlock()
+	if before == "" || before == answer.text(1) {
+		return nil
+	}
+	window, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion).Slice()
+	if err != nil {
+		return scriptError(err)
+	}
+	s.restart(reply(window).integer(1))
+	s.lost("the store in Redis was emptied or replaced")
+	return nil
+}
+
+// lost reports that content is gone.
+func (s *Store) lost(reason string) {
+	lossTotal.Inc()
+	slog.Error("content is missing from the image store; it is derived again from the registry, what clients added is lost", "reason", reason)
+	go s.opts.OnLoss(reason)
+}
+
+// down makes calls fail at once until up.
+func (s *Store) down(err error) {
+	if s.isClosed() {
+		return
+	}
+	available.Set(0)
+	err = fmt.Errorf("redis: %w", err)
+	if s.outage.Swap(&outage{err}) == nil {
+		slog.Error("the image store in Redis is not available", "err", err)
+	}
+}
+
+func (s *Store) up() {
+	available.Set(1)
+	if s.outage.Swap(nil) != nil {
+		slog.Info("the image store in Redis is available")
+		s.ring()
+	}
+}

@@ -1,0 +1,293 @@
+// Package redis is the store for production: a storage.Backend in Redis (or
+// Valkey), which any number of processes share.
+//
+// # Guarantees
+//
+// A commit is one script: it compares, writes, appends to the log and trims it
+// in one atomic step of the server. A commit whose answer got lost and which is
+// tried again takes effect once. Reads go to the master and are linearizable.
+//
+// Nothing is lost unless Redis loses it: what was acknowledged is as durable as
+// Redis' own persistence, and Options.Replicas and Options.AOF can wait for more.
+// Where Redis does lose something (a fail-over, an eviction, a flush), that is
+// noticed, told to Options.OnLoss, and every watch is told 410 instead of
+// going on over a gap.
+//
+// # Layout
+//
+// All keys start with the prefix in braces, which is one hash slot in a Cluster:
+//
+//	{tallyman}:meta            hash: format, id, revision, first, compacted, bytes, rawbytes
+//	{tallyman}:index           sorted set of "<key>\0<revision>", all of score 0
+//	{tallyman}:log             stream; ids are <revision>-0; fields k (key), p (previous revision, 0 if none), d (deleted)
+//	{tallyman}:object:<key>    "<revision>:<size>:<codec><value>", the current value
+//	{tallyman}:version:<rev>   the same, a value that was replaced by one that the log still reaches
+//	{tallyman}:commit:<token>  the revision of a commit, for some minutes
+//
+// A value is written once, and moved when it is replaced. The log holds no
+// values, so that following it costs little and a value is never there twice.
+//
+// # Caveats
+//
+// Keys hold no NUL byte. Redis 7.0 or Valkey 7.2 is the oldest that will do.
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"tallyman/storage"
+)
+
+// ErrFormat is wrapped by the error of every call on a store whose format this
+// version does not know. A newer version of tallyman made it.
+var ErrFormat = errors.New("the store in Redis is not for this version")
+
+const (
+	formatVersion = "1"
+	// outcomeTTL is how long a commit's outcome is known to a retry; it is
+	// longer than any call retries.
+	outcomeTTL = 2 * time.Minute
+)
+
+// Options configures Open.
+type Options struct {
+	// Client says where Redis is and how to connect. Reads always go to the
+	// master: the options that send them to replicas are ignored. Required.
+	Client goredis.UniversalOptions
+	// Prefix starts every key; registries with different prefixes share one
+	// Redis. Empty means "tallyman".
+	Prefix string
+	// LogMaxEntries bounds how many changes the log keeps. 0 means 10 000.
+	LogMaxEntries int
+	// LogMaxAge bounds how long the log keeps a change. 0 means one hour.
+	// Watches and paged lists from before either bound get 410 Gone.
+	LogMaxAge time.Duration
+	// CacheBytes bounds the values kept in this process, uncompressed. They
+	// are checked against the store at each read. 0 means none.
+	CacheBytes int64
+	// Replicas is how many replicas must have a commit before it is
+	// acknowledged (WAIT). 0 means not to wait.
+	Replicas int
+	// AOF makes commits wait until the append-only file is on disk (WAITAOF,
+	// Redis 7.2). With Replicas, that of so many replicas too.
+	AOF bool
+	// DurabilityTimeout bounds that wait. 0 means one second. A commit that
+	// runs into it is reported as failed, although it may last.
+	DurabilityTimeout time.Duration
+	// Timeout bounds each call. 0 means five seconds.
+	Timeout time.Duration
+	// OnLoss is called, in a goroutine of its own, when content that was there
+	// is found missing. The caller is to rebuild it. May be nil.
+	OnLoss func(reason string)
+	// Now is the clock behind revisions. Nil means the server's.
+	Now func() time.Time
+}
+
+// Validate reports what is wrong with o.
+func (o *Options) Validate() error {
+	switch {
+	case len(o.Client.Addrs) == 0:
+		return errors.New("redis: an address is required")
+	case strings.ContainsAny(o.Prefix, "{}\x00"):
+		return fmt.Errorf("redis: prefix %q: braces are reserved for the hash tag", o.Prefix)
+	case o.LogMaxEntries < 0:
+		return fmt.Errorf("redis: log entries: %d is negative", o.LogMaxEntries)
+	case o.LogMaxAge < 0:
+		return fmt.Errorf("redis: log age: %s is negative", o.LogMaxAge)
+	case o.CacheBytes < 0:
+		return fmt.Errorf("redis: cache: %d is negative", o.CacheBytes)
+	case o.Replicas < 0:
+		return fmt.Errorf("redis: replicas: %d is negative", o.Replicas)
+	case o.DurabilityTimeout < 0:
+		return fmt.Errorf("redis: durability timeout: %s is negative", o.DurabilityTimeout)
+	}
+	return nil
+}
+
+func (o *Options) setDefaults() {
+	if o.Prefix == "" {
+		o.Prefix = "tallyman"
+	}
+	if o.LogMaxEntries == 0 {
+		o.LogMaxEntries = 10_000
+	}
+	if o.LogMaxAge == 0 {
+		o.LogMaxAge = time.Hour
+	}
+	if o.DurabilityTimeout == 0 {
+		o.DurabilityTimeout = time.Second
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second
+	}
+	if o.OnLoss == nil {
+		o.OnLoss = func(string) {}
+	}
+	o.Client.ContextTimeoutEnabled = true
+	o.Client.ReadOnly, o.Client.RouteByLatency, o.Client.RouteRandomly = false, false, false
+}
+
+// Store is a storage.Backend in Redis. Create it with Open.
+type Store struct {
+	opts    Options
+	client  goredis.UniversalClient
+	cache   *cache
+	history history
+	done    chan struct{} // closed by Close
+	cancel  context.CancelFunc
+	stopped sync.WaitGroup
+	close   sync.Once
+
+	meta, index, log string // keys
+
+	outage atomic.Pointer[outage] // nil while Redis answers
+	seen   atomic.Int64           // newest revision that any answer showed
+
+	mu      sync.Mutex
+	id      string        // of the store, from meta
+	bell    chan struct{} // closed and replaced when seen moves
+	expired []logEntry    // what the next commit is to trim
+}
+
+var _ storage.Backend = (*Store)(nil)
+
+// outage is why calls fail without being tried.
+type outage struct{ err error }
+
+// Open connects to the store, and makes it if it is not there. It fails if Redis
+// answers and will not do. If Redis cannot be reached, the Store is returned all
+// the same: its calls fail until Redis is there, and then do not.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	o.setDefaults()
+	prefix := "{" + o.Prefix + "}:"
+	s := &Store{
+		opts: o, client: goredis.NewUniversalClient(&o.Client), cache: newCache(o.CacheBytes),
+		done: make(chan struct{}), bell: make(chan struct{}),
+		meta: prefix + "meta", index: prefix + "index", log: prefix + "log",
+	}
+	s.history.store = s
+	if err := s.connect(ctx); isRefusal(err) {
+		return nil, errors.Join(fmt.Errorf("redis: %w", err), s.client.Close())
+	} else if err != nil {
+		s.down(err)
+	}
+	var background context.Context
+	background, s.cancel = context.WithCancel(context.Background())
+	s.stopped.Go(func() { s.monitor(background) })
+	return s, nil
+}
+
+// Close implements storage.Backend.
+func (s *Store) Close() error {
+	err := storage.ErrClosed
+	s.close.Do(func() {
+		close(s.done)
+		s.cancel()
+		err = s.client.Close() // ends what is blocked, too
+		s.stopped.Wait()
+	})
+	return err
+}
+
+func (s *Store) objectKey(key string) string { return "{" + s.opts.Prefix + "}:object:" + key }
+func (s *Store) versionKey(revision int64) string {
+	return "{" + s.opts.Prefix + "}:version:" + digits(revision)
+}
+func (s *Store) outcomeKey(token string) string { return "{" + s.opts.Prefix + "}:commit:" + token }
+
+// do makes one call, unless Redis is known to be away.
+func (s *Store) do(ctx context.Context, call func(context.Context) error) error {
+	if away := s.outage.Load(); away != nil && !s.isClosed() {
+		return away.err
+	}
+	return s.try(ctx, call)
+}
+
+// try makes one call within Options.Timeout.
+func (s *Store) try(ctx context.Context, call func(context.Context) error) error {
+	if s.isClosed() {
+		return storage.ErrClosed
+	}
+	bounded, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	err := call(bounded)
+	switch {
+	case err == nil:
+		return nil
+	case s.isClosed():
+		return storage.ErrClosed
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("redis did not answer within %s", s.opts.Timeout) // the caller's own time is not over
+	}
+	return err
+}
+
+func (s *Store) isClosed() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// clock is the last argument of scripts that make a revision.
+func (s *Store) clock() string {
+	if s.opts.Now == nil {
+		return ""
+	}
+	return digits(s.opts.Now().UnixMicro())
+}
+
+// Get implements storage.Backend.
+func (s *Store) Get(ctx context.Context, key string) (*storage.Entry, int64, error) {
+	known := s.cache.latest(key)
+	r, err := s.read(ctx, getScript, []string{s.meta, s.objectKey(key)}, formatVersion, digits(known.revision))
+	if err != nil {
+		return nil, 0, err
+	}
+	current := r.integer(0)
+	s.observe(current)
+	switch len(r) {
+	case 1:
+		return nil, current, nil
+	case 2:
+		return &storage.Entry{Key: key, Value: known.value, Revision: known.revision}, current, nil
+	}
+	revision, value, err := decode(r.text(2))
+	if err != nil {
+		return nil, 0, fmt.Errorf("redis: %s: %w", s.objectKey(key), err)
+	}
+	s.cache.add(key, version{revision, value})
+	return &storage.Entry{Key: key, Value: value, Revision: revision}, current, nil
+}
+
+// Window implements storage.Backend.
+func (s *Store) Window(ctx context.Context) (storage.Window, error) {
+	r, err := s.read(ctx, windowScript, []string{s.meta}, formatVersion)
+	if err != nil {
+		return storage.Window{}, err
+	}
+	s.observe(r.integer(1))
+	return storage.Window{Compacted: r.integer(0), Current: r.integer(1)}, nil
+}
+
+// Advance raises the store's revision to at least revision, which is how a copy
+// of another store goes on from where that was.
+func (s *Store) Advance(ctx context.Context, revision int64) error {
+	_, err := s.run(ctx, advanceScript, []string{s.meta}, formatVersion, digits(revision))
+	return err
+}

@@ -1,0 +1,28 @@
+-- Runs every command that the store needs, on keys of its own.
+-- KEYS: hash, set, stream, string, string
+local key = redis.call('TIME')[1]
+redis.call('HSET', KEYS[1], 'a', 1)
+redis.call('HINCRBY', KEYS[1], 'a', 1)
+redis.call('HMGET', KEYS[1], 'a')
+redis.call('ZADD', KEYS[2], 0, 'a')
+redis.call('ZLEXCOUNT', KEYS[2], '-', '+')
+redis.call('ZCARD', KEYS[2])
+redis.call('ZRANGEBYLEX', KEYS[2], '-', '+', 'LIMIT', 0, 1)
+redis.call('ZREM', KEYS[2], 'a')
+redis.call('ZREMRANGEBYLEX', KEYS[2], '-', '+')
+redis.call('XADD', KEYS[3], '1-0', 'a', key)
+redis.call('XLEN', KEYS[3])
+redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
+redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
+redis.call('XREAD', 'COUNT', 1, 'STREAMS', KEYS[3], '0')
+redis.call('XDEL', KEYS[3], '1-0')
+redis.call('SET', KEYS[4], 'a', 'PX', 1000)
+redis.call('GET', KEYS[4])
+redis.call('MGET', KEYS[4])
+redis.call('GETRANGE', KEYS[4], 0, 1)
+redis.call('STRLEN', KEYS[4])
+redis.call('EXISTS', KEYS[4])
+redis.call('RENAME', KEYS[4], KEYS[5])
+redis.call('UNLINK', KEYS[5])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+return {1}

@@ -1,0 +1,2 @@
+-- KEYS: meta  ARGV: format
+return {meta[3], meta[2]}

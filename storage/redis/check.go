@@ -45,7 +45,7 @@ func (s *Store) check(ctx context.Context) error {
 		return classify(err)
 	}
 	text, err := node.Info(ctx, "server", "replication", "memory", "persistence", "cluster").Result()
-	if err != nil && strings.Contains(err.Error(), "NOPERM") {
+	if lacksPermission(err) {
 		slog.Warn("redis: INFO is not permitted, so the server's version and settings are not checked")
 		return s.checkPermissions(ctx)
 	}
@@ -117,10 +117,19 @@ func (s *Store) checkPermissions(ctx context.Context) error {
 	if err == nil {
 		err = s.checkWait(ctx)
 	}
-	if err != nil && (strings.Contains(err.Error(), "NOPERM") || strings.Contains(err.Error(), "permission") || strings.Contains(err.Error(), "ACL failure")) {
+	if lacksPermission(err) {
 		return refusal{fmt.Errorf("the Redis user lacks permissions: want ~{%s}:* +@read +@write +@scripting +@connection +info +config|get +cluster +wait: %w", s.opts.Prefix, err)}
 	}
 	return classify(err)
+}
+
+// lacksPermission knows the words for it, on a command and inside a script.
+func lacksPermission(err error) bool {
+	if err == nil {
+		return false
+	}
+	text := err.Error()
+	return strings.Contains(text, "NOPERM") || strings.Contains(text, "ACL failure") || strings.Contains(text, "The user executing the script")
 }
 
 // checkWait makes sure that the server knows what durability is to rest on.

@@ -105,7 +105,8 @@ func (s *Store) probe(ctx context.Context) error {
 	err = scriptError(err)
 	switch {
 	case errors.Is(err, errEmpty):
-		return s.create(ctx)
+		_, err := s.create(ctx)
+		return err
 	case errors.Is(err, storage.ErrCompacted):
 		return s.reposition(ctx, seen)
 	case err != nil:
@@ -119,6 +120,10 @@ func (s *Store) probe(ctx context.Context) error {
 // was dropped from it in the ordinary way while Redis was out of sight, or it is
 // lost.
 func (s *Store) reposition(ctx context.Context, seen int64) error {
+	replaced, err := s.create(ctx)
+	if err != nil || replaced {
+		return err
+	}
 	r, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion).Slice()
 	if err != nil {
 		return scriptError(err)
@@ -145,34 +150,35 @@ func (s *Store) connect(ctx context.Context) error {
 	if err := s.check(ctx); err != nil {
 		return err
 	}
-	return s.create(ctx)
+	_, err := s.create(ctx)
+	return err
 }
 
-// create makes the store if there is none, and notices if it is another one than
-// it was.
-func (s *Store) create(ctx context.Context) error {
+// create makes the store if there is none. It reports whether the store is
+// another one than it was.
+func (s *Store) create(ctx context.Context) (replaced bool, err error) {
 	r, err := openScript.Run(ctx, s.client, []string{s.meta, s.log}, formatVersion, rand.Text(), s.clock()).Slice()
 	if err != nil {
-		return err
+		return false, err
 	}
 	answer := reply(r)
 	if format := answer.text(0); format != formatVersion {
-		return formatError(format)
+		return false, formatError(format)
 	}
 	s.mu.Lock()
 	before := s.id
 	s.id = answer.text(1)
 	s.mu.Unlock()
 	if before == "" || before == answer.text(1) {
-		return nil
+		return false, nil
 	}
 	window, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion).Slice()
 	if err != nil {
-		return scriptError(err)
+		return true, scriptError(err)
 	}
 	s.restart(reply(window).integer(1))
 	s.lost("the store in Redis was emptied or replaced")
-	return nil
+	return true, nil
 }
 
 // lost reports that content is gone.

@@ -2,9 +2,13 @@ package redis
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	goredis "github.com/redis/go-redis/v9"
 
 	"tallyman/storage"
 )
@@ -58,3 +62,13 @@ func number(v any) int64 {
 	n, _ := strconv.ParseInt(text, 10, 64) // a hash field that the scripts keep
 	return n
 }
+
+// clientLog takes what go-redis logs of single connections, which the monitor
+// makes one line of.
+type clientLog struct{}
+
+func (clientLog) Printf(ctx context.Context, format string, v ...any) {
+	slog.DebugContext(ctx, fmt.Sprintf(format, v...))
+}
+
+var useLogger = sync.OnceFunc(func() { goredis.SetLogger(clientLog{}) })

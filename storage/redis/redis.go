@@ -170,6 +170,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	o.setDefaults()
+	useLogger()
 	prefix := "{" + o.Prefix + "}:"
 	s := &Store{
 		opts: o, client: goredis.NewUniversalClient(&o.Client), cache: newCache(o.CacheBytes),

@@ -100,7 +100,7 @@ func (s *Store) script(ctx context.Context, run runner, keys []string, args ...a
 		var err error
 		result, err = run(ctx, s.client, keys, args...).Slice()
 		if scriptError(err) == errEmpty {
-			if err := s.create(ctx); err != nil {
+			if _, err := s.create(ctx); err != nil {
 				return err
 			}
 			result, err = run(ctx, s.client, keys, args...).Slice()

@@ -132,3 +132,15 @@ func FreePort(t testing.TB) int {
 	}
 	return l.Addr().(*net.TCPAddr).Port
 }
+
+// Command sends one command to the server and fails the test if that fails.
+func (s *Server) Command(t testing.TB, args ...any) any {
+	t.Helper()
+	c := goredis.NewClient(&goredis.Options{Addr: s.Addr})
+	defer func() { _ = c.Close() }()
+	answer, err := c.Do(t.Context(), args...).Result()
+	if err != nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return answer
+}

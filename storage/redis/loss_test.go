@@ -1,0 +1,276 @@
+package redis_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"tallyman/storage"
+	"tallyman/storage/redis"
+	"tallyman/storage/redis/redistest"
+)
+
+// losses returns Options that send the reasons of OnLoss.
+func losses(o redis.Options) (redis.Options, <-chan string) {
+	reasons := make(chan string, 100)
+	o.OnLoss = func(reason string) { reasons <- reason }
+	return o, reasons
+}
+
+func wantLoss(t *testing.T, reasons <-chan string, want string) {
+	t.Helper()
+	select {
+	case got := <-reasons:
+		if !strings.Contains(got, want) {
+			t.Errorf("told of %q, want %q", got, want)
+		}
+	case <-time.After(20 * time.Second):
+		t.Errorf("not told of the loss: want %q", want)
+	}
+}
+
+// follow runs Log from the store's newest revision, and returns what it ends with.
+func follow(t *testing.T, s *redis.Store) <-chan error {
+	t.Helper()
+	w, err := s.Window(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		for revision := w.Current; ; {
+			changes, err := s.Log(t.Context(), revision, 0)
+			if err != nil && (errors.Is(err, storage.ErrCompacted) || t.Context().Err() != nil) {
+				ended <- err
+				return
+			}
+			for i := range changes {
+				revision = changes[i].Revision
+			}
+			if err != nil {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+	}()
+	return ended
+}
+
+func wantCompacted(t *testing.T, ended <-chan error) {
+	t.Helper()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, storage.ErrCompacted) {
+			t.Errorf("the follower ended with %v, want ErrCompacted", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the follower was not told that history is lost")
+	}
+}
+
+// TestOutage: while Redis is away calls fail, at once, and after it is back the
+// store has everything that it acknowledged, and its followers go on.
+func TestOutage(t *testing.T) {
+	server := redistest.Start(t, flavor, redistest.Durable...)
+	o, reasons := losses(redis.Options{})
+	s := open(t, o, server.Addr)
+	first := put(t, s, "/a", "1", 0)
+	got := make(chan storage.Change, 1)
+	go func() {
+		for {
+			changes, err := s.Log(t.Context(), first, 0)
+			if err == nil {
+				got <- changes[0]
+				return
+			}
+			if errors.Is(err, storage.ErrCompacted) || t.Context().Err() != nil {
+				t.Errorf("the follower ended with %v", err)
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	server.Kill()
+	eventually(t, "the outage is known", func() error {
+		if _, err := s.Window(t.Context()); err == nil {
+			return errors.New("Window succeeds")
+		}
+		return nil
+	})
+	for range 1000 { // as none of them is tried, this takes no time
+		if _, _, err := s.Get(t.Context(), "/a"); err == nil || !strings.Contains(err.Error(), "redis") {
+			t.Fatalf("Get without Redis: %v", err)
+		}
+	}
+	server.Run(t)
+	eventually(t, "the store is back", func() error {
+		_, err := s.Window(t.Context())
+		return err
+	})
+	if value := get(t, s, "/a"); value != "1" {
+		t.Errorf("the acknowledged value is now %q", value)
+	}
+	second := put(t, s, "/a", "2", first)
+	if change := <-got; change.Revision != second || change.PrevRevision != first {
+		t.Errorf("the follower went on with %+v", change)
+	}
+	if len(reasons) > 0 {
+		t.Errorf("told of a loss: %s", <-reasons)
+	}
+}
+
+// TestStartWithoutRedis: a process that starts before Redis does heals too.
+func TestStartWithoutRedis(t *testing.T) {
+	server := redistest.New(t, flavor)
+	s := open(t, redis.Options{}, server.Addr)
+	if _, _, err := s.Get(t.Context(), "/a"); err == nil {
+		t.Error("Get without Redis succeeds")
+	}
+	server.Run(t)
+	eventually(t, "the store is there", func() error {
+		_, err := s.Window(t.Context())
+		return err
+	})
+	put(t, s, "/a", "1", 0)
+}
+
+// TestEmptied: a Redis that comes back with nothing, or is flushed, is noticed,
+// and serves on with revisions above those that were there.
+func TestEmptied(t *testing.T) {
+	server := redistest.Start(t, flavor)
+	o, reasons := losses(redis.Options{CacheBytes: 1 << 20})
+	s := open(t, o, server.Addr)
+	other := open(t, redis.Options{}, server.Addr)
+	revision := put(t, s, "/a", "1", 0)
+	ended := follow(t, s)
+	server.Command(t, "FLUSHALL")
+	if value := get(t, other, "/a"); value != "" { // this one makes the store anew
+		t.Errorf("an empty Redis holds %q", value)
+	}
+	wantLoss(t, reasons, "Redis")
+	wantCompacted(t, ended)
+	if value := get(t, s, "/a"); value != "" {
+		t.Errorf("the store still shows %q", value)
+	}
+	if again := put(t, s, "/a", "2", 0); again <= revision {
+		t.Errorf("revision %d after %d", again, revision)
+	}
+}
+
+// TestLossyFailover: a replica that lacks the last writes becomes master.
+// Followers are told, the loss is reported, and what is cached is not believed.
+func TestLossyFailover(t *testing.T) {
+	master, replica := redistest.Start(t, flavor), redistest.Start(t, flavor)
+	redistest.Replicate(t, master, replica)
+	w := &wire{}
+	o, reasons := losses(redis.Options{CacheBytes: 1 << 20})
+	s := open(t, w.options(master.Addr, o))
+	kept := put(t, s, "/a", "kept", 0)
+	eventually(t, "the replica has it", func() error {
+		if n := replica.Command(t, "EXISTS", "{tallyman}:object:/a"); n != int64(1) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	replica.Command(t, "REPLICAOF", "NO", "ONE") // what follows does not reach it
+	lost := put(t, s, "/a", "lost", kept)
+	ended := follow(t, s)
+	w.target.Store(&replica.Addr)
+	master.Kill()
+	w.cut()
+	wantLoss(t, reasons, "lost acknowledged changes")
+	wantCompacted(t, ended)
+	if value := get(t, s, "/a"); value != "kept" {
+		t.Errorf("the new master has %q", value)
+	}
+	if _, err := s.Log(t.Context(), lost, 0); !errors.Is(err, storage.ErrCompacted) {
+		t.Errorf("Log from the lost revision: %v", err)
+	}
+	if next := put(t, s, "/a", "next", kept); next <= lost {
+		t.Errorf("revision %d after %d", next, lost)
+	}
+	if _, err := s.Log(t.Context(), lost, 0); !errors.Is(err, storage.ErrCompacted) {
+		t.Errorf("Log from the lost revision, later: %v", err)
+	}
+}
+
+// TestEviction: an object that Redis evicted is absent and can be made again, and
+// those who watch are told that history has a hole.
+func TestEviction(t *testing.T) {
+	server := redistest.Start(t, flavor)
+	o, reasons := losses(redis.Options{})
+	s := open(t, o, server.Addr)
+	put(t, s, "/a", "1", 0)
+	put(t, s, "/b", "1", 0)
+	put(t, s, "/c", "1", 0)
+	ended := follow(t, s)
+	server.Command(t, "DEL", "{tallyman}:object:/b", "{tallyman}:object:/c")
+	if value := get(t, s, "/b"); value != "" {
+		t.Errorf("Get of what was evicted: %q", value)
+	}
+	put(t, s, "/b", "2", 0)
+	scan, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0"})
+	if err != nil || len(scan.Entries) != 2 || string(scan.Entries[1].Value) != "2" {
+		t.Errorf("%+v, %v", scan, err)
+	}
+	wantLoss(t, reasons, "evicted /c")
+	wantCompacted(t, ended)
+	if scan, err = s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", KeysOnly: true, Count: true}); err != nil || scan.Count != 2 {
+		t.Errorf("the index still has it: %+v, %v", scan, err)
+	}
+}
+
+// TestDurability: a write that too few replicas have is not acknowledged.
+func TestDurability(t *testing.T) {
+	for name, o := range map[string]redis.Options{
+		"WAIT":    {Replicas: 1},
+		"WAITAOF": {Replicas: 1, AOF: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const flavor = "valkey-server"
+			master, replica := redistest.Start(t, flavor, redistest.Durable...), redistest.Start(t, flavor, redistest.Durable...)
+			redistest.Replicate(t, master, replica)
+			o.DurabilityTimeout = 5 * time.Second
+			s := open(t, o, master.Addr)
+			revision := put(t, s, "/a", "1", 0)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			replica.Kill()
+			o.DurabilityTimeout = 50 * time.Millisecond
+			s = open(t, o, master.Addr)
+			_, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Value: []byte("2"), Expect: revision})
+			if err == nil || !strings.Contains(err.Error(), "not as durable as configured") {
+				t.Errorf("a write without a replica: %v", err)
+			}
+		})
+	}
+}
+
+// TestSentinel: the store follows a fail-over by Sentinel.
+func TestSentinel(t *testing.T) {
+	master, replica := redistest.Start(t, flavor, redistest.Durable...), redistest.Start(t, flavor, redistest.Durable...)
+	redistest.Replicate(t, master, replica)
+	sentinels := redistest.StartSentinels(t, flavor, master)
+	o := redis.Options{Replicas: 1}
+	o.Client.MasterName = sentinels.MasterName
+	before := open(t, o, sentinels.Addrs...)
+	revision := put(t, before, "/a", "1", 0)
+	o.Replicas = 0 // there will be none
+	s := open(t, o, sentinels.Addrs...)
+	master.Kill()
+	eventually(t, "the store has failed over", func() error {
+		r, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Value: []byte("2"), Expect: revision})
+		if err == nil && !r.Succeeded {
+			return fmt.Errorf("%+v", r.Current)
+		}
+		return err
+	})
+	if got := sentinels.Master(t); got != fmt.Sprint(replica.Port) {
+		t.Errorf("the master is at %s", got)
+	}
+	if value := get(t, s, "/a"); value != "2" {
+		t.Errorf("the store has %q", value)
+	}
+}

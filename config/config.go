@@ -37,13 +37,14 @@ type Config struct {
 // ImageAPI is the imageapi section. Keys are lower case without underscores,
 // which the environment overrides (REGISTRY_IMAGEAPI_…) rely on.
 type ImageAPI struct {
-	OnStoreFailure string `yaml:"onstorefailure" json:"onstorefailure" jsonschema:"enum=defer,enum=reject,description=What becomes of a push that cannot be recorded: defer lets it through and records it later; reject fails it with 503."`
-	RegistryHost   string `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in dockerImageReference. Default: the host of http.host or else the host that the pushing client used."`
-	Inline         bool   `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
-	InlineLimit    int64  `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
-	Backfill       bool   `yaml:"backfill" json:"backfill" jsonschema:"description=Record at start-up what the registry holds and has no Image."`
-	Store          Store  `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
-	Auth           Auth   `yaml:"auth" json:"auth" jsonschema:"description=Who may write through the API."`
+	OnStoreFailure string        `yaml:"onstorefailure" json:"onstorefailure" jsonschema:"enum=defer,enum=reject,description=What becomes of a push that cannot be recorded: defer lets it through and records it later; reject fails it with 503."`
+	RegistryHost   string        `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in dockerImageReference. Default: the host of http.host or else the host that the pushing client used."`
+	Inline         bool          `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
+	InlineLimit    int64         `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
+	Backfill       bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Record at start-up what the registry holds and has no Image."`
+	ShutdownDelay  time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
+	Store          Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
+	Auth           Auth          `yaml:"auth" json:"auth" jsonschema:"description=Who may write through the API."`
 }
 
 // Store says where Images are kept.
@@ -101,6 +102,9 @@ func (c *ImageAPI) Validate() error {
 	}
 	if c.InlineLimit < 1 {
 		fault("inlinelimit", c.InlineLimit, "a positive number of bytes")
+	}
+	if c.ShutdownDelay < 0 || c.ShutdownDelay > 10*time.Minute {
+		fault("shutdowndelay", c.ShutdownDelay, "between 0s and 10m")
 	}
 	if c.Store.LogEntries < 1 {
 		fault("store.logentries", c.Store.LogEntries, "a positive number")

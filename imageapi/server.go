@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -54,6 +55,8 @@ type Options struct {
 	ReadyChecks []healthz.HealthChecker
 	// AccessLog logs a line for each request.
 	AccessLog bool
+	// ShutdownDelay is how long requests are taken after NotReady.
+	ShutdownDelay time.Duration
 }
 
 // Validate reports what is missing in o.
@@ -111,9 +114,13 @@ func New(o Options) (*Server, error) {
 // Writer returns the registry's way to write Images.
 func (s *Server) Writer() *Writer { return s.writer }
 
-// Drain fails /readyz, so that load balancers turn away, and ends all watches.
+// NotReady fails /readyz, so that load balancers turn away. All goes on being
+// served for Options.ShutdownDelay.
+func (s *Server) NotReady() { s.cancel() }
+
+// Drain is NotReady and ends all watches.
 func (s *Server) Drain() {
-	s.cancel()
+	s.NotReady()
 	s.images.encoded.Close()
 }
 
@@ -122,6 +129,7 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	c.ExternalAddress = s.options.ExternalAddress
 	c.LoopbackClientConfig = &restclient.Config{Host: s.options.ExternalAddress}
 	c.EffectiveVersion = newEffectiveVersion()
+	c.ShutdownDelayDuration = s.options.ShutdownDelay
 	c.EnableProfiling = false
 	c.EnableMetrics = false // on the debug port, with the registry's
 	c.BuildHandlerChainFunc = buildHandlerChain

@@ -25,7 +25,9 @@ const defaultDrain = 29 * time.Second
 type API interface {
 	// Handler answers the API's paths and hands all others to next.
 	Handler(next http.Handler) http.Handler
-	// Drain fails readiness and ends watches.
+	// NotReady fails readiness.
+	NotReady()
+	// Drain ends watches.
 	Drain()
 }
 
@@ -43,6 +45,9 @@ type ServeOptions struct {
 	Certificate *tls.Certificate
 	// Backfill records existing content at start-up.
 	Backfill bool
+	// ShutdownDelay is how long everything is served on after readiness has
+	// failed, for load balancers to notice.
+	ShutdownDelay time.Duration
 }
 
 // Serve runs the registry with the API until ctx ends, and then drains it: new
@@ -86,7 +91,13 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	slog.Info("shutting down", "drain", drain.String())
+	slog.Info("shutting down", "delay", o.ShutdownDelay.String(), "drain", drain.String())
+	o.API.NotReady()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve: %w", err)
+	case <-time.After(o.ShutdownDelay):
+	}
 	o.API.Drain()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()

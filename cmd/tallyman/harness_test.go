@@ -110,7 +110,7 @@ func (s *server) start() {
 	s.exited = exited
 	go func() { exited <- cmd.Wait() }()
 	s.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
+		_ = cmd.Process.Kill() // it may have ended already
 		if races := strings.Count(s.logText(), "WARNING: DATA RACE"); races > 0 {
 			s.t.Errorf("the server has %d data races:\n%s", races, s.logText())
 		}
@@ -226,13 +226,22 @@ type answer struct {
 // is: neither cleaned nor escaped again.
 func (s *server) request(method, target, body string, header http.Header) answer {
 	s.t.Helper()
+	got, err := s.try(method, target, body, header)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return got
+}
+
+// try is request for what may fail.
+func (s *server) try(method, target, body string, header http.Header) (answer, error) {
 	whole := target
 	if strings.HasPrefix(target, "/") {
 		whole = s.url("")
 	}
 	request, err := http.NewRequestWithContext(s.t.Context(), method, whole, strings.NewReader(body))
 	if err != nil {
-		s.t.Fatal(err)
+		return answer{}, err
 	}
 	if strings.HasPrefix(target, "/") {
 		request.URL.Opaque = "//" + s.addr + target
@@ -242,14 +251,11 @@ func (s *server) request(method, target, body string, header http.Header) answer
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		s.t.Fatal(err)
+		return answer{}, err
 	}
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return answer{response.StatusCode, response.Header, string(content)}
+	return answer{response.StatusCode, response.Header, string(content)}, err
 }
 
 // manifest returns the bytes that the registry holds.

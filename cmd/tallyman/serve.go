@@ -106,6 +106,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		AnonymousRead:   registry.AnonymousPull(c.Registry),
 		InlineLimit:     inlineLimit(c),
 		AccessLog:       !c.Registry.Log.AccessLog.Disabled,
+		ShutdownDelay:   c.ImageAPI.ShutdownDelay,
 		ReadyChecks: []healthz.HealthChecker{
 			healthz.NamedCheck("registry", func(r *http.Request) error { return registry.Healthy(r.Context()) }),
 		},
@@ -127,6 +128,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		Certificate:   certificate,
 		Backfill:      c.ImageAPI.Backfill,
 		Recorder:      recorder.Load(),
+		ShutdownDelay: c.ImageAPI.ShutdownDelay,
 	})
 }
 

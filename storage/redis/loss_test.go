@@ -267,9 +267,12 @@ func TestSentinel(t *testing.T) {
 		}
 		return err
 	})
-	if got := sentinels.Master(t); got != fmt.Sprint(replica.Port) {
-		t.Errorf("the master is at %s", got)
-	}
+	eventually(t, "the Sentinels know the new master", func() error {
+		if got := sentinels.Master(t); got != fmt.Sprint(replica.Port) {
+			return fmt.Errorf("it is at %s", got)
+		}
+		return nil
+	})
 	if value := get(t, s, "/a"); value != "2" {
 		t.Errorf("the store has %q", value)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -506,18 +507,19 @@ func testBinary(t *testing.T, b storage.Backend) {
 // testClock: revisions are microseconds while the clock runs ahead of them, and
 // go on by one when it does not.
 func testClock(t *testing.T, open Open) {
-	now := time.UnixMicro(5_000_000)
-	b := open(t, func() time.Time { return now })
+	var now atomic.Int64
+	now.Store(5_000_000)
+	b := open(t, func() time.Time { return time.UnixMicro(now.Load()) })
 	defer func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	now = time.UnixMicro(7_000_000)
+	now.Store(7_000_000)
 	if got := put(t, b, "/a", "1", 0); got != 7_000_000 {
 		t.Errorf("revision %d, want the clock's 7000000", got)
 	}
-	now = time.UnixMicro(6_000_000)
+	now.Store(6_000_000)
 	if got := put(t, b, "/b", "1", 0); got != 7_000_001 {
 		t.Errorf("revision %d after the clock went back, want 7000001", got)
 	}

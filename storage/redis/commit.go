@@ -104,8 +104,8 @@ func (s *Store) durably(ctx context.Context, _ goredis.Scripter, keys []string, 
 		commit = commitScript.Eval(ctx, pipe, keys, args...)
 		wait := s.wait(ctx, pipe)
 		_, err = pipe.Exec(ctx)
-		if cluster, ok := s.client.(*goredis.ClusterClient); ok && isMoved(commit.Err()) {
-			cluster.ReloadState(ctx)
+		if isMoved(commit.Err()) {
+			s.reload(ctx)
 			continue
 		}
 		if commit.Err() == nil && err == nil {
@@ -117,6 +117,14 @@ func (s *Store) durably(ctx context.Context, _ goredis.Scripter, keys []string, 
 		return commit
 	}
 	return commit
+}
+
+// reload makes the client of a Cluster look where the slots are now. It does so
+// in the background.
+func (s *Store) reload(ctx context.Context) {
+	if cluster, ok := s.client.(*goredis.ClusterClient); ok {
+		cluster.ReloadState(ctx)
+	}
 }
 
 // node returns the client of the master that has the keys.

@@ -58,6 +58,7 @@ func (s *Store) monitor(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := s.probe(ctx); err != nil {
 			s.down(err)
+			s.reload(ctx)
 			select {
 			case <-time.After(retryInterval):
 			case <-ctx.Done():

@@ -24,8 +24,8 @@ import (
 	"tallyman/storage"
 )
 
-// resourcePrefix is where Images are in the store.
-const resourcePrefix = "/images/"
+// KeyPrefix starts the keys of Images in the store.
+const KeyPrefix = "/images/"
 
 // images is the REST storage of the images resource: upstream's generic store,
 // with GET and LIST answered from stored bytes where the answer is JSON.
@@ -49,7 +49,7 @@ func newImages(backend storage.Backend) (*images, error) {
 		Encoder:        jsonEncoder(),
 		ListKind:       "ImageList",
 		ListAPIVersion: imagev1.GroupVersion.String(),
-		ResourcePrefix: resourcePrefix,
+		ResourcePrefix: KeyPrefix,
 		GroupResource:  imagesResource,
 		NewFunc:        func() runtime.Object { return &imagev1.Image{} },
 	})

@@ -148,6 +148,11 @@ type Backend interface {
 	Window(ctx context.Context) (Window, error)
 	// Compact drops the log up to and including revision.
 	Compact(ctx context.Context, revision int64) error
+	// Advance raises the store's revision to at least revision, so that a copy
+	// of another store goes on from where that was. It changes nothing else.
+	Advance(ctx context.Context, revision int64) error
+	// Stats says how much the store holds.
+	Stats(ctx context.Context) (BackendStats, error)
 	// Close releases the store. Calls under way end with ErrClosed.
 	Close() error
 }

@@ -147,8 +147,8 @@ type writer struct {
 	n        int
 	truth    map[string]int // of its Images, the last step that is known
 	versions map[string]string
-	doubt    string         // the Image of a write whose outcome is not known
-	tried    int            // what that write would have made it; 0 for a deletion
+	doubt    string // the Image of a write whose outcome is not known
+	tried    int    // what that write would have made it; 0 for a deletion
 }
 
 func (w *writer) run(ctx context.Context) {

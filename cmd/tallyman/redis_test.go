@@ -187,4 +187,3 @@ func tryTallyman(t *testing.T, args ...string) (string, error) {
 	}
 	return out, err
 }
-

@@ -45,7 +45,7 @@ func packages(t *testing.T) []goPackage {
 
 // allowed says which of our packages each may import.
 var allowed = map[string][]string{
-	"tallyman/cmd/tallyman":            {"config", "imageapi", "registry", "storage", "storage/bolt", "storage/redis"},
+	"tallyman/cmd/tallyman":            {"config", "imageapi", "registry", "storage", "storage/bolt", "storage/redis", "storage/transfer"},
 	"tallyman/config":                  {},
 	"tallyman/registry":                {"imageapi", "imageapi/derive"},
 	"tallyman/imageapi":                {"imageapi/derive", "imageapi/openapi", "storage"},
@@ -56,6 +56,7 @@ var allowed = map[string][]string{
 	"tallyman/storage/redis":           {"storage"},
 	"tallyman/storage/redis/redistest": {},
 	"tallyman/storage/storagetest":     {"storage"},
+	"tallyman/storage/transfer":        {"storage"},
 }
 
 // TestImports: arrows point one way, and distribution's types stay in registry.

@@ -9,7 +9,8 @@
 //
 // # Caveats
 //
-// One process at a time: a second one gets ErrLocked. Commits from many
+// One process at a time: a second one gets ErrLocked, but can read the store
+// through the first (Attach). Commits from many
 // goroutines share a transaction and its fsync, one at a time pays its own.
 package bolt
 
@@ -18,6 +19,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -48,6 +50,7 @@ var (
 	formatKey    = []byte("format")
 	revisionKey  = []byte("revision")
 	compactedKey = []byte("compacted")
+	baseKey      = []byte("base") // the newest revision that no commit made
 )
 
 // Options configures Open.
@@ -84,6 +87,7 @@ type Store struct {
 	done     chan struct{} // closed by Close
 	stopped  chan struct{} // closed when the writer has ended
 	close    sync.Once
+	listener net.Listener // for Attach; nil if there is none
 
 	mu         sync.Mutex
 	current    int64         // newest revision
@@ -131,6 +135,7 @@ func Open(o Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("bolt: open %s: %w", o.Path, err), db.Close())
 	}
 	go s.write()
+	s.listen()
 	return s, nil
 }
 
@@ -145,6 +150,7 @@ func (s *Store) load(tx *bbolt.Tx) error {
 		for key, value := range map[string]int64{
 			string(formatKey):    formatVersion,
 			string(revisionKey):  first,
+			string(baseKey):      first,
 			string(compactedKey): first - 1,
 		} {
 			if err := meta.Put([]byte(key), encodeRevision(value)); err != nil {
@@ -173,6 +179,9 @@ func (s *Store) Close() error {
 	err := storage.ErrClosed
 	s.close.Do(func() {
 		close(s.done)
+		if s.listener != nil {
+			_ = s.listener.Close() // removes the socket, too
+		}
 		<-s.stopped
 		err = s.db.Close()
 	})

@@ -131,3 +131,20 @@ func (p *page) add(key string, e stored) {
 	}
 	p.result.Entries = append(p.result.Entries, entry)
 }
+
+// Stats implements storage.Backend. It goes over all entries.
+func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
+	var stats storage.BackendStats
+	err := s.view(ctx, func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		stats.Compacted, stats.Current = decodeRevision(meta.Get(compactedKey)), decodeRevision(meta.Get(revisionKey))
+		stats.LogEntries = int64(tx.Bucket(logBucket).Stats().KeyN)
+		return tx.Bucket(dataBucket).ForEach(func(_, v []byte) error {
+			stats.Objects++
+			stats.Bytes += int64(len(v) - 8)
+			stats.StoredBytes += int64(len(v))
+			return nil
+		})
+	})
+	return stats, err
+}

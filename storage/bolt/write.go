@@ -51,6 +51,17 @@ func (s *Store) Compact(ctx context.Context, revision int64) error {
 	})
 }
 
+// Advance implements storage.Backend.
+func (s *Store) Advance(ctx context.Context, revision int64) error {
+	return s.do(ctx, func(tx *transaction) error {
+		if revision <= tx.current {
+			return nil
+		}
+		tx.current = revision
+		return tx.meta.Put(baseKey, encodeRevision(revision))
+	})
+}
+
 // do hands fn to the writer and waits until its transaction is on disk. When
 // ctx ends first the outcome is unknown to the caller, as with any database.
 func (s *Store) do(ctx context.Context, fn func(*transaction) error) error {
@@ -255,14 +266,16 @@ func (s *Store) readLog(ctx context.Context, revision int64, limit int) ([]stora
 }
 
 // known reports whether the log can be read from revision: it has an entry for
-// it, or starts after it. A revision of another history (this file is a restored
-// copy, say) is not known. The newest revision may have no entry (Advance).
+// it, or starts after it, or no commit made it. A revision of another history
+// (this file is a restored copy, say) is not known.
 func known(tx *bbolt.Tx, revision int64) bool {
 	meta := tx.Bucket(metaBucket)
-	compacted, current := decodeRevision(meta.Get(compactedKey)), decodeRevision(meta.Get(revisionKey))
+	compacted := decodeRevision(meta.Get(compactedKey))
 	switch revision {
-	case compacted, current, compacted + 1: // the first revision of a store has no entry
+	case compacted, decodeRevision(meta.Get(revisionKey)):
 		return true
+	case decodeRevision(meta.Get(baseKey)):
+		return revision > compacted
 	}
 	return revision > compacted && tx.Bucket(logBucket).Get(encodeRevision(revision)) != nil
 }

@@ -15,7 +15,7 @@ import (
 // wanted.
 func TestRefusals(t *testing.T) {
 	server := redistest.Start(t, flavor)
-	server.Command(t, "HSET", "{future}:meta", "format", "99", "revision", "1", "compacted", "0", "first", "1", "id", "x")
+	server.Command(t, "HSET", "{future}:meta", "format", "99", "revision", "1", "compacted", "0", "base", "1", "id", "x")
 	server.Command(t, "ACL", "SETUSER", "reader", "on", ">reader-secret", "~{tallyman}:*", "+@read", "+@connection", "+info", "+eval", "+evalsha")
 	server.Command(t, "ACL", "SETUSER", "elsewhere", "on", ">elsewhere-secret", "~other:*", "+@all")
 	locked := redistest.Start(t, flavor, "--requirepass", "right-secret")

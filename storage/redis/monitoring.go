@@ -33,8 +33,8 @@ func Collectors() []prometheus.Collector {
 	return []prometheus.Collector{available, lossTotal, evictedTotal}
 }
 
-// Stats says how much the store holds. It costs the same whatever the number
-// of objects.
+// Stats implements storage.Backend. It costs the same whatever the number of
+// objects.
 func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 	var stats storage.BackendStats
 	window, err := s.Window(ctx)

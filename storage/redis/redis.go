@@ -17,7 +17,7 @@
 //
 // All keys start with the prefix in braces, which is one hash slot in a Cluster:
 //
-//	{tallyman}:meta            hash: format, id, revision, first, compacted, bytes, rawbytes
+//	{tallyman}:meta            hash: format, id, revision, base, compacted, bytes, rawbytes
 //	{tallyman}:index           sorted set of "<key>\0<revision>", all of score 0
 //	{tallyman}:log             stream; ids are <revision>-0; fields k (key), p (previous revision, 0 if none), d (deleted)
 //	{tallyman}:object:<key>    "<revision>:<size>:<codec><value>", the current value
@@ -286,8 +286,7 @@ func (s *Store) Window(ctx context.Context) (storage.Window, error) {
 	return storage.Window{Compacted: r.integer(0), Current: r.integer(1)}, nil
 }
 
-// Advance raises the store's revision to at least revision, which is how a copy
-// of another store goes on from where that was.
+// Advance implements storage.Backend.
 func (s *Store) Advance(ctx context.Context, revision int64) error {
 	_, err := s.run(ctx, advanceScript, []string{s.meta}, formatVersion, digits(revision))
 	return err

@@ -36,6 +36,8 @@ func Run(t *testing.T, open Open) {
 		"LogOfAnotherHistory":   testAnotherHistory,
 		"LogAfterManyChanges":   testManyChanges,
 		"Compact":               testCompact,
+		"Advance":               testAdvance,
+		"Stats":                 testStats,
 		"Close":                 testClose,
 		"ConcurrentCommits":     testConcurrentCommits,
 		"ValuesAreCopies":       testValuesAreCopies,
@@ -347,6 +349,39 @@ func testCompact(t *testing.T, b storage.Backend) {
 	}
 	if err := b.Compact(t.Context(), third+1<<40); !errors.Is(err, storage.ErrFuture) {
 		t.Errorf("Compact of the future: %v", err)
+	}
+}
+
+func testAdvance(t *testing.T, b storage.Backend) {
+	first := put(t, b, "/a", "1", 0)
+	ahead := first + 1<<40
+	for _, revision := range []int64{ahead, first} { // never back
+		if err := b.Advance(t.Context(), revision); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w, err := b.Window(t.Context()); err != nil || w.Current != ahead {
+		t.Errorf("Window %+v, %v, want %d", w, err, ahead)
+	}
+	if r := scan(t, b, storage.ScanRequest{From: "/", To: "0", Revision: ahead}); keys(r.Entries) != "/a=1" || r.Entries[0].Revision != first {
+		t.Errorf("at %d: %+v", ahead, r.Entries)
+	}
+	second := put(t, b, "/a", "2", first)
+	for _, from := range []int64{first, ahead} {
+		if changes, err := b.Log(t.Context(), from, 0); err != nil || len(changes) != 1 || changes[0].Revision != second || second != ahead+1 {
+			t.Errorf("the log goes on after %d with %+v, %v, want %d", from, changes, err, ahead+1)
+		}
+	}
+}
+
+func testStats(t *testing.T, b storage.Backend) {
+	first := put(t, b, "/a", "12345", 0)
+	put(t, b, "/b", "123", 0)
+	put(t, b, "/a", "1234", first)
+	stats, err := b.Stats(t.Context())
+	w, windowErr := b.Window(t.Context())
+	if err != nil || windowErr != nil || stats.Window != w || stats.Objects != 2 || stats.Bytes != 7 || stats.LogEntries != 3 || stats.StoredBytes < stats.Bytes {
+		t.Errorf("%+v, %v", stats, err)
 	}
 }
 

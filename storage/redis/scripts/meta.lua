@@ -1,11 +1,12 @@
 -- Every script starts with this: it refuses a store of another format, which a
 -- newer version may have made while this one runs, and one that is gone.
-local meta = redis.call('HMGET', KEYS[1], 'format', 'revision', 'compacted', 'first')
+local meta = redis.call('HMGET', KEYS[1], 'format', 'revision', 'compacted', 'base')
 if not meta[2] then return redis.error_reply('TALLYEMPTY the store is empty') end
 if meta[1] ~= ARGV[1] then return redis.error_reply('TALLYFORMAT ' .. (meta[1] or '')) end
 
 -- known reports whether revision is one that history can be told from: it has
--- an entry in the log, or is the one that the log starts after.
+-- an entry in the log, or is the one that the log starts after, or the newest
+-- that no commit made (base).
 local function known(log, revision)
   if revision == meta[3] or revision == meta[2] then return true end
   if tonumber(revision) < tonumber(meta[3]) then return false end

@@ -13,6 +13,6 @@ now = math.max(now, 1)
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 if last[1] then now = math.max(now, tonumber(string.match(last[1][1], '^%d+')) + 1) end
 redis.call('HSET', KEYS[1], 'format', ARGV[1], 'id', ARGV[2],
-  'revision', string.format('%.0f', now), 'first', string.format('%.0f', now),
+  'revision', string.format('%.0f', now), 'base', string.format('%.0f', now),
   'compacted', string.format('%.0f', now - 1), 'bytes', 0, 'rawbytes', 0)
 return {ARGV[1], ARGV[2], 1}

@@ -1,0 +1,181 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/rpc"
+	"os"
+	"time"
+
+	"tallyman/storage"
+)
+
+// The process that has the file open lets others of the same user read it,
+// through a socket beside the file: so a store can be looked at and moved while
+// it is in use.
+
+const (
+	socketSuffix = ".sock"
+	// attachWait bounds how long a read of the log by another process blocks.
+	attachWait = time.Second
+)
+
+// reader is what other processes may call.
+type reader struct{ store *Store }
+
+// LogArgs asks for changes after Revision.
+type LogArgs struct {
+	Revision int64
+	Limit    int
+}
+
+// Result carries what a call returned. The errors that callers tell apart cross
+// the socket by name.
+type Result struct {
+	Scan    *storage.ScanResult
+	Changes []storage.Change
+	Stats   storage.BackendStats
+	Failure string
+}
+
+var failures = map[string]error{
+	"compacted": storage.ErrCompacted, "future": storage.ErrFuture, "closed": storage.ErrClosed, "timeout": context.DeadlineExceeded,
+}
+
+func (r *Result) fail(err error) error {
+	for name, known := range failures {
+		if errors.Is(err, known) {
+			r.Failure = name
+			return nil
+		}
+	}
+	return err
+}
+
+// Scan is Store.Scan.
+func (r *reader) Scan(args storage.ScanRequest, result *Result) (err error) {
+	result.Scan, err = r.store.Scan(context.Background(), args)
+	return result.fail(err)
+}
+
+// Log is Store.Log, but gives up after a while.
+func (r *reader) Log(args LogArgs, result *Result) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), attachWait)
+	defer cancel()
+	result.Changes, err = r.store.Log(ctx, args.Revision, args.Limit)
+	return result.fail(err)
+}
+
+// Stats is Store.Stats.
+func (r *reader) Stats(_ struct{}, result *Result) (err error) {
+	result.Stats, err = r.store.Stats(context.Background())
+	return result.fail(err)
+}
+
+// Window is Store.Window.
+func (r *reader) Window(_ struct{}, result *Result) (err error) {
+	result.Stats.Window, err = r.store.Window(context.Background())
+	return result.fail(err)
+}
+
+// listen opens the socket. A store without it works as well.
+func (s *Store) listen() {
+	path := s.opts.Path + socketSuffix
+	_ = os.Remove(path) // of a process that was killed: the file is ours alone
+	listener, err := net.Listen("unix", path)
+	if err == nil {
+		err = os.Chmod(path, 0o600)
+	}
+	if err != nil {
+		slog.Warn("other processes cannot look into the store while it is open", "err", err)
+		return
+	}
+	server := rpc.NewServer()
+	if err := server.RegisterName("Store", &reader{s}); err != nil {
+		slog.Warn("other processes cannot look into the store while it is open", "err", err)
+		return
+	}
+	s.listener = listener
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return // the store is closed
+			}
+			go server.ServeConn(connection)
+		}
+	}()
+}
+
+// Attached reads a store that another process has open. Create it with Attach.
+type Attached struct{ client *rpc.Client }
+
+// Attach connects to the process that has the store at path open.
+func Attach(path string) (*Attached, error) {
+	client, err := rpc.Dial("unix", path+socketSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("bolt: attach to %s: %w", path, err)
+	}
+	return &Attached{client}, nil
+}
+
+// Close ends the connection. The store stays open in the other process.
+func (a *Attached) Close() error { return a.client.Close() }
+
+func (a *Attached) call(ctx context.Context, method string, args any) (*Result, error) {
+	result := &Result{}
+	call := a.client.Go("Store."+method, args, result, make(chan *rpc.Call, 1))
+	select {
+	case <-call.Done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	var fault rpc.ServerError
+	switch {
+	case call.Error == nil && result.Failure != "":
+		return nil, failures[result.Failure]
+	case call.Error == nil || errors.As(call.Error, &fault):
+		return result, call.Error
+	}
+	return nil, fmt.Errorf("%w: %w", storage.ErrClosed, call.Error) // the other process has ended
+}
+
+// Scan is Store.Scan.
+func (a *Attached) Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error) {
+	result, err := a.call(ctx, "Scan", req)
+	if err != nil {
+		return nil, err
+	}
+	return result.Scan, nil
+}
+
+// Log is Store.Log, but fails with context.DeadlineExceeded if there is no change
+// for a second.
+func (a *Attached) Log(ctx context.Context, revision int64, limit int) ([]storage.Change, error) {
+	result, err := a.call(ctx, "Log", LogArgs{revision, limit})
+	if err != nil {
+		return nil, err
+	}
+	return result.Changes, nil
+}
+
+// Stats is Store.Stats.
+func (a *Attached) Stats(ctx context.Context) (storage.BackendStats, error) {
+	result, err := a.call(ctx, "Stats", struct{}{})
+	if err != nil {
+		return storage.BackendStats{}, err
+	}
+	return result.Stats, nil
+}
+
+// Window is Store.Window.
+func (a *Attached) Window(ctx context.Context) (storage.Window, error) {
+	result, err := a.call(ctx, "Window", struct{}{})
+	if err != nil {
+		return storage.Window{}, err
+	}
+	return result.Stats.Window, nil
+}

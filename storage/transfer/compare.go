@@ -1,0 +1,79 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"tallyman/storage"
+)
+
+// Compare looks up every key of from in to, and counts in the report those that
+// are not there, or whose value lacks something that from has. since is a revision
+// of to from before the copy: what was deleted in to after it is not missing.
+func Compare(ctx context.Context, from Reader, to storage.Backend, merge Merge, since int64, report *Report) error {
+	deleted, err := deletedSince(ctx, to, since)
+	if err != nil {
+		return err
+	}
+	next := firstKey
+	for {
+		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize})
+		if err != nil {
+			return err
+		}
+		for i := range page.Entries {
+			e := &page.Entries[i]
+			if isPosition(e.Key) || deleted[e.Key] {
+				continue
+			}
+			report.Compared++
+			held, err := holds(ctx, to, e, merge)
+			if err != nil {
+				return err
+			}
+			if !held {
+				report.Missing++
+			}
+		}
+		if !page.More {
+			return nil
+		}
+		next = page.Entries[len(page.Entries)-1].Key + "\x00"
+	}
+}
+
+func holds(ctx context.Context, to storage.Backend, e *storage.Entry, merge Merge) (bool, error) {
+	entry, _, err := to.Get(ctx, e.Key)
+	if err != nil || entry == nil {
+		return false, err
+	}
+	if bytes.Equal(entry.Value, e.Value) {
+		return true, nil
+	}
+	merged, err := merge(e.Value, entry.Value)
+	return err == nil && bytes.Equal(merged, entry.Value), nil
+}
+
+// deletedSince returns the keys whose deletion is in the log after since, none if
+// the log does not reach so far.
+func deletedSince(ctx context.Context, to storage.Backend, since int64) (map[string]bool, error) {
+	deleted := map[string]bool{}
+	for {
+		window, err := to.Window(ctx)
+		if err != nil || since >= window.Current {
+			return deleted, err
+		}
+		changes, err := to.Log(ctx, since, logPage)
+		if errors.Is(err, storage.ErrCompacted) {
+			return deleted, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		for i := range changes {
+			deleted[changes[i].Key] = changes[i].Deleted()
+			since = changes[i].Revision
+		}
+	}
+}

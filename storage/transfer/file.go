@@ -1,0 +1,191 @@
+package transfer
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"tallyman/storage"
+)
+
+// fileFormat heads an export. The file is JSON, one value a line: a header, the
+// entries in key order, and a footer by which an export that was cut short is
+// known.
+const fileFormat = "tallyman-metadata/1"
+
+type header struct {
+	Format string `json:"format"`
+	// Revision of the store that was exported.
+	Revision int64 `json:"revision"`
+}
+
+type line struct {
+	Key      string          `json:"key,omitempty"`
+	Revision int64           `json:"revision,omitempty"`
+	Value    json.RawMessage `json:"value,omitempty"`
+	// The footer has these, and no key.
+	Entries *int64 `json:"entries,omitempty"`
+	SHA256  string `json:"sha256,omitempty"`
+}
+
+// Export writes everything in from to w. If the store is in use the entries are
+// of a time between the start and the end; the log need not reach back so far.
+func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report)) (*Report, error) {
+	c := &copier{Options: Options{Progress: progress}}
+	sum := sha256.New()
+	out := bufio.NewWriter(io.MultiWriter(w, sum))
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	window, err := from.Window(ctx)
+	if err != nil {
+		return &c.report, err
+	}
+	if err := encoder.Encode(header{fileFormat, window.Current}); err != nil {
+		return &c.report, err
+	}
+	next := firstKey
+	for {
+		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize, Count: next == firstKey})
+		if err != nil {
+			return &c.report, err
+		}
+		c.report.Total = max(c.report.Total, page.Count)
+		for _, e := range page.Entries {
+			if isPosition(e.Key) {
+				continue
+			}
+			if err := encoder.Encode(line{Key: e.Key, Revision: e.Revision, Value: e.Value}); err != nil {
+				return &c.report, fmt.Errorf("export %s: %w", e.Key, err)
+			}
+			c.report.Same.Add(1)
+		}
+		c.show(!page.More)
+		if !page.More {
+			break
+		}
+		next = page.Entries[len(page.Entries)-1].Key + "\x00"
+	}
+	if err := out.Flush(); err != nil {
+		return &c.report, err
+	}
+	entries := c.report.Same.Load()
+	if err := encoder.Encode(line{Entries: &entries, SHA256: fmt.Sprintf("%x", sum.Sum(nil))}); err != nil {
+		return &c.report, err
+	}
+	return &c.report, out.Flush()
+}
+
+// Import brings an export into to. It reads the file twice: once to see that it is
+// whole, so that nothing is imported of one that is not.
+func Import(ctx context.Context, file io.ReadSeeker, to storage.Backend, merge Merge, progress func(*Report)) (*Report, error) {
+	c := &copier{Options: Options{To: to, Merge: merge, Progress: progress}}
+	head, err := readFile(file, func(*line) error {
+		c.report.Total++
+		return nil
+	})
+	if err != nil {
+		return &c.report, err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return &c.report, err
+	}
+	if err := to.Advance(ctx, head.Revision); err != nil {
+		return &c.report, err
+	}
+	var page []storage.Entry
+	flush := func() error {
+		err := c.putAll(ctx, page)
+		page = page[:0]
+		c.show(false)
+		return err
+	}
+	_, err = readFile(file, func(l *line) error {
+		if page = append(page, storage.Entry{Key: l.Key, Value: append(l.Value, '\n')}); len(page) < pageSize {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	c.show(true)
+	return &c.report, err
+}
+
+// CompareFile is Compare for an export.
+func CompareFile(ctx context.Context, file io.ReadSeeker, to storage.Backend, merge Merge, report *Report) error {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	_, err := readFile(file, func(l *line) error {
+		report.Compared++
+		held, err := holds(ctx, to, &storage.Entry{Key: l.Key, Value: append(l.Value, '\n')}, merge)
+		if err == nil && !held {
+			report.Missing++
+		}
+		return err
+	})
+	return err
+}
+
+// maxLine bounds one entry of an export.
+const maxLine = 64 << 20
+
+// readFile calls fn with each entry, and fails unless the file is whole.
+func readFile(file io.Reader, fn func(*line) error) (*header, error) {
+	scanner := bufio.NewScanner(file)
+	scanner.Buffer(nil, maxLine)
+	sum := sha256.New()
+	head := &header{}
+	if !scanner.Scan() {
+		return nil, errors.Join(errors.New("the file is empty: want an export"), scanner.Err())
+	}
+	if err := json.Unmarshal(scanner.Bytes(), head); err != nil || head.Format != fileFormat {
+		return nil, fmt.Errorf("line 1: the file is not an export: want format %q", fileFormat)
+	}
+	add(sum, scanner.Bytes())
+	entries := int64(0)
+	for number := 2; scanner.Scan(); number++ {
+		l := &line{}
+		if err := json.Unmarshal(scanner.Bytes(), l); err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		if l.Entries != nil {
+			return head, checkEnd(l, entries, fmt.Sprintf("%x", sum.Sum(nil)), scanner.Scan())
+		}
+		if l.Key == "" || len(l.Value) == 0 {
+			return nil, fmt.Errorf("line %d: want a key and a value", number)
+		}
+		add(sum, scanner.Bytes())
+		entries++
+		if err := fn(l); err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("the file is cut short after %d entries", entries)
+}
+
+func add(sum hash.Hash, text []byte) {
+	sum.Write(text)
+	sum.Write([]byte{'\n'})
+}
+
+func checkEnd(footer *line, entries int64, sum string, more bool) error {
+	switch {
+	case more:
+		return errors.New("the file goes on after its end")
+	case *footer.Entries != entries:
+		return fmt.Errorf("the file has %d entries, its end says %d", entries, *footer.Entries)
+	case footer.SHA256 != sum:
+		return errors.New("the file's checksum is not the one at its end: it was changed or damaged")
+	}
+	return nil
+}

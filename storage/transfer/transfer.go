@@ -1,0 +1,353 @@
+// Package transfer is the removal van: it copies what one store holds into
+// another, or into a file and back, while both are in use.
+//
+// # Guarantees
+//
+// A copy goes on where an earlier one stopped. Nothing that the target has is
+// lost: where both hold a key with different values, they are merged. The
+// target's revisions go on above the source's, so no client ever sees them go
+// back. At the end everything is compared.
+//
+// # Caveats
+//
+// What is deleted in the source while a copy is so far behind that the change has
+// left the log stays in the target.
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tallyman/storage"
+)
+
+// Reader is what is read of a store. storage.Backend is one.
+type Reader interface {
+	Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error)
+	Log(ctx context.Context, revision int64, limit int) ([]storage.Change, error)
+	Window(ctx context.Context) (storage.Window, error)
+}
+
+// everything is the range of all keys; positions are those of copies.
+const (
+	firstKey, lastKey = "\x01", "\xff\xff\xff\xff"
+	positions         = "/transfers/"
+	pageSize          = 200
+	logPage           = 500
+	// writers is how many writes are under way at once, which share an fsync
+	// where the target groups them.
+	writers = 16
+)
+
+// Merge returns what a key is to hold that has the value from in the source and
+// to in the target.
+type Merge func(from, to []byte) ([]byte, error)
+
+// Report says what a copy did.
+type Report struct {
+	// Total is the number of keys of the source when the copy began.
+	Total int64
+	// Created, Merged, Same and Deleted count keys by what became of them.
+	Created, Merged, Same, Deleted atomic.Int64
+	// Compared is how many keys of the source were looked up in the target at
+	// the end, Missing how many were not there, or lacked something.
+	Compared, Missing int64
+}
+
+// Seen is how many keys were gone over.
+func (r *Report) Seen() int64 { return r.Created.Load() + r.Merged.Load() + r.Same.Load() }
+
+// Add adds the counts of an earlier part of the same copy.
+func (r *Report) Add(earlier *Report) {
+	r.Total = max(r.Total, earlier.Total)
+	r.Created.Add(earlier.Created.Load())
+	r.Merged.Add(earlier.Merged.Load())
+	r.Same.Add(earlier.Same.Load())
+	r.Deleted.Add(earlier.Deleted.Load())
+}
+
+// Options configures Copy.
+type Options struct {
+	// From and To are the stores. Required.
+	From Reader
+	To   storage.Backend
+	// Name of the source, under which the target remembers how far a copy came.
+	Name string
+	// Merge is required.
+	Merge Merge
+	// Progress, if set, is called now and then.
+	Progress func(*Report)
+	// Follow keeps copying changes until its context ends or the source closes.
+	Follow context.Context
+}
+
+// position is how far a copy came.
+type position struct {
+	// Revision of the source up to which its changes are in the target.
+	Revision int64 `json:"revision"`
+	// Key up to which all keys were copied, if not Copied.
+	Key string `json:"key,omitempty"`
+	// Copied is set once all keys were.
+	Copied bool `json:"copied"`
+}
+
+// copier is one Copy.
+type copier struct {
+	Options
+	report Report
+	at     position
+	shown  time.Time
+}
+
+// Copy copies everything in From to To, and then what changed meanwhile. It does
+// not compare; Compare does.
+func Copy(ctx context.Context, o Options) (*Report, error) {
+	c := &copier{Options: o}
+	window, err := o.From.Window(ctx)
+	if err != nil {
+		return &c.report, err
+	}
+	if err := o.To.Advance(ctx, window.Current); err != nil {
+		return &c.report, err
+	}
+	if err := c.load(ctx); err != nil {
+		return &c.report, err
+	}
+	for {
+		if !c.at.Copied {
+			if err := c.all(ctx); err != nil {
+				return &c.report, err
+			}
+		}
+		err := c.changes(ctx)
+		if errors.Is(err, storage.ErrCompacted) { // too far behind: go over all keys again
+			c.at = position{}
+			continue
+		}
+		return &c.report, err
+	}
+}
+
+func (c *copier) positionKey() string {
+	return positions + fmt.Sprintf("%x", sha256.Sum256([]byte(c.Name)))[:16]
+}
+
+func (c *copier) load(ctx context.Context) error {
+	entry, _, err := c.To.Get(ctx, c.positionKey())
+	if err != nil || entry == nil {
+		return err
+	}
+	if err := json.Unmarshal(entry.Value, &c.at); err != nil {
+		return fmt.Errorf("transfer: %s: %w", c.positionKey(), err)
+	}
+	return nil
+}
+
+func (c *copier) save(ctx context.Context) error {
+	value, err := json.Marshal(c.at)
+	if err != nil {
+		return err
+	}
+	for {
+		entry, _, err := c.To.Get(ctx, c.positionKey())
+		if err != nil {
+			return err
+		}
+		m := storage.Mutation{Key: c.positionKey(), Value: value}
+		if entry != nil {
+			m.Expect = entry.Revision
+		}
+		if r, err := c.To.Commit(ctx, m); err != nil || r.Succeeded {
+			return err
+		}
+	}
+}
+
+// all copies every key, from where the last copy stopped.
+func (c *copier) all(ctx context.Context) error {
+	if c.at.Revision == 0 {
+		window, err := c.From.Window(ctx)
+		if err != nil {
+			return err
+		}
+		c.at = position{Revision: window.Current}
+	}
+	count, err := c.From.Scan(ctx, storage.ScanRequest{From: firstKey, To: lastKey, Limit: 1, KeysOnly: true, Count: true})
+	if err != nil {
+		return err
+	}
+	c.report.Total = count.Count
+	for {
+		// The page is read as it is now. What changes after the position is
+		// copied again from the log, which is harmless.
+		page, err := c.From.Scan(ctx, storage.ScanRequest{From: max(firstKey, c.at.Key+"\x00"), To: lastKey, Limit: pageSize})
+		if err != nil {
+			return err
+		}
+		if err := c.putAll(ctx, page.Entries); err != nil {
+			return err
+		}
+		if len(page.Entries) > 0 {
+			c.at.Key = page.Entries[len(page.Entries)-1].Key
+		}
+		c.at.Copied = !page.More
+		if err := c.save(ctx); err != nil {
+			return err
+		}
+		c.show(c.at.Copied)
+		if c.at.Copied {
+			return nil
+		}
+	}
+}
+
+func (c *copier) putAll(ctx context.Context, entries []storage.Entry) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(writers)
+	for i := range entries {
+		e := &entries[i]
+		if !isPosition(e.Key) {
+			group.Go(func() error { return put(ctx, c.To, e.Key, e.Value, nil, c.Merge, &c.report) })
+		}
+	}
+	return group.Wait()
+}
+
+func isPosition(key string) bool {
+	return len(key) > len(positions) && key[:len(positions)] == positions
+}
+
+// put brings the source's value of a key into the target. before is the value
+// that it replaced in the source: a target that still has that is a copy.
+func put(ctx context.Context, to storage.Backend, key string, value, before []byte, merge Merge, report *Report) error {
+	entry, _, err := to.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	for {
+		m := storage.Mutation{Key: key, Value: value}
+		count := &report.Created
+		if entry != nil {
+			m.Expect, count = entry.Revision, &report.Merged
+			if before == nil || !bytes.Equal(entry.Value, before) {
+				if m.Value, err = merge(value, entry.Value); err != nil {
+					return fmt.Errorf("merge %s: %w", key, err)
+				}
+			}
+			if bytes.Equal(m.Value, entry.Value) {
+				report.Same.Add(1)
+				return nil
+			}
+		}
+		result, err := to.Commit(ctx, m)
+		if err != nil {
+			return err
+		}
+		if result.Succeeded {
+			count.Add(1)
+			return nil
+		}
+		entry = result.Current
+	}
+}
+
+// remove deletes from the target what the source has deleted, unless it is not
+// what the source had.
+func (c *copier) remove(ctx context.Context, key string, before []byte) error {
+	entry, _, err := c.To.Get(ctx, key)
+	if err != nil || entry == nil || !bytes.Equal(entry.Value, before) {
+		return err
+	}
+	result, err := c.To.Commit(ctx, storage.Mutation{Key: key, Expect: entry.Revision, Delete: true})
+	if err == nil && result.Succeeded {
+		c.report.Deleted.Add(1)
+	}
+	return err
+}
+
+// changes copies what the source's log has after the position, and with Follow
+// what comes.
+func (c *copier) changes(ctx context.Context) error {
+	for {
+		window, err := c.From.Window(ctx)
+		if err != nil {
+			return c.end(err)
+		}
+		if window.Current <= c.at.Revision {
+			if c.Follow == nil || c.Follow.Err() != nil {
+				return c.To.Advance(ctx, window.Current)
+			}
+			select {
+			case <-c.Follow.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
+			continue
+		}
+		changes, err := c.log(ctx)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			c.at.Revision = window.Current // the revision was advanced, with no change
+			continue
+		}
+		if err != nil {
+			return c.end(err)
+		}
+		for i := range changes {
+			if err := c.apply(ctx, &changes[i]); err != nil {
+				return err
+			}
+		}
+		if err := c.To.Advance(ctx, c.at.Revision); err != nil {
+			return err
+		}
+		if err := c.save(ctx); err != nil {
+			return err
+		}
+		c.show(false)
+	}
+}
+
+// log reads changes that are there, or fails with context.DeadlineExceeded.
+func (c *copier) log(ctx context.Context) ([]storage.Change, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return c.From.Log(ctx, c.at.Revision, logPage)
+}
+
+// end makes the end of the source the end of following it.
+func (c *copier) end(err error) error {
+	if c.Follow != nil && errors.Is(err, storage.ErrClosed) {
+		return ErrSourceClosed
+	}
+	return err
+}
+
+// ErrSourceClosed is returned by Copy when the source that it followed was closed.
+// Copied again, the source can be read to its end.
+var ErrSourceClosed = errors.New("the source was closed")
+
+func (c *copier) apply(ctx context.Context, change *storage.Change) error {
+	c.at.Revision = change.Revision
+	switch {
+	case isPosition(change.Key):
+		return nil
+	case change.Deleted():
+		return c.remove(ctx, change.Key, change.PrevValue)
+	}
+	return put(ctx, c.To, change.Key, change.Value, change.PrevValue, c.Merge, &c.report)
+}
+
+func (c *copier) show(last bool) {
+	if c.Progress == nil || (!last && time.Since(c.shown) < time.Second) {
+		return
+	}
+	c.shown = time.Now()
+	c.Progress(&c.report)
+}

@@ -16,8 +16,8 @@ import (
 )
 
 // faultRounds is how many faults TestFaults makes of the cheap kinds; fail-overs
-// are a fifth of that. `make faults` makes more.
-var faultRounds = flag.Int("fault-rounds", 10, "how many faults TestFaults makes in each set-up")
+// are a third of that. `make faults` makes more.
+var faultRounds = flag.Int("fault-rounds", 6, "how many faults TestFaults makes in each set-up")
 
 // proxies is a toxiproxy process with a proxy in front of Redis for each replica.
 type proxies struct {
@@ -151,14 +151,14 @@ func TestFaults(t *testing.T) {
 		replicas := startReplicas(t, 3, func(int) string {
 			return "redis: {addrs: [" + strings.Join(sentinels.Addrs, ", ") + "], mastername: " + sentinels.MasterName + "}"
 		}, "REGISTRY_IMAGEAPI_STORE_REDIS_REPLICAS=1")
-		runFaults(t, replicas, (*faultRounds+4)/5, []fault{{"sentinel fail-over", func(t *testing.T, _ *rand.Rand) {
+		runFaults(t, replicas, (*faultRounds+2)/3, []fault{{"sentinel fail-over", func(t *testing.T, _ *rand.Rand) {
 			sentinelFailover(t, sentinels, nodes)
 		}}})
 	})
 	t.Run("cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, "valkey-server", redistest.Durable...)
 		replicas := startReplicas(t, 3, redisAt(cluster.Addrs...), "REGISTRY_IMAGEAPI_STORE_REDIS_REPLICAS=1")
-		runFaults(t, replicas, (*faultRounds+4)/5, []fault{{"cluster fail-over", func(t *testing.T, _ *rand.Rand) {
+		runFaults(t, replicas, (*faultRounds+2)/3, []fault{{"cluster fail-over", func(t *testing.T, _ *rand.Rand) {
 			clusterFailover(t, cluster)
 		}}})
 	})

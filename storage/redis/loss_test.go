@@ -14,6 +14,7 @@ import (
 
 // losses returns Options that send the reasons of OnLoss.
 func losses(o redis.Options) (redis.Options, <-chan string) {
+	o.LossGrace = 300 * time.Millisecond
 	reasons := make(chan string, 100)
 	o.OnLoss = func(reason string) { reasons <- reason }
 	return o, reasons
@@ -192,6 +193,46 @@ func TestLossyFailover(t *testing.T) {
 	}
 	if _, err := s.Log(t.Context(), lost, 0); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log from the lost revision, later: %v", err)
+	}
+}
+
+// TestOldMaster: a server that lacks what it has acknowledged is not believed for
+// a while, in which the real master may show.
+func TestOldMaster(t *testing.T) {
+	master, replica := redistest.Start(t, flavor), redistest.Start(t, flavor)
+	redistest.Replicate(t, replica, master) // the replica has been promoted, and the master has come back
+	w := &wire{}
+	o, reasons := losses(redis.Options{CacheBytes: 1 << 20})
+	o.LossGrace = time.Hour
+	s := open(t, w.options(replica.Addr, o))
+	first := put(t, s, "/a", "1", 0)
+	eventually(t, "the old master has it", func() error {
+		if n := master.Command(t, "EXISTS", "{tallyman}:object:/a"); n != int64(1) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	master.Command(t, "REPLICAOF", "NO", "ONE")
+	put(t, s, "/a", "2", first)
+	w.target.Store(&master.Addr)
+	w.cut()
+	for range 50 {
+		if entry, _, err := s.Get(t.Context(), "/a"); err == nil && string(entry.Value) != "2" {
+			t.Fatalf("the old master was believed: %q", entry.Value)
+		}
+		if r, err := s.Commit(t.Context(), storage.Mutation{Key: "/b", Value: []byte("lost")}); err == nil {
+			t.Fatalf("the old master was written to: %+v", r)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	w.target.Store(&replica.Addr)
+	w.cut()
+	eventually(t, "the store goes on with the real master", func() error {
+		_, err := s.Window(t.Context())
+		return err
+	})
+	if value := get(t, s, "/a"); value != "2" || len(reasons) > 0 {
+		t.Errorf("the store has %q, and %d losses", value, len(reasons))
 	}
 }
 

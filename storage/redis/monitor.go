@@ -102,7 +102,7 @@ func (s *Store) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	seen := s.seen.Load()
-	r, err := logScript.RunRO(ctx, s.client, []string{s.meta, s.log}, formatVersion, digits(seen), 1).Slice()
+	r, err := logScript.RunRO(ctx, s.client, []string{s.meta, s.log}, formatVersion, digits(seen), 1, 0).Slice()
 	err = scriptError(err)
 	switch {
 	case errors.Is(err, errEmpty):
@@ -113,25 +113,35 @@ func (s *Store) probe(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
+	s.behind = time.Time{}
 	s.observe(reply(r).integer(0))
 	return nil
 }
 
 // reposition is for a log that does not hold the last revision seen. Either that
-// was dropped from it in the ordinary way while Redis was out of sight, or it is
-// lost.
+// was dropped from it in the ordinary way while Redis was out of sight, or this is
+// not the master (an old one that has come back is not told so at once), or it is
+// lost: which of the two, Options.LossGrace tells.
 func (s *Store) reposition(ctx context.Context, seen int64) error {
 	replaced, err := s.create(ctx)
 	if err != nil || replaced {
 		return err
 	}
-	r, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion).Slice()
+	r, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion, 0).Slice()
 	if err != nil {
 		return scriptError(err)
 	}
 	compacted, current := reply(r).integer(0), reply(r).integer(1)
+	isLoss := seen != 0 && seen >= compacted
+	if isLoss && s.behind.IsZero() {
+		s.behind = time.Now()
+	}
+	if isLoss && time.Since(s.behind) < s.opts.LossGrace {
+		return errStale
+	}
+	s.behind = time.Time{}
 	s.restart(current)
-	if seen != 0 && seen >= compacted {
+	if isLoss {
 		s.lost(fmt.Sprintf("Redis lost acknowledged changes: revision %d is gone, the store goes on from %d", seen, current))
 	}
 	return nil
@@ -173,7 +183,7 @@ func (s *Store) create(ctx context.Context) (replaced bool, err error) {
 	if before == "" || before == answer.text(1) {
 		return false, nil
 	}
-	window, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion).Slice()
+	window, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion, 0).Slice()
 	if err != nil {
 		return true, scriptError(err)
 	}

@@ -87,6 +87,11 @@ type Options struct {
 	// OnLoss is called, in a goroutine of its own, when content that was there
 	// is found missing. The caller is to rebuild it. May be nil.
 	OnLoss func(reason string)
+	// LossGrace is how long a server that lacks what it has acknowledged is not
+	// believed, as it may be an old master that has come back and is yet to be
+	// told that there is a new one. After that it counts as a loss. 0 means ten
+	// seconds.
+	LossGrace time.Duration
 	// Now is the clock behind revisions. Nil means the server's.
 	Now func() time.Time
 }
@@ -128,6 +133,9 @@ func (o *Options) setDefaults() {
 	if o.Timeout == 0 {
 		o.Timeout = 5 * time.Second
 	}
+	if o.LossGrace == 0 {
+		o.LossGrace = 10 * time.Second
+	}
 	if o.OnLoss == nil {
 		o.OnLoss = func(string) {}
 	}
@@ -147,6 +155,8 @@ type Store struct {
 	close   sync.Once
 
 	meta, index, log string // keys
+
+	behind time.Time // since when Redis lacks what was seen; the monitor's own
 
 	outage atomic.Pointer[outage] // nil while Redis answers
 	seen   atomic.Int64           // newest revision that any answer showed

@@ -54,6 +54,9 @@ var (
 // errEmpty is what a script answers where there is no store.
 var errEmpty = errors.New("the store in Redis is empty")
 
+// errStale is what a script answers where the store is behind what was seen of it.
+var errStale = errors.New("redis is behind what it has acknowledged: it is not the master, or has lost something")
+
 // scriptError gives the errors that scripts reply with their meaning.
 func scriptError(err error) error {
 	if err == nil {
@@ -67,6 +70,8 @@ func scriptError(err error) error {
 		return storage.ErrCompacted
 	case strings.Contains(text, "TALLYFUTURE"):
 		return storage.ErrFuture
+	case strings.Contains(text, "TALLYSTALE"):
+		return errStale
 	case strings.Contains(text, "TALLYFORMAT"):
 		_, format, _ := strings.Cut(text, "TALLYFORMAT ")
 		return formatError(format)
@@ -93,9 +98,10 @@ func (s *Store) read(ctx context.Context, script *goredis.Script, keys []string,
 
 type runner func(ctx context.Context, c goredis.Scripter, keys []string, args ...any) *goredis.Cmd
 
-// script runs a script. Where the store turns out to be gone, it is made anew.
+// script runs a script, and refuses a server that is behind what was seen. Where the store turns out to be gone, it is made anew.
 func (s *Store) script(ctx context.Context, run runner, keys []string, args ...any) (reply, error) {
 	var result []any
+	args = append(args, digits(s.seen.Load()))
 	err := s.do(ctx, func(ctx context.Context) error {
 		var err error
 		result, err = run(ctx, s.client, keys, args...).Slice()

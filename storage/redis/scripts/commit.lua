@@ -6,7 +6,10 @@
 --       milliseconds to keep the outcome, and the revisions to trim
 -- Replies {1, revision, entries to trim next} or {0, revision, current value}.
 local done = redis.call('GET', KEYS[6])
-if done then return {1, done, {}} end -- a retry of a commit whose answer got lost
+if done then -- a retry of a commit whose answer got lost; WAIT is about this write
+  redis.call('SET', KEYS[6], done, 'PX', ARGV[9])
+  return {1, done, {}}
+end
 local revision, raw = string.match(redis.call('GETRANGE', KEYS[4], 0, 40), '^(%d+):(%d+):')
 if (revision or '0') ~= ARGV[3] or (ARGV[4] == '' and not revision) then
   return {0, meta[2], revision and redis.call('GET', KEYS[4])}
@@ -43,7 +46,7 @@ local oldest = now - tonumber(ARGV[8])
 local function expired(id, length)
   return id ~= new and (length > tonumber(ARGV[7]) or tonumber(id) < oldest)
 end
-for i = 10, #ARGV do
+for i = 10, #ARGV - 1 do
   local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
   if first[1] ~= ARGV[i] .. '-0' or not expired(ARGV[i], redis.call('XLEN', KEYS[3])) then break end
   redis.call('XDEL', KEYS[3], first[1])

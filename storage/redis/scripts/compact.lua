@@ -2,7 +2,7 @@
 -- KEYS: meta, log, and where the values are that the entries kept
 -- ARGV: format, revision to which to compact, and the entries' revisions
 if tonumber(ARGV[2]) > tonumber(meta[2]) then return redis.error_reply('TALLYFUTURE revision is newer than the store') end
-for i = 3, #ARGV do
+for i = 3, #ARGV - 1 do
   local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
   if not first or first[1] ~= ARGV[i] .. '-0' then return {0} end -- someone else was faster
   redis.call('XDEL', KEYS[2], first[1])

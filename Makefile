@@ -2,7 +2,7 @@
 
 export GOFLAGS += -buildvcs=false
 
-.PHONY: run build test tools lint vuln conformance bench fuzz generate
+.PHONY: run build test tools lint vuln conformance bench scale faults fuzz generate
 
 run: ## run the registry and the API on 127.0.0.1:5000
 	CGO_ENABLED=0 go run ./cmd/tallyman serve
@@ -31,9 +31,18 @@ conformance: tools ## compare with distribution in the OCI conformance suite
 bench: ## measure reads of stored bytes against ordinary encoding
 	go test -run '^$$' -bench . -benchmem ./storage ./imageapi/...
 
+scale: ## measure with 200 000 Images in Redis
+	go test -run '^$$' -bench Scale -benchtime 1x -timeout 60m ./cmd/tallyman -args -images 200000
+
+faults: tools ## run clients through some 100 failures of Redis and of the way to it
+	go test -count=1 -v -run TestFaults -timeout 60m ./cmd/tallyman -args -fault-rounds 60
+
 fuzz: ## fuzz what parses outside input, a minute each
 	go test -run '^$$' -fuzz FuzzImage -fuzztime 60s ./imageapi/derive
 	go test -run '^$$' -fuzz FuzzSplicer -fuzztime 60s ./storage
+	go test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./storage/redis
+	go test -run '^$$' -fuzz FuzzMember -fuzztime 60s ./storage/redis
+	go test -run '^$$' -fuzz FuzzImport -fuzztime 60s ./storage/transfer
 
 generate: ## write generated code anew
 	go generate ./...

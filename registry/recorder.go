@@ -67,6 +67,10 @@ type RecorderOptions struct {
 	DefaultHost string
 	// PullThrough is set if the registry is a pull-through cache.
 	PullThrough bool
+	// Lock, if set, takes a lock that is one for all processes which change the
+	// same registry at the same time. It may fail; then the change is looked at
+	// once more.
+	Lock func(ctx context.Context, name string) (unlock func(), err error)
 }
 
 // Recorder keeps Images in step with the registry. The middleware calls it; Run
@@ -120,7 +124,7 @@ func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distri
 	if err != nil {
 		return err
 	}
-	unlock := r.manifestLocks.lock(repo.name() + "@" + digest.FromBytes(payload).String())
+	unlock, alone := r.lock(ctx, r.manifestLocks, repo.name()+"@"+digest.FromBytes(payload).String())
 	defer unlock()
 	stored, err := put()
 	if err != nil {
@@ -132,8 +136,20 @@ func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distri
 	if host == "" {
 		host, _ = ctx.Value("http.request.host").(string)
 	}
+	m := marker{Repository: repo.name(), Digest: stored, Host: host}
 	err = r.record(ctx, repo.Repository, stored, manifest, host, tag)
-	return r.settle(ctx, marker{Repository: repo.name(), Digest: stored, Host: host}, err)
+	if err == nil && !alone {
+		r.lookAgain(ctx, m)
+	}
+	return r.settle(ctx, m, err)
+}
+
+// lookAgain makes what m is about be synchronized once more.
+func (r *Recorder) lookAgain(ctx context.Context, m marker) {
+	if _, err := r.pending.add(ctx, m); err != nil {
+		log(ctx).Warn("cannot leave a pending marker", append(m.attributes(), "err", err)...)
+	}
+	r.wake()
 }
 
 // detached returns a context for what must be done although the client may
@@ -178,16 +194,16 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 	return nil
 }
 
-// deleted deletes a manifest with del and takes its repository off the Image.
-// The marker comes first: if the process dies in between, the next one looks.
-func (r *Recorder) deleted(ctx context.Context, repository string, name digest.Digest, del func() error) error {
-	unlock := r.manifestLocks.lock(repository + "@" + name.String())
+// deleted deletes a manifest and takes its repository off the Image. The marker
+// comes first: if the process dies in between, the next one looks.
+func (r *Recorder) deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
+	unlock, alone := r.lock(ctx, r.manifestLocks, repository+"@"+name.String())
 	defer unlock()
 	m, err := r.pending.add(ctx, marker{Repository: repository, Digest: name})
 	if err != nil {
 		return fmt.Errorf("note the deletion of %s@%s: %w", repository, name, err)
 	}
-	err = del()
+	err = service.Delete(ctx, name)
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if err == nil {
@@ -197,6 +213,10 @@ func (r *Recorder) deleted(ctx context.Context, repository string, name digest.D
 			return nil
 		}
 		log(ctx).Info("manifest deleted", m.attributes()...)
+		if !alone {
+			r.wake() // the marker stays
+			return nil
+		}
 	}
 	if doneErr := r.pending.remove(ctx, m); doneErr != nil {
 		log(ctx).Warn("cannot remove a pending marker; it will be looked at again", append(m.attributes(), "err", doneErr)...)
@@ -207,23 +227,54 @@ func (r *Recorder) deleted(ctx context.Context, repository string, name digest.D
 // tagged moves or removes a tag with change, and with it the tag on the Images
 // it pointed and points to.
 func (r *Recorder) tagged(ctx context.Context, repository, tag string, service distribution.TagService, change func() error) error {
-	unlock := r.tagLocks.lock(repository + ":" + tag)
+	unlock, alone := r.lock(ctx, r.tagLocks, repository+":"+tag)
 	defer unlock()
-	before, beforeErr := service.Get(ctx, tag)
+	before, beforeErr := pointsTo(ctx, service, tag)
 	if err := change(); err != nil {
 		return err
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	var err error
-	after, afterErr := service.Get(ctx, tag)
-	if beforeErr == nil && before.Digest != after.Digest {
-		err = r.options.Writer.SetTag(ctx, repository, tag, before.Digest, false)
+	m := marker{Repository: repository, Tag: tag}
+	if beforeErr != nil || !alone { // then some Image may carry the tag that is not known here
+		r.lookAgain(ctx, m)
 	}
-	if afterErr == nil && err == nil {
-		err = r.options.Writer.SetTag(ctx, repository, tag, after.Digest, true)
+	return r.settle(ctx, m, r.moveTag(ctx, repository, tag, service, before))
+}
+
+// moveTag takes a tag off the Image from, and puts it on the one that it points to
+// now.
+func (r *Recorder) moveTag(ctx context.Context, repository, tag string, service distribution.TagService, from digest.Digest) error {
+	to, err := pointsTo(ctx, service, tag)
+	if err != nil {
+		return err
 	}
-	return r.settle(ctx, marker{Repository: repository, Tag: tag}, err)
+	if from != "" && from != to {
+		if err := r.options.Writer.SetTag(ctx, repository, tag, from, false); err != nil {
+			return err
+		}
+	}
+	if to == "" {
+		return nil
+	}
+	return r.options.Writer.SetTag(ctx, repository, tag, to, true)
+}
+
+// pointsTo returns the manifest that a tag points to, "" if there is no such tag.
+// A read fails while another process is writing the tag, so it is tried again.
+func pointsTo(ctx context.Context, service distribution.TagService, tag string) (digest.Digest, error) {
+	const tries = 5
+	for i := 1; ; i++ {
+		descriptor, err := service.Get(ctx, tag)
+		var unknown distribution.ErrTagUnknown
+		if errors.As(err, &unknown) {
+			return "", nil
+		}
+		if err == nil || i == tries {
+			return descriptor.Digest, err
+		}
+		pause(ctx, 10*time.Millisecond)
+	}
 }
 
 // blobArrived looks whether an Image waits for this config.
@@ -255,6 +306,24 @@ func (r *Recorder) wake() {
 	case r.kick <- struct{}{}:
 	default:
 	}
+}
+
+// lock takes the lock of key in this process and, if there are others, among all.
+// alone is false if another may be changing the same thing all the same.
+func (r *Recorder) lock(ctx context.Context, local keyedLock, key string) (unlock func(), alone bool) {
+	free := local.lock(key)
+	if r.options.Lock == nil {
+		return free, true
+	}
+	freeAll, err := r.options.Lock(ctx, key)
+	if err != nil {
+		log(ctx).Warn("cannot lock what is being changed; it will be looked at again", "key", key, "err", err)
+		return free, false
+	}
+	return func() {
+		freeAll()
+		free()
+	}, true
 }
 
 // keyedLock is a lock for each key; keys may share one.

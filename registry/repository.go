@@ -80,9 +80,7 @@ func (m *manifests) Put(ctx context.Context, manifest distribution.Manifest, opt
 
 // Delete implements distribution.ManifestService.
 func (m *manifests) Delete(ctx context.Context, name digest.Digest) error {
-	return m.repository.recorder.deleted(ctx, m.repository.name(), name, func() error {
-		return m.ManifestService.Delete(ctx, name)
-	})
+	return m.repository.recorder.deleted(ctx, m.repository.name(), m.ManifestService, name)
 }
 
 type tags struct {

@@ -52,6 +52,9 @@ func (r *Recorder) Run(ctx context.Context, backfill bool) {
 	}
 }
 
+// errBusy leaves a marker for the next round.
+var errBusy = errors.New("another process is changing it")
+
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -130,8 +133,11 @@ func (r *Recorder) sync(ctx context.Context, m marker, holders tagHolders) error
 
 // syncManifest reads the manifest: the repository holds it, or it does not.
 func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repository, m marker) error {
-	unlock := r.manifestLocks.lock(m.Repository + "@" + m.Digest.String())
+	unlock, alone := r.lock(ctx, r.manifestLocks, m.Repository+"@"+m.Digest.String())
 	defer unlock()
+	if !alone {
+		return errBusy
+	}
 	service, err := repo.Manifests(ctx)
 	if err != nil {
 		return err
@@ -153,8 +159,11 @@ func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repositor
 
 // syncTag reads the tag and puts it on the Image it points to, and on no other.
 func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m marker, holders tagHolders) error {
-	unlock := r.tagLocks.lock(m.Repository + ":" + m.Tag)
+	unlock, alone := r.lock(ctx, r.tagLocks, m.Repository+":"+m.Tag)
 	defer unlock()
+	if !alone {
+		return errBusy
+	}
 	current, err := repo.Tags(ctx).Get(ctx, m.Tag)
 	var unknown distribution.ErrTagUnknown
 	if err != nil && !errors.As(err, &unknown) {

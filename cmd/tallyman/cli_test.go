@@ -140,7 +140,7 @@ func TestDefaultServe(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if got := strings.Join(names, " "); got != "images.db kubeconfig kubeconfig.tls.pem log registry" {
+	if got := strings.Join(names, " "); got != "images.db images.db.sock kubeconfig kubeconfig.tls.pem log registry" {
 		t.Errorf("the data directory holds %s", got)
 	}
 }

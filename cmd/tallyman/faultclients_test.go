@@ -37,7 +37,7 @@ func (c *tally) violation(t *testing.T, format string, args ...any) {
 func runFaults(t *testing.T, replicas []*server, rounds int, kinds []fault) {
 	t.Helper()
 	count := &tally{}
-	random := rand.New(rand.NewPCG(uint64(rounds), 11)) //nolint:gosec // a test wants the same numbers each time
+	random := rand.New(rand.NewPCG(uint64(rounds), 11))
 	ctx, cancel := context.WithCancel(t.Context())
 	var background sync.WaitGroup
 	defer background.Wait()

@@ -56,7 +56,7 @@ func run(m *testing.M) int {
 
 // server is one running tallyman.
 type server struct {
-	t          *testing.T
+	t          testing.TB
 	dir        string // data directory
 	addr       string
 	kubeconfig string
@@ -81,7 +81,7 @@ func startServer(t *testing.T, env ...string) *server {
 
 // startWithConfig runs `tallyman serve config.yml`. In config, ADDR and DIR stand
 // for the address and the data directory.
-func startWithConfig(t *testing.T, config string, env ...string) *server {
+func startWithConfig(t testing.TB, config string, env ...string) *server {
 	t.Helper()
 	dir, addr := t.TempDir(), freeAddress(t)
 	path := filepath.Join(dir, "config.yml")
@@ -290,7 +290,7 @@ func (s *server) pushBlob(repository string, content []byte) string {
 }
 
 // tool returns the path of a client.
-func tool(t *testing.T, name string) string {
+func tool(t testing.TB, name string) string {
 	t.Helper()
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -312,7 +312,7 @@ func isFile(path string) bool {
 }
 
 // command runs a client and returns what it printed.
-func command(t *testing.T, env []string, name string, args ...string) string {
+func command(t testing.TB, env []string, name string, args ...string) string {
 	t.Helper()
 	out, err := tryCommand(t, env, name, args...)
 	if err != nil {
@@ -321,7 +321,7 @@ func command(t *testing.T, env []string, name string, args ...string) string {
 	return out
 }
 
-func tryCommand(t *testing.T, env []string, name string, args ...string) (string, error) {
+func tryCommand(t testing.TB, env []string, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -343,7 +343,7 @@ func (s *server) kubectlEnv() []string {
 
 // crane runs crane and returns the last line that it printed, without the
 // time-stamped lines of its log.
-func crane(t *testing.T, args ...string) string {
+func crane(t testing.TB, args ...string) string {
 	t.Helper()
 	var kept []string
 	for line := range strings.Lines(command(t, nil, "crane", args...)) {
@@ -370,7 +370,7 @@ func (s *server) pushImage(ref, content string) string {
 }
 
 // layerTar makes a layer with one file.
-func layerTar(t *testing.T, content string) string {
+func layerTar(t testing.TB, content string) string {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -388,14 +388,14 @@ func layerTar(t *testing.T, content string) string {
 	return path
 }
 
-func writeFile(t *testing.T, path, content string) {
+func writeFile(t testing.TB, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -406,7 +406,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // eventually tries check until it returns nil.
-func eventually(t *testing.T, what string, check func() error) {
+func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
 	var err error
 	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
@@ -423,7 +423,7 @@ func tail(text string, lines int) string {
 }
 
 // imageclientFor is a typed client of images by config.
-func imageclientFor(t *testing.T, config *rest.Config) imageclient.ImageInterface {
+func imageclientFor(t testing.TB, config *rest.Config) imageclient.ImageInterface {
 	t.Helper()
 	c, err := imageclient.NewForConfig(config)
 	if err != nil {

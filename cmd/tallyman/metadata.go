@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -152,14 +153,17 @@ func printStats(w io.Writer, output, name string, stats *storage.BackendStats) e
 		return encoder.Encode(statsOutput{name, stats.Objects, stats.Bytes, stats.StoredBytes, stats.LogEntries, stats.Current, stats.Compacted})
 	}
 	each := max(stats.Objects, 1)
+	var text strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
+	line("store\t%s", name)
+	line("images\t%d", stats.Objects)
+	line("bytes\t%d\t(%d per image)", stats.Bytes, stats.Bytes/each)
+	line("stored bytes\t%d\t(%d per image)", stats.StoredBytes, stats.StoredBytes/each)
+	line("resourceVersion\t%d\t(%s)", stats.Current, time.UnixMicro(stats.Current).UTC().Format(time.RFC3339))
+	line("changes kept\t%d\tsince %s", stats.LogEntries, time.UnixMicro(stats.Compacted).UTC().Format(time.RFC3339))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "store\t%s\n", name)
-	fmt.Fprintf(table, "images\t%d\n", stats.Objects)
-	fmt.Fprintf(table, "bytes\t%d\t(%d per image)\n", stats.Bytes, stats.Bytes/each)
-	fmt.Fprintf(table, "stored bytes\t%d\t(%d per image)\n", stats.StoredBytes, stats.StoredBytes/each)
-	fmt.Fprintf(table, "resourceVersion\t%d\t(%s)\n", stats.Current, time.UnixMicro(stats.Current).UTC().Format(time.RFC3339))
-	fmt.Fprintf(table, "changes kept\t%d\tsince %s\n", stats.LogEntries, time.UnixMicro(stats.Compacted).UTC().Format(time.RFC3339))
-	return table.Flush()
+	_, err := io.WriteString(table, text.String())
+	return errors.Join(err, table.Flush())
 }
 
 func newExportCommand() *cobra.Command {
@@ -180,7 +184,7 @@ func newExportCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		defer os.Remove(out.Name()) // what is whole has been renamed
+		defer func() { _ = os.Remove(out.Name()) }() // what is whole has been renamed
 		if err := errors.Join(exportTo(cmd, s, out), out.Sync(), out.Close()); err != nil {
 			return err
 		}
@@ -212,7 +216,7 @@ func newImportCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		defer in.Close()
+		defer func() { _ = in.Close() }()
 		to, err := o.openTarget(cmd.Context(), o.configured())
 		if errors.Is(err, bolt.ErrLocked) {
 			return fmt.Errorf("%w; an import into a store in use is possible with Redis only", err)

@@ -182,8 +182,8 @@ func TestExportImport(t *testing.T) {
 	}
 	var stats struct{ Images, Bytes, StoredBytes int64 }
 	out := s.metadata("stats", "-o", "json")
-	out = out[strings.Index(out, "{"):] // after what is logged to standard error
-	if err := json.Unmarshal([]byte(out), &stats); err != nil || stats.Images != 3 || stats.StoredBytes >= stats.Bytes {
+	_, fields, _ := strings.Cut(out, "{") // after what is logged to standard error
+	if err := json.Unmarshal([]byte("{"+fields), &stats); err != nil || stats.Images != 3 || stats.StoredBytes >= stats.Bytes {
 		t.Errorf("%+v, %v", stats, err)
 	}
 	for name, test := range map[string]struct {

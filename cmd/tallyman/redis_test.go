@@ -87,7 +87,7 @@ func checkPush(t *testing.T, s *server, policy string) string {
 	if policy == "defer" {
 		return pushSmallImage(s, "app", "during")
 	}
-	name, err := pushAndRead(t, s, "app", "during")
+	name, err := pushAndRead(s, "app", "during")
 	if err == nil || !strings.Contains(err.Error(), "push: 503") || !strings.Contains(err.Error(), "push again") {
 		t.Errorf("a push with reject: %v", err)
 	}

@@ -81,7 +81,8 @@ func TestReplicas(t *testing.T) {
 				if got := pusher.request(http.MethodGet, "/apis/image.openshift.io/v1/images/"+manifest, "", nil); got.code != http.StatusNotFound {
 					t.Fatalf("after the deletion through another replica: %d", got.code)
 				}
-				for event = nextEvent(t, w); event.Type != watch.Deleted; event = nextEvent(t, w) {
+				for event.Type != watch.Deleted {
+					event = nextEvent(t, w)
 				}
 			}
 		})
@@ -217,7 +218,7 @@ func TestRollingRestart(t *testing.T) {
 					return
 				default:
 				}
-				name, err := pushAndRead(t, front, fmt.Sprintf("app%d", c), fmt.Sprintf("client %d image %d", c, i))
+				name, err := pushAndRead(front, fmt.Sprintf("app%d", c), fmt.Sprintf("client %d image %d", c, i))
 				if err != nil {
 					t.Errorf("image %s: %v", name, err)
 					return
@@ -249,27 +250,36 @@ func TestRollingRestart(t *testing.T) {
 }
 
 // pushAndRead pushes an image and reads it, and reports what failed.
-func pushAndRead(t *testing.T, s *server, repository, content string) (string, error) {
+func pushAndRead(s *server, repository, content string) (string, error) {
 	config := fmt.Sprintf(`{"architecture":"amd64","os":"linux","author":%q,"rootfs":{"type":"layers","diff_ids":[]}}`, content)
-	start, err := s.try(http.MethodPost, "/v2/"+repository+"/blobs/uploads/", "", nil)
-	if err != nil || start.code != http.StatusAccepted {
-		return "", fmt.Errorf("start of an upload: %d %s, %v", start.code, start.body, err)
+	start, err := s.want(http.StatusAccepted, http.MethodPost, "/v2/"+repository+"/blobs/uploads/", "", nil)
+	if err != nil {
+		return "", fmt.Errorf("start of an upload: %w", err)
 	}
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(config)))
 	location := start.header.Get("Location") + "&digest=" + digest
-	if got, err := s.try(http.MethodPut, location, config, nil); err != nil || got.code != http.StatusCreated {
-		return "", fmt.Errorf("upload: %d %s, %v", got.code, got.body, err)
+	if _, err := s.want(http.StatusCreated, http.MethodPut, location, config, nil); err != nil {
+		return "", fmt.Errorf("upload: %w", err)
 	}
 	manifest := fmt.Sprintf(smallManifest, digest, len(config))
 	name := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(manifest)))
 	header := http.Header{"Content-Type": {"application/vnd.oci.image.manifest.v1+json"}}
-	if got, err := s.try(http.MethodPut, "/v2/"+repository+"/manifests/latest", manifest, header); err != nil || got.code != http.StatusCreated {
-		return name, fmt.Errorf("push: %d %s, %v", got.code, got.body, err)
+	if _, err := s.want(http.StatusCreated, http.MethodPut, "/v2/"+repository+"/manifests/latest", manifest, header); err != nil {
+		return name, fmt.Errorf("push: %w", err)
 	}
-	if got, err := s.try(http.MethodGet, "/apis/image.openshift.io/v1/images/"+name, "", nil); err != nil || got.code != http.StatusOK {
-		return name, fmt.Errorf("read after push: %d %s, %v", got.code, got.body, err)
+	if _, err := s.want(http.StatusOK, http.MethodGet, "/apis/image.openshift.io/v1/images/"+name, "", nil); err != nil {
+		return name, fmt.Errorf("read after push: %w", err)
 	}
 	return name, nil
+}
+
+// want is try for a request that is to be answered with code.
+func (s *server) want(code int, method, target, body string, header http.Header) (answer, error) {
+	got, err := s.try(method, target, body, header)
+	if err == nil && got.code != code {
+		err = fmt.Errorf("%d %s", got.code, got.body)
+	}
+	return got, err
 }
 
 // followThrough lists Images and watches them, going on from the last event each

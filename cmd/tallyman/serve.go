@@ -121,6 +121,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		Host:           registryHost(c),
 		DefaultHost:    externalAddress(c),
 		PullThrough:    c.Registry.Proxy.RemoteURL != "",
+		Lock:           lockOf(backend),
 	}))
 	return registry.Serve(cmd.Context(), registry.ServeOptions{
 		Configuration: c.Registry,

@@ -37,6 +37,19 @@ func openStore(ctx context.Context, c *config.Config, dataDirectory string, onLo
 	return backend, nil
 }
 
+// locker is a store whose locks are one for all processes on it.
+type locker interface {
+	Lock(ctx context.Context, name string) (unlock func(), err error)
+}
+
+// lockOf returns the store's Lock, nil if it is this process' own store.
+func lockOf(backend storage.Backend) func(context.Context, string) (func(), error) {
+	if l, ok := backend.(locker); ok {
+		return l.Lock
+	}
+	return nil
+}
+
 func fileExists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil

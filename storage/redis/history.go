@@ -45,7 +45,7 @@ func (h *history) reach(ctx context.Context, after, until int64) error {
 		h.start, h.entries = after, nil
 	}
 	for h.end() < until {
-		entries, _, err := h.store.entries(ctx, h.end(), logBatch)
+		entries, err := h.store.entries(ctx, h.end(), logBatch)
 		if err != nil {
 			h.start, h.entries = 0, nil
 			return err

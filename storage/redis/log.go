@@ -90,7 +90,7 @@ func (s *Store) changes(ctx context.Context, revision int64, limit int) ([]stora
 		if limit > 0 {
 			batch = min(batch, limit-len(all))
 		}
-		entries, _, err := s.entries(ctx, revision, batch)
+		entries, err := s.entries(ctx, revision, batch)
 		if err != nil {
 			return nil, err
 		}
@@ -106,22 +106,21 @@ func (s *Store) changes(ctx context.Context, revision int64, limit int) ([]stora
 	}
 }
 
-// entries returns up to limit entries after revision, and the current revision.
-func (s *Store) entries(ctx context.Context, revision int64, limit int) ([]logEntry, int64, error) {
+// entries returns up to limit entries after revision.
+func (s *Store) entries(ctx context.Context, revision int64, limit int) ([]logEntry, error) {
 	r, err := s.read(ctx, logScript, []string{s.meta, s.log}, formatVersion, digits(revision), limit)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	current := r.integer(0)
 	list := r.list(1)
 	entries := make([]logEntry, len(list))
 	for i := range list {
 		if entries[i], err = parseEntry(list[i]); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 	}
-	s.observe(current)
-	return entries, current, nil
+	s.observe(r.integer(0))
+	return entries, nil
 }
 
 // withValues reads the values of entries. One that is gone has been dropped with

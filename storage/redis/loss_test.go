@@ -251,6 +251,7 @@ func TestEviction(t *testing.T) {
 		t.Errorf("Get of what was evicted: %q", value)
 	}
 	put(t, s, "/b", "2", 0)
+	wantLoss(t, reasons, "evicted /b")
 	scan, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0"})
 	if err != nil || len(scan.Entries) != 2 || string(scan.Entries[1].Value) != "2" {
 		t.Errorf("%+v, %v", scan, err)

@@ -23,6 +23,7 @@
 //	{tallyman}:object:<key>    "<revision>:<size>:<codec><value>", the current value
 //	{tallyman}:version:<rev>   the same, a value that was replaced by one that the log still reaches
 //	{tallyman}:commit:<token>  the revision of a commit, for some minutes
+//	{tallyman}:lock:<name>     who holds a lock (Lock), for half a minute at most
 //
 // A value is written once, and moved when it is replaced. The log holds no
 // values, so that following it costs little and a value is never there twice.
@@ -150,7 +151,6 @@ type Store struct {
 	cache   *cache
 	history history
 	done    chan struct{} // closed by Close
-	cancel  context.CancelFunc
 	stopped sync.WaitGroup
 	close   sync.Once
 
@@ -193,8 +193,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	} else if err != nil {
 		s.down(err)
 	}
-	var background context.Context
-	background, s.cancel = context.WithCancel(context.Background())
+	background, cancel := context.WithCancel(context.Background())
+	s.stopped.Go(func() {
+		<-s.done
+		cancel()
+	})
 	s.stopped.Go(func() { s.monitor(background) })
 	return s, nil
 }
@@ -204,7 +207,6 @@ func (s *Store) Close() error {
 	err := storage.ErrClosed
 	s.close.Do(func() {
 		close(s.done)
-		s.cancel()
 		err = s.client.Close() // ends what is blocked, too
 		s.stopped.Wait()
 	})
@@ -266,16 +268,21 @@ func (s *Store) clock() string {
 // Get implements storage.Backend.
 func (s *Store) Get(ctx context.Context, key string) (*storage.Entry, int64, error) {
 	known := s.cache.latest(key)
-	r, err := s.read(ctx, getScript, []string{s.meta, s.objectKey(key)}, formatVersion, digits(known.revision))
+	r, err := s.read(ctx, getScript, []string{s.meta, s.objectKey(key), s.index}, formatVersion, digits(known.revision), "["+bound(key), "("+bound(key+"\x00"))
 	if err != nil {
 		return nil, 0, err
 	}
 	current := r.integer(0)
 	s.observe(current)
-	switch len(r) {
-	case 1:
+	switch {
+	case r.text(1) == "":
+		if _, revision, ok := splitMember(r.text(2)); ok {
+			if _, err := s.forget(ctx, key, revision); err != nil {
+				return nil, 0, err
+			}
+		}
 		return nil, current, nil
-	case 2:
+	case len(r) == 2:
 		return &storage.Entry{Key: key, Value: known.value, Revision: known.revision}, current, nil
 	}
 	revision, value, err := decode(r.text(2))

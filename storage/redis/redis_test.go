@@ -251,7 +251,7 @@ func (c *wireConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.drop.Load() && n > 0 {
 		c.wire.dropped.Add(1)
-		return 0, errors.Join(net.ErrClosed, c.Conn.Close())
+		return 0, errors.Join(net.ErrClosed, c.Close())
 	}
 	return n, err
 }

@@ -105,7 +105,7 @@ func (s *Store) script(ctx context.Context, run runner, keys []string, args ...a
 	err := s.do(ctx, func(ctx context.Context) error {
 		var err error
 		result, err = run(ctx, s.client, keys, args...).Slice()
-		if scriptError(err) == errEmpty {
+		if errors.Is(scriptError(err), errEmpty) {
 			if _, err := s.create(ctx); err != nil {
 				return err
 			}

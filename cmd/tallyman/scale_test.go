@@ -1,0 +1,199 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"tallyman/imageapi"
+	"tallyman/storage"
+	"tallyman/storage/redis"
+	"tallyman/storage/redis/redistest"
+)
+
+var scaleImages = flag.Int("images", 20_000, "how many Images BenchmarkScale has in Redis; it also measures a tenth of that")
+
+// BenchmarkScale measures a process on a Redis with many Images, and with a tenth
+// of them: what grows with their number, and what does not. Run it once:
+// `make scale`.
+func BenchmarkScale(b *testing.B) {
+	for _, n := range []int{*scaleImages / 10, *scaleImages} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				measureScale(b, n)
+			}
+		})
+	}
+}
+
+func measureScale(b *testing.B, n int) {
+	server := redistest.Start(b, "redis-server", "--appendonly", "yes", "--appendfsync", "no")
+	s := startWithConfig(b, strings.ReplaceAll(movable, "REDIS", server.Addr), "REGISTRY_IMAGEAPI_STORE_TYPE=redis")
+	pushRichImage(s)
+	s.stop()
+	empty := redisMemory(b, server)
+	seed(b, server.Addr, n)
+	b.ReportMetric(float64(redisMemory(b, server)-empty)/float64(n), "redis-B/image")
+
+	start := time.Now()
+	s.start()
+	b.ReportMetric(time.Since(start).Seconds(), "s-to-ready")
+	s.mustGet(b, "/apis/image.openshift.io/v1/images?limit=1")
+	b.ReportMetric(residentMiB(b, s), "MiB-idle")
+
+	start = time.Now()
+	size := s.mustGet(b, "/apis/image.openshift.io/v1/images")
+	b.ReportMetric(time.Since(start).Seconds(), "s-full-list")
+	b.ReportMetric(float64(size)/float64(n), "json-B/image")
+	b.ReportMetric(residentMiB(b, s), "MiB-after-list")
+
+	start = time.Now()
+	pages, items := s.pagedList(b, 500)
+	b.ReportMetric(time.Since(start).Seconds(), "s-paged-list")
+	b.ReportMetric(residentMiB(b, s), "MiB-after-pages")
+	if items != n+1 {
+		b.Fatalf("%d pages had %d images, want %d", pages, items, n+1)
+	}
+}
+
+// pushRichImage pushes an image with ten layers and a config with a history.
+func pushRichImage(s *server) {
+	s.t.Helper()
+	var layers, diffs, history []string
+	for i := range 10 {
+		layer := s.pushBlob("app", fmt.Appendf(nil, "layer %d", i))
+		layers = append(layers, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q,"size":7}`, layer))
+		diffs = append(diffs, fmt.Sprintf("%q", layer))
+		history = append(history, fmt.Sprintf(`{"created":"2026-01-0%dT00:00:00Z","created_by":"RUN /bin/sh -c apt-get install -y package-%d && rm -rf /var/lib/apt/lists/*"}`, i%9+1, i))
+	}
+	config := `{"architecture":"amd64","os":"linux","created":"2026-01-09T00:00:00Z","config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],` +
+		`"Cmd":["/bin/server","--listen",":8080"],"Labels":{"org.opencontainers.image.source":"https://example.com/app"}},` +
+		`"rootfs":{"type":"layers","diff_ids":[` + strings.Join(diffs, ",") + `]},"history":[` + strings.Join(history, ",") + `]}`
+	digest := s.pushBlob("app", []byte(config))
+	manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json",`+
+		`"digest":%q,"size":%d},"layers":[%s]}`, digest, len(config), strings.Join(layers, ","))
+	if got := s.putManifest("app", "latest", "application/vnd.oci.image.manifest.v1+json", manifest); got.code != http.StatusCreated {
+		s.t.Fatalf("push: %d %s", got.code, got.body)
+	}
+}
+
+var hexDigits = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f-]{27}`)
+
+// seed adds n Images to the store: copies of the one that is there, with other
+// digests and uids, which do not compress.
+func seed(b *testing.B, addr string, n int) {
+	b.Helper()
+	store, err := redis.Open(b.Context(), redis.Options{Client: goredis.UniversalOptions{Addrs: []string{addr}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	scan, err := store.Scan(b.Context(), storage.ScanRequest{From: imageapi.KeyPrefix, To: imageapi.KeyPrefix + "\xff", Limit: 1})
+	if err != nil || len(scan.Entries) != 1 {
+		b.Fatalf("%+v, %v", scan, err)
+	}
+	var wg sync.WaitGroup
+	const workers = 8
+	for w := range workers {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(w), 3))
+			for i := w; i < n; i += workers {
+				name := ""
+				value := hexDigits.ReplaceAllFunc(scan.Entries[0].Value, func(old []byte) []byte {
+					fresh := fmt.Appendf(nil, "%016x%016x%016x%016x", random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64())
+					if len(old) == 64 && name == "" {
+						name = string(fresh)
+					}
+					return fresh[:len(old)]
+				})
+				if _, err := store.Commit(b.Context(), storage.Mutation{Key: imageapi.KeyPrefix + "sha256:" + name, Value: value}); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func redisMemory(b *testing.B, server *redistest.Server) int64 {
+	b.Helper()
+	for line := range strings.Lines(fmt.Sprint(server.Command(b, "INFO", "memory"))) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
+			n, err := strconv.ParseInt(value, 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return n
+		}
+	}
+	b.Fatal("INFO has no used_memory")
+	return 0
+}
+
+// residentMiB is the most memory that the process has had.
+func residentMiB(b *testing.B, s *server) float64 {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var kib float64
+	if _, after, ok := bytes.Cut(status, []byte("VmHWM:")); ok {
+		if _, err := fmt.Sscan(string(after), &kib); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return kib / 1024
+}
+
+// mustGet reads an answer to its end and returns its size.
+func (s *server) mustGet(b *testing.B, path string) int64 {
+	b.Helper()
+	response, err := http.Get(s.url(path))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer response.Body.Close()
+	size, err := io.Copy(io.Discard, response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		b.Fatalf("%s: %s, %v", path, response.Status, err)
+	}
+	return size
+}
+
+func (s *server) pagedList(b *testing.B, limit int) (pages, items int) {
+	b.Helper()
+	token := ""
+	for {
+		response, err := http.Get(s.url(fmt.Sprintf("/apis/image.openshift.io/v1/images?limit=%d&continue=%s", limit, token)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		var page struct {
+			Metadata struct{ Continue string }
+			Items    []struct{}
+		}
+		err = json.NewDecoder(response.Body).Decode(&page)
+		if closeErr := response.Body.Close(); err != nil || closeErr != nil {
+			b.Fatal(err, closeErr)
+		}
+		pages, items = pages+1, items+len(page.Items)
+		if token = page.Metadata.Continue; token == "" {
+			return pages, items
+		}
+	}
+}

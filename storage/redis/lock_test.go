@@ -1,0 +1,63 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tallyman/storage/redis"
+	"tallyman/storage/redis/redistest"
+)
+
+// TestLock: one holder at a time, over all processes; whose lock has run out does
+// not take another's away.
+func TestLock(t *testing.T) {
+	server := redistest.Start(t, flavor)
+	stores := []*redis.Store{open(t, redis.Options{}, server.Addr), open(t, redis.Options{}, server.Addr)}
+	var wg sync.WaitGroup
+	var holders, most, times atomic.Int64
+	for i := range 8 {
+		wg.Go(func() {
+			for range 5 {
+				unlock, err := stores[i%2].Lock(t.Context(), "a")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				most.Store(max(most.Load(), holders.Add(1)))
+				times.Add(1)
+				time.Sleep(time.Millisecond)
+				holders.Add(-1)
+				unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() != 1 || times.Load() != 40 {
+		t.Errorf("%d held the lock at once, %d times in all", most.Load(), times.Load())
+	}
+	unlock, err := stores[0].Lock(t.Context(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Command(t, "SET", "{tallyman}:lock:b", "another's")
+	unlock()
+	if got := server.Command(t, "GET", "{tallyman}:lock:b"); got != "another's" {
+		t.Errorf("the lock of another is now %v", got)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := stores[1].Lock(ctx, "b"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a lock that is held: %v", err)
+	}
+	server.Kill()
+	eventually(t, "a lock without Redis fails", func() error {
+		if _, err := stores[0].Lock(t.Context(), "c"); err == nil {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+}

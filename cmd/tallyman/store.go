@@ -188,5 +188,7 @@ func replayPending(ctx context.Context, c *config.Config, dataDirectory string) 
 	if err != nil {
 		return 0, err
 	}
-	return registry.ReplayPending(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{Writer: writer, Host: registryHost(c), DefaultHost: externalAddress(c)}))
+	return registry.ReplayPending(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{
+		Writer: writer, Host: registryHost(c), DefaultHost: externalAddress(c), Lock: lockOf(backend),
+	}))
 }

@@ -118,7 +118,7 @@ func (s *Store) checkPermissions(ctx context.Context) error {
 		err = s.checkWait(ctx)
 	}
 	if lacksPermission(err) {
-		return refusal{fmt.Errorf("the Redis user lacks permissions: want ~{%s}:* +@read +@write +@scripting +@connection +info +config|get +cluster +wait: %w", s.opts.Prefix, err)}
+		return refusal{fmt.Errorf("the Redis user lacks permissions: want ~{%s}:* +@read +@write +@scripting +@connection +time +info +config|get +cluster +wait: %w", s.opts.Prefix, err)}
 	}
 	return classify(err)
 }

@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,51 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("the error has the password in it: %v", err)
 			}
 		})
+	}
+}
+
+// TestDocumentedPermissions: the user that docs/redis.md tells to make may do
+// everything.
+func TestDocumentedPermissions(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rules, _ := strings.Cut(string(doc), "A Redis user with `")
+	rules, _, ok := strings.Cut(rules, "`")
+	if !ok {
+		t.Fatal("docs/redis.md does not say what user to make")
+	}
+	server := redistest.Start(t, "valkey-server", redistest.Durable...)
+	replica := redistest.Start(t, "valkey-server")
+	redistest.Replicate(t, server, replica)
+	command := []any{"ACL", "SETUSER", "tallyman", "on", ">secret", "+waitaof"}
+	for _, rule := range strings.Fields(rules) {
+		command = append(command, rule)
+	}
+	server.Command(t, command...)
+	log := captureLog(t)
+	o := redis.Options{Replicas: 1, DurabilityTimeout: 10 * time.Second}
+	o.Client.Username, o.Client.Password = "tallyman", "secret"
+	s := open(t, o, server.Addr)
+	revision := put(t, s, "/a", "1", 0)
+	put(t, s, "/a", "2", revision)
+	if changes, err := s.Log(t.Context(), revision, 0); err != nil || len(changes) != 1 {
+		t.Errorf("%d changes, %v", len(changes), err)
+	}
+	if _, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Count: true}); err != nil {
+		t.Error(err)
+	}
+	unlock, err := s.Lock(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if err := errors.Join(s.Compact(t.Context(), revision), s.Advance(t.Context(), revision)); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(log.String(), "NOPERM") || strings.Contains(log.String(), "not permitted") {
+		t.Errorf("logged %s", log)
 	}
 }
 

@@ -60,7 +60,7 @@ func (s *Store) commit(ctx context.Context, m storage.Mutation) (reply, error) {
 	}
 	args := []any{
 		formatVersion, m.Key, digits(m.Expect), value, len(m.Value), s.clock(),
-		s.opts.LogMaxEntries, s.opts.LogMaxAge.Microseconds(), outcomeTTL.Milliseconds(),
+		s.opts.LogMaxEntries, s.opts.LogMaxAge.Microseconds(), (s.opts.Timeout + outcomeSpare).Milliseconds(),
 	}
 	for _, e := range s.takeExpired() {
 		keys, args = append(keys, s.versionKey(e.previous)), append(args, digits(e.revision))

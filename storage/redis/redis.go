@@ -22,7 +22,7 @@
 //	{tallyman}:log             stream; ids are <revision>-0; fields k (key), p (previous revision, 0 if none), d (deleted)
 //	{tallyman}:object:<key>    "<revision>:<size>:<codec><value>", the current value
 //	{tallyman}:version:<rev>   the same, a value that was replaced by one that the log still reaches
-//	{tallyman}:commit:<token>  the revision of a commit, for some minutes
+//	{tallyman}:commit:<token>  the revision of a commit, for some seconds
 //	{tallyman}:lock:<name>     who holds a lock (Lock), for half a minute at most
 //
 // A value is written once, and moved when it is replaced. The log holds no
@@ -53,9 +53,9 @@ var ErrFormat = errors.New("the store in Redis is not for this version")
 
 const (
 	formatVersion = "1"
-	// outcomeTTL is how long a commit's outcome is known to a retry; it is
-	// longer than any call retries.
-	outcomeTTL = 2 * time.Minute
+	// outcomeSpare is how much longer a commit's outcome is known than it may be
+	// tried again, which Options.Timeout bounds.
+	outcomeSpare = 10 * time.Second
 )
 
 // Options configures Open.
@@ -158,8 +158,9 @@ type Store struct {
 
 	behind time.Time // since when Redis lacks what was seen; the monitor's own
 
-	outage atomic.Pointer[outage] // nil while Redis answers
-	seen   atomic.Int64           // newest revision that any answer showed
+	outage  atomic.Pointer[outage] // nil while Redis answers
+	evicted atomic.Int64           // when an eviction was found last, in seconds
+	seen    atomic.Int64           // newest revision that any answer showed
 
 	mu      sync.Mutex
 	id      string        // of the store, from meta

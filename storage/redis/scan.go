@@ -6,12 +6,17 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"tallyman/storage"
 )
 
 // indexBatch bounds how many members of the index are read in one step.
 const indexBatch = 1000
+
+// evictionQuiet is for how many seconds after an eviction was found others are not
+// logged: there may be very many.
+const evictionQuiet = 5
 
 // errMoved is returned by a scan of the current state that changes overtook.
 var errMoved = errors.New("the store changed faster than it could be read")
@@ -191,6 +196,11 @@ func (s *Store) forget(ctx context.Context, key string, revision int64) (bool, e
 		return false, err
 	}
 	evictedTotal.Inc()
-	s.lost(fmt.Sprintf("Redis evicted %s: set maxmemory-policy to noeviction", key))
+	reason := fmt.Sprintf("Redis evicted %s: set maxmemory-policy to noeviction", key)
+	if last := s.evicted.Swap(time.Now().Unix()); time.Now().Unix()-last > evictionQuiet {
+		s.lost(reason)
+	} else {
+		go s.opts.OnLoss(reason)
+	}
 	return true, nil
 }

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,10 @@ var refusals = []string{"NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR AUTH", "
 func classify(err error) error {
 	if err == nil {
 		return nil
+	}
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return refusal{err}
 	}
 	for _, code := range refusals {
 		if strings.Contains(err.Error(), code) {

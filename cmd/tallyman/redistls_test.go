@@ -1,12 +1,19 @@
 package main_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
+	"math/big"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"k8s.io/client-go/util/cert"
+	"time"
 
 	"tallyman/storage/redis/redistest"
 )
@@ -14,14 +21,7 @@ import (
 // TestRedisTLS: Images are kept in a Redis that speaks TLS, wants a client's
 // certificate and knows its users; without any of the three the start fails.
 func TestRedisTLS(t *testing.T) {
-	certificate, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	crtFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	writeFile(t, crtFile, string(certificate))
-	writeFile(t, keyFile, string(key))
+	crtFile, keyFile := bothWays(t)
 	port := redistest.FreePort(t)
 	redistest.Start(t, "redis-server", "--tls-port", fmt.Sprint(port), "--tls-cert-file", crtFile, "--tls-key-file", keyFile,
 		"--tls-ca-cert-file", crtFile, "--user", "tallyman", "on", ">right", "~{quay}:*", "+@all")
@@ -51,4 +51,33 @@ imageapi:
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 	}
+}
+
+// bothWays makes a certificate that server and client show each other, and returns
+// the files of it and its key.
+func bothWays(t *testing.T) (crtFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	crtFile, keyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	writeFile(t, crtFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})))
+	writeFile(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	return crtFile, keyFile
 }

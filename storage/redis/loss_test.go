@@ -142,18 +142,26 @@ func TestEmptied(t *testing.T) {
 	server := redistest.Start(t, flavor)
 	o, reasons := losses(redis.Options{CacheBytes: 1 << 20})
 	s := open(t, o, server.Addr)
-	other := open(t, redis.Options{}, server.Addr)
+	other := open(t, redis.Options{LossGrace: time.Millisecond}, server.Addr)
 	revision := put(t, s, "/a", "1", 0)
 	ended := follow(t, s)
 	server.Command(t, "FLUSHALL")
-	if value := get(t, other, "/a"); value != "" { // this one makes the store anew
-		t.Errorf("an empty Redis holds %q", value)
-	}
+	eventually(t, "the store is there again", func() error { // this one makes it anew
+		entry, _, err := other.Get(t.Context(), "/a")
+		if entry != nil {
+			t.Fatalf("an empty Redis holds %q", entry.Value)
+		}
+		return err
+	})
 	wantLoss(t, reasons, "Redis")
 	wantCompacted(t, ended)
-	if value := get(t, s, "/a"); value != "" {
-		t.Errorf("the store still shows %q", value)
-	}
+	eventually(t, "the store serves", func() error {
+		entry, _, err := s.Get(t.Context(), "/a")
+		if entry != nil {
+			t.Fatalf("the store still shows %q", entry.Value)
+		}
+		return err
+	})
 	if again := put(t, s, "/a", "2", 0); again <= revision {
 		t.Errorf("revision %d after %d", again, revision)
 	}
@@ -182,6 +190,10 @@ func TestLossyFailover(t *testing.T) {
 	w.cut()
 	wantLoss(t, reasons, "lost acknowledged changes")
 	wantCompacted(t, ended)
+	eventually(t, "the store serves", func() error {
+		_, err := s.Window(t.Context())
+		return err
+	})
 	if value := get(t, s, "/a"); value != "kept" {
 		t.Errorf("the new master has %q", value)
 	}

@@ -59,14 +59,18 @@ func (s *Store) monitor(ctx context.Context) {
 		if err := s.probe(ctx); err != nil {
 			s.down(err)
 			s.reload(ctx)
-			select {
-			case <-time.After(retryInterval):
-			case <-ctx.Done():
-			}
+			pause(ctx, retryInterval)
 			continue
 		}
 		s.up()
 		s.listen(ctx)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 
@@ -78,8 +82,8 @@ func (s *Store) listen(ctx context.Context) {
 	streams, err := s.client.XRead(ctx, &goredis.XReadArgs{
 		Streams: []string{s.log, digits(s.seen.Load()) + "-0"}, Count: 1, Block: listenFor,
 	}).Result()
-	if err != nil {
-		return
+	if err != nil && !errors.Is(err, goredis.Nil) { // nil: there was no change
+		pause(ctx, retryInterval/4)
 	}
 	for _, stream := range streams {
 		for _, message := range stream.Messages {
@@ -106,6 +110,9 @@ func (s *Store) probe(ctx context.Context) error {
 	err = scriptError(err)
 	switch {
 	case errors.Is(err, errEmpty):
+		if err := s.patience(); err != nil {
+			return err
+		}
 		_, err := s.create(ctx)
 		return err
 	case errors.Is(err, storage.ErrCompacted):
@@ -133,17 +140,29 @@ func (s *Store) reposition(ctx context.Context, seen int64) error {
 	}
 	compacted, current := reply(r).integer(0), reply(r).integer(1)
 	isLoss := seen != 0 && seen >= compacted
-	if isLoss && s.behind.IsZero() {
-		s.behind = time.Now()
-	}
-	if isLoss && time.Since(s.behind) < s.opts.LossGrace {
-		return errStale
+	if isLoss {
+		if err := s.patience(); err != nil {
+			return err
+		}
 	}
 	s.behind = time.Time{}
 	s.restart(current)
 	if isLoss {
 		s.lost(fmt.Sprintf("Redis lost acknowledged changes: revision %d is gone, the store goes on from %d", seen, current))
 	}
+	return nil
+}
+
+// patience is for a server that lacks what was seen. It fails for as long as that
+// may be an old master.
+func (s *Store) patience() error {
+	if s.behind.IsZero() {
+		s.behind = time.Now()
+	}
+	if time.Since(s.behind) < s.opts.LossGrace {
+		return errStale
+	}
+	s.behind = time.Time{}
 	return nil
 }
 
@@ -156,13 +175,20 @@ func (s *Store) restart(current int64) {
 	s.ring()
 }
 
-// connect checks the server and makes the store if there is none.
+// connect checks the server, and makes the store if there is none and never was.
 func (s *Store) connect(ctx context.Context) error {
-	if err := s.check(ctx); err != nil {
+	if err := s.check(ctx); err != nil || s.wasThere() {
 		return err
 	}
 	_, err := s.create(ctx)
 	return err
+}
+
+// wasThere reports whether this process has seen the store.
+func (s *Store) wasThere() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id != ""
 }
 
 // create makes the store if there is none. It reports whether the store is

@@ -98,20 +98,18 @@ func (s *Store) read(ctx context.Context, script *goredis.Script, keys []string,
 
 type runner func(ctx context.Context, c goredis.Scripter, keys []string, args ...any) *goredis.Cmd
 
-// script runs a script, and refuses a server that is behind what was seen. Where the store turns out to be gone, it is made anew.
+// script runs a script, and refuses a server that is behind what was seen, or on
+// which the store is gone: the monitor decides what becomes of it.
 func (s *Store) script(ctx context.Context, run runner, keys []string, args ...any) (reply, error) {
 	var result []any
 	args = append(args, digits(s.seen.Load()))
 	err := s.do(ctx, func(ctx context.Context) error {
 		var err error
 		result, err = run(ctx, s.client, keys, args...).Slice()
-		if errors.Is(scriptError(err), errEmpty) {
-			if _, err := s.create(ctx); err != nil {
-				return err
-			}
-			result, err = run(ctx, s.client, keys, args...).Slice()
+		if err = scriptError(err); errors.Is(err, errEmpty) {
+			return errStale
 		}
-		return scriptError(err)
+		return err
 	})
 	return result, err
 }

@@ -30,7 +30,7 @@ http: {addr: ADDR, secret: shared by the replicas}
 REDIS
 imageapi:
   registryhost: registry.example.com
-  shutdowndelay: 500ms
+  shutdowndelay: 1500ms
   auth: {kubeconfigfile: DIR/kubeconfig}
 `
 

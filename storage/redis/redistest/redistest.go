@@ -4,6 +4,7 @@ package redistest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -41,9 +42,17 @@ type Server struct {
 // directory of its own, and nothing saved.
 func Start(t testing.TB, binary string, args ...string) *Server {
 	t.Helper()
-	s := New(t, binary, args...)
-	s.Run(t)
-	return s
+	const tries = 3 // another process may take the port first
+	for i := 1; ; i++ {
+		s := New(t, binary, args...)
+		err := s.run()
+		if err == nil {
+			return s
+		}
+		if i == tries {
+			t.Fatal(err)
+		}
+	}
 }
 
 // New is Start without starting.
@@ -59,16 +68,22 @@ func New(t testing.TB, binary string, args ...string) *Server {
 // Run starts a server that is not running, and waits until it answers.
 func (s *Server) Run(t testing.TB) {
 	t.Helper()
+	if err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) run() error {
 	s.cmd = exec.Command(s.binary, s.args...) //nolint:gosec // the test's own server
 	// The test may die without its cleanup.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	output, err := os.OpenFile(filepath.Join(s.dir, "output"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	s.cmd.Stdout, s.cmd.Stderr = output, output
 	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
+		return errors.Join(err, output.Close())
 	}
 	exited := make(chan struct{})
 	s.exited = exited
@@ -77,23 +92,26 @@ func (s *Server) Run(t testing.TB) {
 		_ = output.Close()
 		close(exited)
 	}()
-	s.wait(t)
+	return s.wait()
 }
 
-func (s *Server) wait(t testing.TB) {
-	t.Helper()
+func (s *Server) wait() error {
 	c := goredis.NewClient(&goredis.Options{Addr: s.Addr, MaxRetries: -1, DialTimeout: time.Second})
 	defer func() { _ = c.Close() }()
 	var err error
 	for range 400 {
 		// A server that wants a password, or loads its file, is up or soon will be.
 		if err = c.Ping(context.Background()).Err(); err == nil || strings.Contains(err.Error(), "NOAUTH") || strings.Contains(err.Error(), "ERR unknown command") {
-			return
+			return nil
 		}
-		time.Sleep(25 * time.Millisecond)
+		select {
+		case <-s.exited:
+			output, _ := os.ReadFile(filepath.Join(s.dir, "output"))
+			return fmt.Errorf("%s has exited:\n%s", s.binary, output)
+		case <-time.After(25 * time.Millisecond):
+		}
 	}
-	output, _ := os.ReadFile(filepath.Join(s.dir, "output"))
-	t.Fatalf("%s does not answer: %v\n%s", s.binary, err, output)
+	return fmt.Errorf("%s does not answer: %w", s.binary, err)
 }
 
 // Kill ends the server at once, as a crash does. It does nothing to one that is

@@ -26,9 +26,9 @@ imageapi:
   auth: {kubeconfigfile: DIR/kubeconfig}
 `
 
-func outageServer(t *testing.T, redis *redistest.Server, policy string) *server {
+func outageServer(t *testing.T, redis *redistest.Server, policy string, env ...string) *server {
 	t.Helper()
-	return startWithConfig(t, strings.NewReplacer("REDIS", redis.Addr, "POLICY", policy).Replace(outageConfig))
+	return startWithConfig(t, strings.NewReplacer("REDIS", redis.Addr, "POLICY", policy).Replace(outageConfig), env...)
 }
 
 // TestRedisOutage: without Redis pulls go on, pushes follow onstorefailure, the

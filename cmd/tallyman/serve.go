@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -84,7 +83,10 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	for _, p := range c.Problems {
 		slog.Warn("configuration: " + p.Error())
 	}
-	prometheus.MustRegister(slices.Concat(storage.Collectors(), registry.Collectors(), redis.Collectors())...)
+	prometheus.MustRegister(append(storage.Collectors(), registry.Collectors()...)...)
+	if c.UsesRedis() {
+		prometheus.MustRegister(redis.Collectors()...)
+	}
 	var recorder atomic.Pointer[registry.Recorder]
 	backend, err := openStore(cmd.Context(), c, dataDirectory, func(string) {
 		if r := recorder.Load(); r != nil {

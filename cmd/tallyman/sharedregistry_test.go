@@ -78,14 +78,17 @@ func onlyHolder(s *server, names []string, tag string) error {
 }
 
 // TestEvictedImage: an Image that Redis evicted is derived again, once anybody
-// looks for it.
+// looks for it, and counted.
 func TestEvictedImage(t *testing.T) {
-	redis := redistest.Start(t, "valkey-server")
-	s := outageServer(t, redis, "defer")
+	redis, debug := redistest.Start(t, "valkey-server"), freeAddress(t)
+	s := outageServer(t, redis, "defer", "REGISTRY_HTTP_DEBUG_ADDR="+debug, "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED=true")
 	name := pushSmallImage(s, "app", "one")
 	for _, look := range []string{"/apis/image.openshift.io/v1/images", "/apis/image.openshift.io/v1/images/" + name} {
 		redis.Command(t, "DEL", "{tallyman}:object:/images/"+name)
 		s.request(http.MethodGet, look, "", nil)
 		eventually(t, "the image is back", func() error { return s.lives(name, "app", "app:latest") })
+	}
+	for name, want := range map[string]float64{"imageapi_store_redis_up": 1, "imageapi_store_redis_evicted_total": 2, "imageapi_store_redis_losses_total": 1} {
+		must(t, "metric", metricAtLeast(debug, name, want))
 	}
 }

@@ -10,8 +10,8 @@
 //
 // # Caveats
 //
-// What is deleted in the source while a copy is so far behind that the change has
-// left the log stays in the target.
+// What is deleted in the source, or taken off an Image there, while a copy is so
+// far behind that the change has left the log stays in the target.
 package transfer
 
 import (
@@ -121,19 +121,26 @@ func Copy(ctx context.Context, o Options) (*Report, error) {
 	if err := c.load(ctx); err != nil {
 		return &c.report, err
 	}
-	for {
-		if !c.at.Copied {
-			if err := c.all(ctx); err != nil {
-				return &c.report, err
-			}
+	const tries = 5
+	for i := 1; ; i++ {
+		err := c.run(ctx)
+		if !errors.Is(err, storage.ErrCompacted) {
+			return &c.report, err
 		}
-		err := c.changes(ctx)
-		if errors.Is(err, storage.ErrCompacted) { // too far behind: go over all keys again
-			c.at = position{}
-			continue
+		if i == tries {
+			return &c.report, fmt.Errorf("the source changes faster than it can be copied; raise imageapi.store.logentries: %w", err)
 		}
-		return &c.report, err
+		c.at = position{} // too far behind: go over all keys again
 	}
+}
+
+func (c *copier) run(ctx context.Context) error {
+	if !c.at.Copied {
+		if err := c.all(ctx); err != nil {
+			return err
+		}
+	}
+	return c.changes(ctx)
 }
 
 func (c *copier) positionKey() string {
@@ -186,9 +193,10 @@ func (c *copier) all(ctx context.Context) error {
 	}
 	c.report.Total = count.Count
 	for {
-		// The page is read as it is now. What changes after the position is
-		// copied again from the log, which is harmless.
-		page, err := c.From.Scan(ctx, storage.ScanRequest{From: max(firstKey, c.at.Key+"\x00"), To: lastKey, Limit: pageSize})
+		// All pages are of one revision, after which the log goes on.
+		page, err := c.From.Scan(ctx, storage.ScanRequest{
+			From: max(firstKey, c.at.Key+"\x00"), To: lastKey, Limit: pageSize, Revision: c.at.Revision,
+		})
 		if err != nil {
 			return err
 		}

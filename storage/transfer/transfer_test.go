@@ -195,6 +195,53 @@ func TestLostPlace(t *testing.T) {
 	}
 }
 
+// meddling is a source in which things change while it is read.
+type meddling struct {
+	storage.Backend
+	meddle func()
+}
+
+func (m *meddling) Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error) {
+	result, err := m.Backend.Scan(ctx, req)
+	if m.meddle != nil && !req.KeysOnly {
+		meddle := m.meddle
+		m.meddle = nil
+		meddle()
+	}
+	return result, err
+}
+
+// TestChangesWhileCopying: what is changed twice while a copy is under way, in the
+// part it has read and in the part it has not, is as it was changed last; nothing
+// that was taken away comes back.
+func TestChangesWhileCopying(t *testing.T) {
+	from, to := openBolt(t), openRedis(t)
+	revisions := map[string]int64{}
+	for i := range 400 {
+		key := fmt.Sprintf("/images/%03d", i)
+		revisions[key] = put(t, from, key, "first", 0)
+	}
+	source := &meddling{Backend: from, meddle: func() {
+		for _, key := range []string{"/images/001", "/images/399"} {
+			revisions[key] = put(t, from, key, "first second", revisions[key])
+			revisions[key] = put(t, from, key, "third", revisions[key])
+		}
+		for _, key := range []string{"/images/002", "/images/398"} {
+			commit(t, from, storage.Mutation{Key: key, Expect: revisions[key], Delete: true})
+		}
+		put(t, from, "/images/fresh", "first", 0)
+	}}
+	report := copyAll(t, source, to)
+	if report.Missing != 0 || report.Compared != 399 {
+		t.Errorf("%d missing of %d", report.Missing, report.Compared)
+	}
+	for key, want := range map[string]string{"/images/001": "third", "/images/399": "third", "/images/002": "", "/images/398": "", "/images/fresh": "first"} {
+		if got := value(t, to, key); got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+}
+
 // TestFollow: what changes while a copy follows is copied, until the source closes.
 func TestFollow(t *testing.T) {
 	to := openRedis(t)

@@ -28,8 +28,8 @@ vuln: ## look for known vulnerabilities (needs vuln.go.dev)
 conformance: tools ## compare with distribution in the OCI conformance suite
 	go test -count=1 -v -run TestOCIConformance ./cmd/tallyman
 
-bench: ## measure reads of stored bytes against ordinary encoding
-	go test -run '^$$' -bench . -benchmem ./storage ./imageapi/...
+bench: ## measure reads of stored bytes against ordinary encoding, and of the cache against none
+	go test -run '^$$' -bench . -benchmem ./storage ./storage/redis ./imageapi/...
 
 scale: ## measure with 200 000 Images in Redis
 	go test -run '^$$' -bench Scale -benchtime 1x -timeout 60m ./cmd/tallyman -args -images 200000

@@ -46,6 +46,9 @@ func classify(err error) error {
 // one loses what it was given.
 func (s *Store) check(ctx context.Context) error {
 	node, err := s.node(ctx)
+	if err != nil && strings.Contains(err.Error(), "cluster support disabled") {
+		return refusal{errors.New("the servers are no Cluster: list one address under redis.addrs, or Sentinels and redis.mastername")}
+	}
 	if err != nil {
 		return classify(err)
 	}
@@ -64,14 +67,33 @@ func (s *Store) check(ctx context.Context) error {
 	if info["role"] == "slave" {
 		return errors.New("the server is a replica: give the address of the master, or Sentinel's with redis.mastername")
 	}
-	if _, cluster := s.client.(*goredis.ClusterClient); info["cluster_enabled"] == "1" && !cluster {
-		return refusal{errors.New("the server is part of a Cluster: list more than one of its nodes under redis.addrs")}
+	if err := s.checkCluster(ctx, node, info["cluster_enabled"] == "1"); err != nil {
+		return err
 	}
 	if s.opts.AOF && info["aof_enabled"] == "0" {
 		return refusal{errors.New("imageapi.store.redis.aof is set, but the server has no append-only file: set appendonly yes")}
 	}
 	s.warn(ctx, node, info)
 	return s.checkPermissions(ctx)
+}
+
+// checkCluster wants a Cluster to be known as one, and to be whole.
+func (s *Store) checkCluster(ctx context.Context, node goredis.UniversalClient, enabled bool) error {
+	_, cluster := s.client.(*goredis.ClusterClient)
+	switch {
+	case enabled && !cluster:
+		return refusal{errors.New("the server is part of a Cluster: list more than one of its nodes under redis.addrs")}
+	case !enabled:
+		return nil
+	}
+	state, err := node.ClusterInfo(ctx).Result()
+	if err != nil {
+		return classify(err)
+	}
+	if !strings.Contains(state, "cluster_state:ok") {
+		return errors.New("the Cluster is not whole: CLUSTER INFO does not say cluster_state:ok")
+	}
+	return nil
 }
 
 func parseInfo(text string) map[string]string {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"tallyman/storage"
 	"tallyman/storage/redis"
 	"tallyman/storage/redis/redistest"
@@ -39,6 +41,7 @@ func TestRefusals(t *testing.T) {
 		"no WAITAOF":     {redistest.Start(t, flavor, redistest.Durable...).Addr, redis.Options{AOF: true}, "the server has no WAITAOF"},
 		"no AOF":         {redistest.Start(t, "valkey-server").Addr, redis.Options{AOF: true}, "set appendonly yes"},
 		"cluster node":   {node.Addr, redis.Options{}, "part of a Cluster"},
+		"no cluster":     {server.Addr, redis.Options{Client: goredis.UniversalOptions{IsClusterMode: true}}, "the servers are no Cluster"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.o.Client.Addrs = []string{test.addr}

@@ -17,6 +17,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -52,7 +53,7 @@ func (u *unreliable) Window(ctx context.Context) (ourstorage.Window, error) {
 	return u.Backend.Window(ctx)
 }
 
-// house is a registry in memory with the middleware in it, and a real store.
+// house is a registry with the middleware in it, and a real store.
 type house struct {
 	t         *testing.T
 	store     *unreliable
@@ -77,7 +78,8 @@ func newHouse(t *testing.T, policy FailurePolicy) *house {
 	if h.writer, err = imageapi.NewWriter(h.store, 0); err != nil {
 		t.Fatal(err)
 	}
-	d := inmemory.New()
+	// The driver in memory has data races where clients push one blob at once.
+	d := filesystem.New(filesystem.DriverParameters{RootDirectory: t.TempDir(), MaxThreads: 100})
 	if h.plain, err = storage.NewRegistry(t.Context(), d, storage.EnableDelete); err != nil {
 		t.Fatal(err)
 	}

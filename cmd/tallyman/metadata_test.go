@@ -3,12 +3,14 @@ package main_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -165,6 +167,41 @@ func TestMigrateIntoUsedStore(t *testing.T) {
 	}
 	if out := s.metadata("migrate", "--from", "bolt", "--to", "redis"); !strings.Contains(out, "0 created, 0 merged") {
 		t.Errorf("a second time:\n%s", out)
+	}
+}
+
+// TestMigrateFollowingRedis: following Redis ends with a signal, after which the
+// rest is copied and compared.
+func TestMigrateFollowingRedis(t *testing.T) {
+	s := startWithConfig(t, strings.ReplaceAll(movable, "REDIS", redistest.Start(t, "redis-server").Addr), "REGISTRY_IMAGEAPI_STORE_TYPE=redis")
+	pushSmallImage(s, "app", "one")
+	follower := exec.CommandContext(t.Context(), binary, "metadata", "migrate", "--from", "redis", "--to", "bolt", "--follow", s.configFile())
+	path := filepath.Join(t.TempDir(), "output")
+	output, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer output.Close()
+	follower.Stdout, follower.Stderr = output, output
+	if err := follower.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := func() string {
+		content, _ := os.ReadFile(path)
+		return string(content)
+	}
+	eventually(t, "it has copied what was there", func() error {
+		if !strings.Contains(said(), "copied 1 of 1") {
+			return errors.New(said())
+		}
+		return nil
+	})
+	pushSmallImage(s, "app", "two")
+	if err := follower.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := follower.Wait(); err != nil || !strings.Contains(said(), "2 compared, 0 missing") {
+		t.Errorf("%v\n%s", err, said())
 	}
 }
 

@@ -70,9 +70,11 @@ func migrate(cmd *cobra.Command, o *metadataOptions, from, to string, follow boo
 	report, err := transfer.Copy(ctx, options)
 	if errors.Is(err, transfer.ErrSourceClosed) {
 		cmd.PrintErrln("the registry has stopped; copying the rest")
-		if source, err = o.reopen(ctx, from); err != nil {
-			return err
+		rest, reopenErr := o.reopen(ctx, from)
+		if reopenErr != nil {
+			return reopenErr // source stays what can be closed
 		}
+		source = rest
 		options.From, options.Follow = source, nil
 		earlier := report
 		report, err = transfer.Copy(ctx, options)

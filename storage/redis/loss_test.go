@@ -327,6 +327,10 @@ func TestSentinel(t *testing.T) {
 		}
 		return nil
 	})
+	eventually(t, "the store serves", func() error { // a probe may still be on its way to the old master
+		_, err := s.Window(t.Context())
+		return err
+	})
 	if value := get(t, s, "/a"); value != "2" {
 		t.Errorf("the store has %q", value)
 	}

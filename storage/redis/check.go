@@ -55,7 +55,7 @@ func (s *Store) check(ctx context.Context) error {
 	text, err := node.Info(ctx, "server", "replication", "memory", "persistence", "cluster").Result()
 	if lacksPermission(err) {
 		slog.Warn("redis: INFO is not permitted, so the server's version and settings are not checked")
-		return s.checkPermissions(ctx)
+		return s.checkPermissions(ctx, node)
 	}
 	if err != nil {
 		return classify(err)
@@ -74,7 +74,7 @@ func (s *Store) check(ctx context.Context) error {
 		return refusal{errors.New("imageapi.store.redis.aof is set, but the server has no append-only file: set appendonly yes")}
 	}
 	s.warn(ctx, node, info)
-	return s.checkPermissions(ctx)
+	return s.checkPermissions(ctx, node)
 }
 
 // checkCluster wants a Cluster to be known as one, and to be whole.
@@ -135,14 +135,14 @@ func (s *Store) warn(ctx context.Context, node goredis.UniversalClient, info map
 }
 
 // checkPermissions runs each command once.
-func (s *Store) checkPermissions(ctx context.Context) error {
+func (s *Store) checkPermissions(ctx context.Context, node goredis.UniversalClient) error {
 	var keys []string
 	for _, name := range []string{"hash", "set", "stream", "string", "renamed"} {
-		keys = append(keys, "{"+s.opts.Prefix+"}:check:"+name)
+		keys = append(keys, s.key("check:"+name))
 	}
 	err := permissionsScript.Run(ctx, s.client, keys).Err()
 	if err == nil {
-		err = s.checkWait(ctx)
+		err = s.checkWait(ctx, node)
 	}
 	if lacksPermission(err) {
 		return refusal{fmt.Errorf("the Redis user lacks permissions: want ~{%s}:* +@read +@write +@scripting +@connection +time +info +config|get +cluster +wait: %w", s.opts.Prefix, err)}
@@ -160,19 +160,15 @@ func lacksPermission(err error) bool {
 }
 
 // checkWait makes sure that the server knows what durability is to rest on.
-func (s *Store) checkWait(ctx context.Context) error {
+func (s *Store) checkWait(ctx context.Context, node goredis.UniversalClient) error {
 	if !s.opts.AOF && s.opts.Replicas == 0 {
 		return nil
-	}
-	node, err := s.node(ctx)
-	if err != nil {
-		return err
 	}
 	command := []any{"WAIT", 0, 1}
 	if s.opts.AOF {
 		command = []any{"WAITAOF", 0, 0, 1}
 	}
-	err = node.Do(ctx, command...).Err()
+	err := node.Do(ctx, command...).Err()
 	if err != nil && s.opts.AOF && strings.Contains(err.Error(), "unknown command") {
 		return refusal{errors.New("imageapi.store.redis.aof is set, but the server has no WAITAOF: want Redis 7.2 or newer, or Valkey; or set appendfsync always there and aof: false here")}
 	}

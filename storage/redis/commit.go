@@ -18,9 +18,6 @@ func (s *Store) Commit(ctx context.Context, m storage.Mutation) (*storage.Commit
 	if m.Key == "" || strings.Contains(m.Key, "\x00") || (m.Value == nil && !m.Delete) {
 		return nil, errors.New("redis: a commit needs a key without NUL, and a value")
 	}
-	if m.Delete && m.Expect == 0 {
-		return s.refuse(ctx, m.Key) // nothing to delete, or not what is expected
-	}
 	r, err := s.commit(ctx, m)
 	if err != nil {
 		return nil, err
@@ -42,12 +39,6 @@ func (s *Store) Commit(ctx context.Context, m storage.Mutation) (*storage.Commit
 		result.Current = &storage.Entry{Key: m.Key, Value: value, Revision: revision}
 	}
 	return result, nil
-}
-
-// refuse is a commit that cannot succeed.
-func (s *Store) refuse(ctx context.Context, key string) (*storage.CommitResult, error) {
-	entry, revision, err := s.Get(ctx, key)
-	return &storage.CommitResult{Current: entry, Revision: revision}, err
 }
 
 // commit runs the script. A retry, ours or the client's, carries the same token,

@@ -28,7 +28,7 @@ var unlockScript = goredis.NewScript(`if redis.call('GET', KEYS[1]) == ARGV[1] t
 // locks back after half a minute, one that hangs loses them then: locks make
 // conflicts rare, and are no proof against them.
 func (s *Store) Lock(ctx context.Context, name string) (unlock func(), err error) {
-	key, token := "{"+s.opts.Prefix+"}:lock:"+name, rand.Text()
+	key, token := s.key("lock:"+name), rand.Text()
 	for deadline := time.Now().Add(lockWait); ; {
 		var taken bool
 		err := s.do(ctx, func(ctx context.Context) error {

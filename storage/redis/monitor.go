@@ -134,23 +134,31 @@ func (s *Store) reposition(ctx context.Context, seen int64) error {
 	if err != nil || replaced {
 		return err
 	}
-	r, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion, 0).Slice()
+	window, err := s.believe(ctx)
 	if err != nil {
-		return scriptError(err)
+		return err
 	}
-	compacted, current := reply(r).integer(0), reply(r).integer(1)
-	isLoss := seen != 0 && seen >= compacted
+	isLoss := seen != 0 && seen >= window.Compacted
 	if isLoss {
 		if err := s.patience(); err != nil {
 			return err
 		}
 	}
 	s.behind = time.Time{}
-	s.restart(current)
+	s.restart(window.Current)
 	if isLoss {
-		s.lost(fmt.Sprintf("Redis lost acknowledged changes: revision %d is gone, the store goes on from %d", seen, current))
+		s.lost(fmt.Sprintf("Redis lost acknowledged changes: revision %d is gone, the store goes on from %d", seen, window.Current))
 	}
 	return nil
+}
+
+// believe reads the window of the store as it is, be it behind what was seen.
+func (s *Store) believe(ctx context.Context) (storage.Window, error) {
+	r, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion, 0).Slice()
+	if err != nil {
+		return storage.Window{}, scriptError(err)
+	}
+	return storage.Window{Compacted: reply(r).integer(0), Current: reply(r).integer(1)}, nil
 }
 
 // patience is for a server that lacks what was seen. It fails for as long as that
@@ -209,11 +217,11 @@ func (s *Store) create(ctx context.Context) (replaced bool, err error) {
 	if before == "" || before == answer.text(1) {
 		return false, nil
 	}
-	window, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion, 0).Slice()
+	window, err := s.believe(ctx)
 	if err != nil {
-		return true, scriptError(err)
+		return true, err
 	}
-	s.restart(reply(window).integer(1))
+	s.restart(window.Current)
 	s.lost("the store in Redis was emptied or replaced")
 	return true, nil
 }

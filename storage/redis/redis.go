@@ -182,12 +182,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	o.setDefaults()
 	useLogger()
-	prefix := "{" + o.Prefix + "}:"
 	s := &Store{
 		opts: o, client: goredis.NewUniversalClient(&o.Client), cache: newCache(o.CacheBytes),
 		done: make(chan struct{}), bell: make(chan struct{}),
-		meta: prefix + "meta", index: prefix + "index", log: prefix + "log",
 	}
+	s.meta, s.index, s.log = s.key("meta"), s.key("index"), s.key("log")
 	s.history.store = s
 	if err := s.connect(ctx); isRefusal(err) {
 		return nil, errors.Join(fmt.Errorf("redis: %w", err), s.client.Close())
@@ -214,24 +213,20 @@ func (s *Store) Close() error {
 	return err
 }
 
-func (s *Store) objectKey(key string) string { return "{" + s.opts.Prefix + "}:object:" + key }
-func (s *Store) versionKey(revision int64) string {
-	return "{" + s.opts.Prefix + "}:version:" + digits(revision)
-}
-func (s *Store) outcomeKey(token string) string { return "{" + s.opts.Prefix + "}:commit:" + token }
+// key returns one of the store's keys in Redis.
+func (s *Store) key(name string) string { return "{" + s.opts.Prefix + "}:" + name }
 
-// do makes one call, unless Redis is known to be away.
+func (s *Store) objectKey(key string) string      { return s.key("object:" + key) }
+func (s *Store) versionKey(revision int64) string { return s.key("version:" + digits(revision)) }
+func (s *Store) outcomeKey(token string) string   { return s.key("commit:" + token) }
+
+// do makes one call within Options.Timeout, unless Redis is known to be away.
 func (s *Store) do(ctx context.Context, call func(context.Context) error) error {
-	if away := s.outage.Load(); away != nil && !s.isClosed() {
-		return away.err
-	}
-	return s.try(ctx, call)
-}
-
-// try makes one call within Options.Timeout.
-func (s *Store) try(ctx context.Context, call func(context.Context) error) error {
 	if s.isClosed() {
 		return storage.ErrClosed
+	}
+	if away := s.outage.Load(); away != nil {
+		return away.err
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()

@@ -27,13 +27,8 @@ func Compare(ctx context.Context, from Reader, to storage.Backend, merge Merge, 
 			if isPosition(e.Key) || deleted[e.Key] {
 				continue
 			}
-			report.Compared++
-			held, err := holds(ctx, to, e, merge)
-			if err != nil {
+			if err := lookUp(ctx, to, e, merge, report); err != nil {
 				return err
-			}
-			if !held {
-				report.Missing++
 			}
 		}
 		if !page.More {
@@ -41,6 +36,19 @@ func Compare(ctx context.Context, from Reader, to storage.Backend, merge Merge, 
 		}
 		next = page.Entries[len(page.Entries)-1].Key + "\x00"
 	}
+}
+
+// lookUp compares one entry.
+func lookUp(ctx context.Context, to storage.Backend, e *storage.Entry, merge Merge, report *Report) error {
+	held, err := holds(ctx, to, e, merge)
+	if err != nil {
+		return err
+	}
+	report.Compared++
+	if !held {
+		report.Missing++
+	}
+	return nil
 }
 
 func holds(ctx context.Context, to storage.Backend, e *storage.Entry, merge Merge) (bool, error) {

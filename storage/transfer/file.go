@@ -33,6 +33,11 @@ type line struct {
 	SHA256  string `json:"sha256,omitempty"`
 }
 
+// entry is the entry of a line, whose value is stored with a final newline.
+func (l *line) entry() *storage.Entry {
+	return &storage.Entry{Key: l.Key, Value: append(l.Value, '\n')}
+}
+
 // Export writes everything in from to w. If the store is in use the entries are
 // of a time between the start and the end; the log need not reach back so far.
 func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report)) (*Report, error) {
@@ -105,7 +110,7 @@ func Import(ctx context.Context, file io.ReadSeeker, to storage.Backend, merge M
 		return err
 	}
 	_, err = readFile(file, func(l *line) error {
-		if page = append(page, storage.Entry{Key: l.Key, Value: append(l.Value, '\n')}); len(page) < pageSize {
+		if page = append(page, *l.entry()); len(page) < pageSize {
 			return nil
 		}
 		return flush()
@@ -123,12 +128,7 @@ func CompareFile(ctx context.Context, file io.ReadSeeker, to storage.Backend, me
 		return err
 	}
 	_, err := readFile(file, func(l *line) error {
-		report.Compared++
-		held, err := holds(ctx, to, &storage.Entry{Key: l.Key, Value: append(l.Value, '\n')}, merge)
-		if err == nil && !held {
-			report.Missing++
-		}
-		return err
+		return lookUp(ctx, to, l.entry(), merge, report)
 	})
 	return err
 }

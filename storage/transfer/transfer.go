@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -229,9 +230,7 @@ func (c *copier) putAll(ctx context.Context, entries []storage.Entry) error {
 	return group.Wait()
 }
 
-func isPosition(key string) bool {
-	return len(key) > len(positions) && key[:len(positions)] == positions
-}
+func isPosition(key string) bool { return strings.HasPrefix(key, positions) }
 
 // put brings the source's value of a key into the target. before is the value
 // that it replaced in the source: a target that still has that is a copy.

@@ -1,0 +1,63 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+
+	"tallyman/signatures"
+)
+
+// rootOfTrust is one root of trust.
+type rootOfTrust interface {
+	// name is what conditions call it.
+	name() string
+	// verify verifies what c claims about subject. It returns who made the
+	// signature, or why that is not to be believed.
+	verify(c *claim, subject digest.Digest, now time.Time) (*signer, *fault)
+}
+
+// named gives a root its name.
+type named string
+
+func (n named) name() string { return string(n) }
+
+// signer is who has made a signature, as far as that is verified.
+type signer struct {
+	issuedBy imagev1.SignatureIssuer
+	issuedTo imagev1.SignatureSubject
+	created  time.Time // zero if nobody trustworthy says
+	claims   map[string]string
+}
+
+// fault is why a signature is not believed. Its message says nothing that the
+// signature says of itself.
+type fault struct{ reason, message string }
+
+func (f *fault) in(g *group) *fault {
+	return &fault{f.reason, fmt.Sprintf("policy %s: %s", g.policy, f.message)}
+}
+
+// progress orders reasons by how much was right before the failure: of the failures
+// of several roots, the one that got furthest tells most.
+var progress = map[string]int{
+	signatures.ReasonKeyNotTrusted:        1,
+	signatures.ReasonCertificateUntrusted: 2,
+	signatures.ReasonSignatureInvalid:     3,
+	signatures.ReasonLogEntryMissing:      4,
+	signatures.ReasonTimestampMissing:     5,
+	signatures.ReasonExpired:              6,
+	signatures.ReasonIdentityMismatch:     7,
+}
+
+func further(a, b *fault) *fault {
+	if a == nil || progress[b.reason] > progress[a.reason] { // of equals the first
+		return b
+	}
+	return a
+}
+
+// notFor is the fault of a root that knows nothing of such signatures.
+var notFor = &fault{signatures.ReasonKeyNotTrusted, "no root of trust vouches for the key of the signature"}

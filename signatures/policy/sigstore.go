@@ -1,0 +1,217 @@
+package policy
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/tlog"
+	"github.com/sigstore/sigstore-go/pkg/verify"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+
+	"tallyman/signatures"
+)
+
+// certificates is a root that vouches for the certificate of a signature: Fulcio's
+// short-lived ones, or those of an authority of one's own.
+type certificates struct {
+	named
+	material root.TrustedMaterial
+	verifier *verify.Verifier
+	// What the policy wants, for telling what is missing.
+	tlog, timestamp bool
+	// allows reports whether the certificate is one of whom the policy trusts.
+	allows func(*x509.Certificate) bool
+}
+
+// verify implements rootOfTrust.
+func (r *certificates) verify(c *claim, subject digest.Digest, _ time.Time) (*signer, *fault) {
+	if c.sigstore == nil {
+		return nil, notFor
+	}
+	entity := c.sigstore.entity
+	content, err := entity.VerificationContent()
+	if err != nil || content.Certificate() == nil {
+		return nil, notFor
+	}
+	if missing := r.missing(entity); missing != nil {
+		return nil, missing
+	}
+	result, err := r.verifier.Verify(entity, verify.NewPolicy(c.sigstore.artifact(subject), verify.WithoutIdentitiesUnsafe()))
+	if err != nil {
+		return nil, r.diagnose(c.sigstore, subject, content.Certificate())
+	}
+	leaf := content.Certificate()
+	if !r.allows(leaf) {
+		return nil, &fault{signatures.ReasonIdentityMismatch, "the signature is by somebody else"}
+	}
+	s := signerOf(leaf, result.Signature.Certificate)
+	s.created = earliest(result.VerifiedTimestamps)
+	return s, nil
+}
+
+// artifact is what the signature has to be one of: the signed payload of cosign's
+// classic form, whose digest of the image is checked before, or the image itself.
+func (c *sigstoreClaim) artifact(subject digest.Digest) verify.ArtifactPolicyOption {
+	if c.payload != nil {
+		return verify.WithArtifact(bytes.NewReader(c.payload))
+	}
+	algorithm, sum := decoded(subject)
+	return verify.WithArtifactDigest(algorithm, sum)
+}
+
+func decoded(d digest.Digest) (algorithm string, sum []byte) {
+	algorithm, encoded := hexOf(d)
+	sum, err := hex.DecodeString(encoded)
+	if err != nil {
+		return algorithm, nil // which no artifact has
+	}
+	return algorithm, sum
+}
+
+// missing reports evidence that the policy wants and the signature does not have.
+func (r *certificates) missing(entity verify.SignedEntity) *fault {
+	entries, err := entity.TlogEntries()
+	if r.tlog && (err != nil || len(entries) == 0) {
+		return &fault{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log"}
+	}
+	timestamps, err := entity.Timestamps()
+	if r.timestamp && (err != nil || len(timestamps) == 0) {
+		return &fault{signatures.ReasonTimestampMissing, "the signature has no timestamp of an authority"}
+	}
+	return nil
+}
+
+// diagnose says why a verification has failed. Whether it has, sigstore-go has said;
+// its steps are taken one by one here to see which.
+func (r *certificates) diagnose(c *sigstoreClaim, subject digest.Digest, leaf *x509.Certificate) *fault {
+	if c.check(r.material, subject) != nil {
+		return &fault{signatures.ReasonSignatureInvalid, "the signature is not one of its content by its certificate's key"}
+	}
+	logged, err := r.verifier.VerifyTransparencyLogInclusion(c.entity)
+	if err != nil {
+		if loggedOutside(c.entity, leaf) {
+			return &fault{signatures.ReasonExpired, "the certificate was not valid when the signature was made"}
+		}
+		return &fault{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log that can be verified"}
+	}
+	observed, err := r.verifier.VerifyObserverTimestamps(c.entity, logged)
+	if err != nil {
+		return &fault{signatures.ReasonTimestampMissing, "the signature has no time that can be verified"}
+	}
+	for _, t := range observed {
+		if _, err := verify.VerifyLeafCertificate(t.Timestamp, leaf, r.material); err == nil {
+			continue
+		}
+		if _, err := verify.VerifyLeafCertificate(leaf.NotBefore.Add(time.Second), leaf, r.material); err == nil {
+			return &fault{signatures.ReasonExpired, "the certificate was not valid when the signature was made"}
+		}
+		return &fault{signatures.ReasonCertificateUntrusted, "the certificate leads to no trusted authority"}
+	}
+	return &fault{signatures.ReasonCertificateUntrusted, "the certificate is not in a certificate transparency log, or cannot be verified"}
+}
+
+// loggedOutside reports that a log entry, if it can be believed, is from a time at
+// which the certificate was not valid.
+func loggedOutside(entity verify.SignedEntity, leaf *x509.Certificate) bool {
+	entries, err := entity.TlogEntries()
+	return err == nil && slices.ContainsFunc(entries, func(e *tlog.Entry) bool {
+		at := e.IntegratedTime()
+		return !at.IsZero() && (at.Before(leaf.NotBefore) || at.After(leaf.NotAfter))
+	})
+}
+
+// check verifies the signature alone, with the key that it names.
+func (c *sigstoreClaim) check(material root.TrustedMaterial, subject digest.Digest) error {
+	signature, err := c.entity.SignatureContent()
+	if err != nil {
+		return err
+	}
+	content, err := c.entity.VerificationContent()
+	if err != nil {
+		return err
+	}
+	if c.payload == nil {
+		algorithm, sum := decoded(subject)
+		return verify.VerifySignatureWithArtifactDigests(signature, content, material, []verify.ArtifactDigest{{Algorithm: algorithm, Digest: sum}})
+	}
+	return verify.VerifySignatureWithArtifacts(signature, content, material, []io.Reader{bytes.NewReader(c.payload)})
+}
+
+// earliest returns the first time at which somebody trustworthy has seen the
+// signature; zero if nobody has.
+func earliest(timestamps []verify.TimestampVerificationResult) time.Time {
+	var first time.Time
+	for _, t := range timestamps {
+		if t.Type != "CurrentTime" && (first.IsZero() || t.Timestamp.Before(first)) {
+			first = t.Timestamp
+		}
+	}
+	return first
+}
+
+// signerOf describes the holder of a verified certificate.
+func signerOf(leaf *x509.Certificate, summary *certificate.Summary) *signer {
+	s := &signer{
+		issuedBy: imagev1.SignatureIssuer{SignatureGenericEntity: imagev1.SignatureGenericEntity{
+			CommonName: leaf.Issuer.CommonName, Organization: strings.Join(leaf.Issuer.Organization, ", "),
+		}},
+		issuedTo: imagev1.SignatureSubject{PublicKeyID: keyID(leaf.PublicKey)},
+	}
+	s.issuedTo.CommonName, s.issuedTo.Organization = leaf.Subject.CommonName, strings.Join(leaf.Subject.Organization, ", ")
+	if summary == nil {
+		return s
+	}
+	s.issuedTo.CommonName = summary.SubjectAlternativeName
+	if s.issuedTo.Organization == "" {
+		s.issuedTo.Organization = summary.SourceRepositoryOwnerURI
+	}
+	s.claims = extensionsOf(summary)
+	return s
+}
+
+// extensionsOf returns what Fulcio says of the signer, under the names that `cosign
+// verify` prints.
+func extensionsOf(summary *certificate.Summary) map[string]string {
+	claims := map[string]string{}
+	encoded, err := json.Marshal(summary.Extensions)
+	if err != nil {
+		return nil // they are texts
+	}
+	var values map[string]any
+	if json.Unmarshal(encoded, &values) != nil {
+		return nil
+	}
+	for key, value := range values {
+		if text, ok := value.(string); ok && key != "issuer" {
+			claims[key] = text
+		}
+	}
+	if summary.Issuer != "" {
+		claims["Issuer"] = summary.Issuer
+	}
+	claims["Subject"] = summary.SubjectAlternativeName
+	return claims
+}
+
+// keyID returns the SHA-256 of the key's SubjectPublicKeyInfo in hex, "" for a key
+// that has none.
+func keyID(key crypto.PublicKey) string {
+	der, err := cryptoutils.MarshalPublicKeyToDER(key)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}

@@ -18,6 +18,8 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"go.yaml.in/yaml/v3"
+
+	"tallyman/signatures"
 )
 
 // section is the name of our part of the file.
@@ -43,6 +45,7 @@ type ImageAPI struct {
 	InlineLimit    int64         `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
 	Backfill       bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Record at start-up what the registry holds and has no Image."`
 	ShutdownDelay  time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
+	Signatures     Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
 	Store          Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
 	Auth           Auth          `yaml:"auth" json:"auth" jsonschema:"description=Who may write through the API."`
 }
@@ -81,6 +84,10 @@ func Defaults() ImageAPI {
 		Inline:         true,
 		InlineLimit:    256 << 10,
 		Backfill:       true,
+		Signatures: Signatures{
+			Endpoint: true, Advertise: true, CrossRepository: true,
+			ContentLimit: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage, VerifyInterval: time.Hour,
+		},
 		Store: Store{
 			Type: "auto", LogEntries: 10_000, LogAge: time.Hour,
 			Redis: Redis{Prefix: "tallyman", CacheBytes: 64 << 20, DurabilityTimeout: time.Second, Timeout: 5 * time.Second},
@@ -116,6 +123,7 @@ func (c *ImageAPI) Validate() error {
 		fault("store.type", fmt.Sprintf("%q", c.Store.Type), "auto, bolt or redis")
 	}
 	c.Store.Redis.validate(fault)
+	c.Signatures.validate(fault)
 	return errors.Join(errs...)
 }
 

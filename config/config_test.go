@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.ImageAPI != config.Defaults() {
+	if !reflect.DeepEqual(c.ImageAPI, config.Defaults()) {
 		t.Errorf("without a section it is %+v", c.ImageAPI)
 	}
 	if got := c.StorePath("/data"); got != "/data/tallyman.db" {

@@ -27,7 +27,7 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 	router := mux.NewRouter().SkipClean(true).UseEncodedPath()
 	api := withRequestID(s.handler)
 	if s.options.AccessLog {
-		api = withAccessLog(api)
+		api = withAccessLog(api, "api request")
 	}
 	for _, prefix := range prefixes {
 		router.Path(prefix).Handler(api)
@@ -103,15 +103,21 @@ func withRequestID(next http.Handler) http.Handler {
 	})
 }
 
+// LogRequests gives requests an id and logs each as the API's are, under another
+// message.
+func LogRequests(next http.Handler, message string) http.Handler {
+	return withRequestID(withAccessLog(next, message))
+}
+
 // withAccessLog logs each request when it has ended, health checks excepted.
-func withAccessLog(next http.Handler) http.Handler {
+func withAccessLog(next http.Handler, message string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "z") && !strings.HasPrefix(r.URL.Path, "/api") {
 			next.ServeHTTP(w, r)
 			return
 		}
 		measured := httpsnoop.CaptureMetrics(next, w, r)
-		slog.InfoContext(r.Context(), "api request",
+		slog.InfoContext(r.Context(), message,
 			"http.request.id", r.Header.Get(auditinternal.HeaderAuditID), // withRequestID has set it
 			"http.request.method", r.Method,
 			"http.request.uri", r.URL.RequestURI(),

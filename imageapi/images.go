@@ -31,7 +31,9 @@ const KeyPrefix = "/images/"
 // with GET and LIST answered from stored bytes where the answer is JSON.
 type images struct {
 	*registry.Store
-	encoded *storage.Store
+	encoded    *storage.Store
+	backend    storage.Backend
+	signatures SignatureOptions
 }
 
 var (
@@ -41,7 +43,8 @@ var (
 )
 
 // newImages opens the images resource on backend.
-func newImages(backend storage.Backend) (*images, error) {
+func newImages(backend storage.Backend, o SignatureOptions) (*images, error) {
+	o.complete()
 	codec := Codecs.LegacyCodec(imagev1.GroupVersion)
 	encoded, err := storage.New(storage.Options{
 		Backend:        backend,
@@ -56,8 +59,8 @@ func newImages(backend storage.Backend) (*images, error) {
 	if err != nil {
 		return nil, err
 	}
-	strategy := imageStrategy{Scheme, names.SimpleNameGenerator}
-	i := &images{encoded: encoded, Store: &registry.Store{
+	strategy := imageStrategy{Scheme, names.SimpleNameGenerator, o.Verifier}
+	i := &images{encoded: encoded, backend: backend, signatures: o, Store: &registry.Store{
 		NewFunc:                   func() runtime.Object { return &imagev1.Image{} },
 		NewListFunc:               func() runtime.Object { return &imagev1.ImageList{} },
 		PredicateFunc:             matchImage,

@@ -3,14 +3,18 @@ package imageapi
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/util/retry"
 )
@@ -18,7 +22,8 @@ import (
 // imageSignatures is the REST storage of the imagesignatures resource, which has
 // create and delete only: the signatures are in their Image. It follows
 // OpenShift's pkg/image/apiserver/registry/imagesignature, but honours dryRun
-// and tries again when another write to the Image comes first.
+// and tries again when another write to the Image comes first. A signature that is
+// derived from what the registry holds can be deleted there only.
 type imageSignatures struct{ images *images }
 
 var (
@@ -47,7 +52,7 @@ func (*imageSignatures) GetSingularName() string { return "imagesignature" }
 // Create implements rest.Creater: it adds the signature to its Image.
 func (r *imageSignatures) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	signature := obj.(*imagev1.ImageSignature)
-	// What a verification finds is the server's to say.
+	// What a verification finds is the server's to say: it is part of the write.
 	signature.Conditions, signature.ImageIdentity, signature.SignedClaims = nil, "", nil
 	signature.Created, signature.IssuedBy, signature.IssuedTo = nil, nil, nil
 	rest.FillObjectMetaSystemFields(signature)
@@ -60,7 +65,7 @@ func (r *imageSignatures) Create(ctx context.Context, obj runtime.Object, valida
 		}
 	}
 	imageName, _ := signedImage(signature.Name)
-	err := r.change(ctx, imageName, options.DryRun, func(image *imagev1.Image) error {
+	stored, err := r.change(ctx, imageName, options.DryRun, func(image *imagev1.Image) error {
 		exists := slices.ContainsFunc(image.Signatures, func(s imagev1.ImageSignature) bool {
 			return s.Name == signature.Name || (s.Type == signature.Type && bytes.Equal(s.Content, signature.Content))
 		})
@@ -73,7 +78,11 @@ func (r *imageSignatures) Create(ctx context.Context, obj runtime.Object, valida
 	if err != nil {
 		return nil, err
 	}
-	return signature, nil
+	at := slices.IndexFunc(stored.Signatures, func(s imagev1.ImageSignature) bool { return s.Name == signature.Name })
+	if at < 0 {
+		return signature, nil // deleted since
+	}
+	return &stored.Signatures[at], nil
 }
 
 // Delete implements rest.GracefulDeleter: it takes the signature off its Image.
@@ -82,7 +91,7 @@ func (r *imageSignatures) Delete(ctx context.Context, name string, validate rest
 	if !ok {
 		return nil, false, apierrors.NewBadRequest("ImageSignatures must be accessed with <imageName>@<signatureName>")
 	}
-	err := r.change(ctx, imageName, options.DryRun, func(image *imagev1.Image) error {
+	_, err := r.change(ctx, imageName, options.DryRun, func(image *imagev1.Image) error {
 		at := slices.IndexFunc(image.Signatures, func(s imagev1.ImageSignature) bool { return s.Name == name })
 		if at < 0 {
 			return apierrors.NewNotFound(signatureErrors, name)
@@ -95,14 +104,25 @@ func (r *imageSignatures) Delete(ctx context.Context, name string, validate rest
 				return err
 			}
 		}
+		if isDerived(image, &image.Signatures[at]) {
+			return apierrors.NewForbidden(signatureErrors, name, errDerivedSignature)
+		}
 		image.Signatures = slices.Delete(image.Signatures, at, at+1)
 		return nil
 	})
 	if err != nil {
 		return nil, false, err
 	}
+	if len(options.DryRun) == 0 {
+		// The registry may hold the same signature.
+		if err := (&Writer{images: r.images}).Sign(ctx, digest.Digest(imageName)); err != nil {
+			slog.WarnContext(ctx, "cannot bring the signatures of an image up to date", "digest", imageName, "err", err)
+		}
+	}
 	return &metav1.Status{Status: metav1.StatusSuccess}, true, nil
 }
+
+var errDerivedSignature = errors.New("the registry holds it; delete it there, with cosign clean or by deleting its manifest")
 
 func checkPreconditions(s *imagev1.ImageSignature, p *metav1.Preconditions, name string) error {
 	if p == nil || p.UID == nil || *p.UID == s.UID {
@@ -113,9 +133,9 @@ func checkPreconditions(s *imagev1.ImageSignature, p *metav1.Preconditions, name
 }
 
 // change applies fn to the Image and writes it, again if another write came in
-// between.
-func (r *imageSignatures) change(ctx context.Context, imageName string, dryRun []string, fn func(*imagev1.Image) error) error {
-	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+// between. It returns the Image as it is then.
+func (r *imageSignatures) change(ctx context.Context, imageName string, dryRun []string, fn func(*imagev1.Image) error) (stored *imagev1.Image, err error) {
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		image, err := r.images.getDecoded(ctx, imageName)
 		if err != nil {
 			return err
@@ -123,7 +143,20 @@ func (r *imageSignatures) change(ctx context.Context, imageName string, dryRun [
 		if err := fn(image); err != nil {
 			return err
 		}
-		_, _, err = r.images.Update(ctx, imageName, rest.DefaultUpdatedObjectInfo(image), nil, nil, false, &metav1.UpdateOptions{DryRun: dryRun})
+		updated, _, err := r.images.Update(ctx, imageName, rest.DefaultUpdatedObjectInfo(image), nil, nil, false, &metav1.UpdateOptions{DryRun: dryRun})
+		if err == nil {
+			stored = updated.(*imagev1.Image)
+		}
 		return err
 	})
+	return stored, err
+}
+
+// CreateSignature adds a signature that a client has posted to the registry to the
+// Image that its name starts with. Its errors are those of the API: NotFound without
+// the Image, AlreadyExists, Invalid.
+func (w *Writer) CreateSignature(ctx context.Context, s *imagev1.ImageSignature) error {
+	ctx = request.WithNamespace(ctx, "")
+	_, err := (&imageSignatures{images: w.images}).Create(ctx, s, nil, &metav1.CreateOptions{})
+	return err
 }

@@ -10,12 +10,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// MergeStored merges two stored Images of one name, from a store that is being
-// moved or restored and to in the one that is in use. What is derived, and where
-// the Image lives, is to's, which the registry keeps in step. What users added to
-// either is in the result; where both have it, to's is newer. The Image keeps the
-// older identity (uid and creationTimestamp). Merging again changes nothing.
-func MergeStored(from, to []byte) ([]byte, error) {
+// MergeStored merges two stored values of one key, from a store that is being moved
+// or restored and to in the one that is in use. Of a referrer, to's is the one: the
+// registry keeps it in step. Of an Image, what is derived, and where it lives, is
+// to's, too. What users added to either is in the result; where both have it, to's is
+// newer. The Image keeps the older identity (uid and creationTimestamp). Merging again
+// changes nothing.
+func MergeStored(key string, from, to []byte) ([]byte, error) {
+	if !strings.HasPrefix(key, KeyPrefix) {
+		return to, nil
+	}
 	codec := Codecs.LegacyCodec(imagev1.GroupVersion)
 	older, newer := &imagev1.Image{}, &imagev1.Image{}
 	if err := runtime.DecodeInto(codec, from, older); err != nil {
@@ -38,7 +42,8 @@ func mergeUserData(from, into *imagev1.Image) {
 	into.Annotations = withDefaults(into.Annotations, added)
 	into.Finalizers = withMissing(into.Finalizers, from.Finalizers, func(f string) string { return f })
 	into.OwnerReferences = withMissing(into.OwnerReferences, from.OwnerReferences, func(o metav1.OwnerReference) string { return string(o.UID) })
-	into.Signatures = withMissing(into.Signatures, from.Signatures, func(s imagev1.ImageSignature) string { return s.Name })
+	posted := slices.DeleteFunc(slices.Clone(from.Signatures), func(s imagev1.ImageSignature) bool { return isDerived(from, &s) })
+	into.Signatures = withMissing(into.Signatures, posted, func(s imagev1.ImageSignature) string { return s.Name })
 	into.ManagedFields = withMissing(into.ManagedFields, from.ManagedFields, func(f metav1.ManagedFieldsEntry) string {
 		return f.Manager + "\x00" + string(f.Operation) + "\x00" + f.Subresource
 	})

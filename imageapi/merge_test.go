@@ -42,7 +42,7 @@ func TestMergeStored(t *testing.T) {
 		DockerImageReference: "new.example.com/app@sha256:a",
 		Signatures:           []imagev1.ImageSignature{{ObjectMeta: metav1.ObjectMeta{Name: "sha256:a@two"}, Type: "x", Content: []byte("2")}},
 	}
-	merged, err := MergeStored(stored(t, from), stored(t, to))
+	merged, err := MergeStored(KeyPrefix, stored(t, from), stored(t, to))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,11 +59,14 @@ func TestMergeStored(t *testing.T) {
 	if !bytes.Equal(merged, stored(t, want)) {
 		t.Errorf("merged:\n%s\nwant:\n%s", merged, stored(t, want))
 	}
-	if again, err := MergeStored(stored(t, from), merged); err != nil || !bytes.Equal(again, merged) {
+	if kept, err := MergeStored(referrerPrefix, []byte("1"), []byte("2")); err != nil || string(kept) != "2" {
+		t.Errorf("of two referrers %s is kept, %v", kept, err)
+	}
+	if again, err := MergeStored(KeyPrefix, stored(t, from), merged); err != nil || !bytes.Equal(again, merged) {
 		t.Errorf("merging again changes it, or fails: %v\n%s", err, again)
 	}
 	for name, bad := range map[string][2][]byte{"from": {[]byte("{"), merged}, "to": {merged, []byte("[]")}} {
-		if _, err := MergeStored(bad[0], bad[1]); err == nil {
+		if _, err := MergeStored(KeyPrefix, bad[0], bad[1]); err == nil {
 			t.Errorf("%s, not an Image, was merged", name)
 		}
 	}

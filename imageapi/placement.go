@@ -29,6 +29,13 @@ const (
 
 	originRegistry = "registry"
 
+	// AnnotationTrusted lists the repositories whose signature policy the image
+	// satisfies: comma-separated, sorted.
+	AnnotationTrusted = AnnotationPrefix + "trusted"
+	// AnnotationSignaturesOmitted is how many signatures the registry holds that
+	// are not among the Image's, as there are too many.
+	AnnotationSignaturesOmitted = AnnotationPrefix + "signatures-omitted"
+
 	// AnnotationManaged is OpenShift's mark of an Image whose content is in
 	// this registry.
 	AnnotationManaged = imagev1.ManagedByOpenShiftAnnotation

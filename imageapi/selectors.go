@@ -3,6 +3,7 @@ package imageapi
 import (
 	"fmt"
 	"sort"
+	"strconv"
 	"strings"
 
 	imagev1 "github.com/openshift/api/image/v1"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 
 	"tallyman/imageapi/derive"
+	"tallyman/signatures"
 )
 
 // Fields that select Images besides metadata.name.
@@ -23,25 +25,37 @@ const (
 	fieldArtifactType = "artifactType"
 	fieldSubject      = "subject"
 	fieldPlatform     = "platform"
+	// fieldSigned is "true" on an Image with a signature of its own, fieldTrusted on
+	// one with a signature that is trusted.
+	fieldSigned  = "signed"
+	fieldTrusted = "trusted"
+	// fieldTrustedIn selects by a repository whose policy the Image satisfies,
+	// fieldSigner by the name or the key ID of who made a trusted signature.
+	fieldTrustedIn = "trustedRepository"
+	fieldSigner    = "signer"
 )
+
+// manyFields are the fields of which an Image may have several values.
+var manyFields = map[string]bool{fieldRepository: true, fieldTag: true, fieldTrustedIn: true, fieldSigner: true}
 
 var selectableFields = map[string]bool{
 	"metadata.name": true, "metadata.namespace": true, fieldRepository: true, fieldTag: true, fieldReference: true,
-	fieldMediaType: true, fieldArtifactType: true, fieldSubject: true, fieldPlatform: true,
+	fieldMediaType: true, fieldArtifactType: true, fieldSubject: true, fieldPlatform: true, fieldSigned: true, fieldTrusted: true,
+	fieldTrustedIn: true, fieldSigner: true,
 }
 
 // convertFieldLabel checks a field selector's term. An Image has any number of
-// repositories and tags while a field has one value: `repository=team/app` is
+// repositories, for one, while a field has one value: `repository=team/app` is
 // turned into a field of its own that is either "true" or absent, so that =, !=
 // and several terms together mean what they say.
 func convertFieldLabel(label, value string) (string, string, error) {
 	switch {
-	case label == fieldRepository, label == fieldTag:
+	case manyFields[label]:
 		return manyField(label, value), "true", nil
 	case selectableFields[label]:
 		return label, value, nil
 	}
-	if prefix, _, ok := strings.Cut(label, "\x00"); ok && (prefix == fieldRepository || prefix == fieldTag) {
+	if prefix, _, ok := strings.Cut(label, "\x00"); ok && manyFields[prefix] {
 		return label, value, nil // converted already
 	}
 	known := make([]string, 0, len(selectableFields))
@@ -77,9 +91,43 @@ func imageAttributes(obj runtime.Object) (labels.Set, fields.Set, error) {
 			set[manyField(fieldTag, full[at+1:])] = "true"
 		}
 	}
+	signatureAttributes(image, set)
 	return image.Labels, set, nil
 }
 
 func matchImage(label labels.Selector, field fields.Selector) storage.SelectionPredicate {
 	return storage.SelectionPredicate{Label: label, Field: field, GetAttrs: imageAttributes}
+}
+
+func signatureAttributes(image *imagev1.Image, set fields.Set) {
+	signed, trusted := countSignatures(image)
+	set[fieldSigned], set[fieldTrusted] = strconv.FormatBool(signed > 0), strconv.FormatBool(trusted > 0)
+	for _, repository := range split(image.Annotations[AnnotationTrusted]) {
+		set[manyField(fieldTrustedIn, repository)] = "true"
+	}
+	for i := range image.Signatures {
+		s := &image.Signatures[i]
+		if !signatures.IsTrusted(s) || s.IssuedTo == nil {
+			continue
+		}
+		for _, name := range []string{s.IssuedTo.CommonName, s.IssuedTo.PublicKeyID} {
+			if name != "" {
+				set[manyField(fieldSigner, name)] = "true"
+			}
+		}
+	}
+}
+
+// countSignatures counts the signatures that are of this image, and those of them
+// that are trusted.
+func countSignatures(image *imagev1.Image) (signed, trusted int) {
+	for i := range image.Signatures {
+		if signatures.IsOfImage(&image.Signatures[i]) {
+			signed++
+		}
+		if signatures.IsTrusted(&image.Signatures[i]) {
+			trusted++
+		}
+	}
+	return signed, trusted
 }

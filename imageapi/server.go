@@ -51,6 +51,8 @@ type Options struct {
 	// InlineLimit is how many bytes manifest and config may have together to be
 	// kept in an Image; see derive.Input.
 	InlineLimit int64
+	// Signatures says how signatures get onto Images.
+	Signatures SignatureOptions
 	// ReadyChecks are asked by /readyz besides the store.
 	ReadyChecks []healthz.HealthChecker
 	// AccessLog logs a line for each request.
@@ -88,7 +90,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("imageapi: %w", err)
 	}
 	metrics.Register()
-	images, err := newImages(o.Backend)
+	images, err := newImages(o.Backend, o.Signatures)
 	if err != nil {
 		return nil, err
 	}

@@ -7,12 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-)
 
-// Condition types of an ImageSignature.
-const (
-	conditionTrusted  = "Trusted"
-	conditionForImage = "ForImage"
+	"tallyman/signatures"
 )
 
 // signedImage returns the image's part of <imageName>@<signatureName>.
@@ -48,7 +44,7 @@ func validateSignature(s *imagev1.ImageSignature, at *field.Path) field.ErrorLis
 // that what a verification found is there only if one was made.
 func validateSignatureState(s *imagev1.ImageSignature, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	trusted, forImage := newestCondition(s, conditionTrusted), newestCondition(s, conditionForImage)
+	trusted, forImage := newestCondition(s, signatures.ConditionTrusted), newestCondition(s, signatures.ConditionForImage)
 	switch {
 	case trusted != nil && forImage == nil:
 		errs = append(errs, field.Invalid(at.Child("conditions"), s.Conditions, `missing "ForImage" condition type`))

@@ -23,6 +23,7 @@ const managedSignatureAnnotation = "image.openshift.io/managed-signature"
 type imageStrategy struct {
 	runtime.ObjectTyper
 	names.NameGenerator
+	verifier Verifier // may be nil
 }
 
 var (
@@ -67,22 +68,23 @@ func (imageStrategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.O
 
 // PrepareForCreate implements rest.RESTCreateStrategy. What it cannot make sense
 // of it leaves as it is, for Validate to refuse.
-func (imageStrategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
+func (s imageStrategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
 	image := obj.(*imagev1.Image)
 	if !isRegistry(ctx) {
 		removeOwnAnnotations(image)
+		ownSignatures(image, nil)
 		if image.DockerImageManifest != "" {
 			if derived, err := deriveFrom(image); err == nil {
 				fill(image, derived)
 			}
 		}
 	}
-	finish(image)
+	s.finish(image)
 }
 
 // PrepareForUpdate implements rest.RESTUpdateStrategy. What a client may not
 // change is put back without an error, as OpenShift does.
-func (imageStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
+func (s imageStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
 	image, before := obj.(*imagev1.Image), old.(*imagev1.Image)
 	if !isRegistry(ctx) {
 		restoreOwnAnnotations(image, before)
@@ -94,12 +96,13 @@ func (imageStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Obje
 		}
 		protectContent(image, before)
 		restoreManifest(image, before)
+		restoreSignatures(image, before)
 	}
-	finish(image)
+	s.finish(image)
 }
 
 // finish does what every write ends with.
-func finish(image *imagev1.Image) {
+func (s imageStrategy) finish(image *imagev1.Image) {
 	// What is wrong with the metadata, Validate says.
 	_ = normalizeMetadata(image)
 	stampIndex(image)
@@ -109,6 +112,7 @@ func finish(image *imagev1.Image) {
 	for i := range image.Signatures {
 		delete(image.Signatures[i].Annotations, managedSignatureAnnotation)
 	}
+	s.assess(image)
 }
 
 // deriveFrom derives what the image's own manifest and config say.

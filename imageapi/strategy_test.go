@@ -390,15 +390,15 @@ func TestCells(t *testing.T) {
 	}{
 		"an image": {
 			created(t, withMeta(manifestDigest, func(i *imagev1.Image) { i.DockerImageManifest, i.DockerImageConfig = manifest, config })),
-			manifestDigest + " " + pullSpec + fmt.Sprintf(" %dB 1 linux/amd64 0 61m", len(config)+10),
+			manifestDigest + " " + pullSpec + fmt.Sprintf(" %dB 1 linux/amd64 <none> 61m", len(config)+10),
 		},
-		"nothing": {withMeta("x", func(i *imagev1.Image) { i.CreationTimestamp = metav1.Time{} }), "x " + pullSpec + " <unknown> 0 <none> 0 <unknown>"},
+		"nothing": {withMeta("x", func(i *imagev1.Image) { i.CreationTimestamp = metav1.Time{} }), "x " + pullSpec + " <unknown> 0 <none> <none> <unknown>"},
 		"an index": {
 			withMeta("x", func(i *imagev1.Image) {
 				i.DockerImageManifestMediaType = "application/vnd.oci.image.index.v1+json"
 				i.DockerImageManifests = []imagev1.ImageManifest{{OS: "linux", Architecture: "arm", Variant: "v7"}, {OS: "linux", Architecture: "amd64"}, {OS: "unknown"}}
 			}),
-			"x " + pullSpec + " <unknown> 3 manifests linux/arm/v7,linux/amd64 0 61m",
+			"x " + pullSpec + " <unknown> 3 manifests linux/arm/v7,linux/amd64 <none> 61m",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,7 +26,7 @@ var imageColumns = []metav1.TableColumnDefinition{
 	{Name: "Size", Type: "string", Priority: 1, Description: "Size of the config and the distinct layers."},
 	{Name: "Layers", Type: "string", Priority: 1, Description: "Number of layers, or of manifests in an index."},
 	{Name: "Architecture", Type: "string", Priority: 1, Description: "Platform of the image, platforms of an index, or type of an artifact."},
-	{Name: "Signatures", Type: "integer", Priority: 1, Description: "Number of signatures."},
+	{Name: "Signatures", Type: "string", Priority: 1, Description: "Number of signatures, and of those that are trusted."},
 	{Name: "Age", Type: "string", Priority: 1, Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]},
 }
 
@@ -65,7 +65,7 @@ func cells(image *imagev1.Image, now time.Time) []any {
 	}
 	return []any{
 		image.Name, image.DockerImageReference, humanSize(Metadata(image).Size), layers,
-		platformCell(image), int64(len(image.Signatures)), age,
+		platformCell(image), signatureCell(image), age,
 	}
 }
 
@@ -91,6 +91,15 @@ func platformCell(image *imagev1.Image) string {
 		return architecture
 	}
 	return "<none>"
+}
+
+// signatureCell is such as "2 signed, 1 trusted".
+func signatureCell(image *imagev1.Image) string {
+	signed, trusted := countSignatures(image)
+	if len(image.Signatures) == 0 {
+		return "<none>"
+	}
+	return fmt.Sprintf("%d signed, %d trusted", signed, trusted)
 }
 
 // humanSize prints bytes in the decimal units that `docker images` uses.

@@ -40,8 +40,8 @@ type Writer struct {
 }
 
 // NewWriter returns a Writer for a process that serves no API.
-func NewWriter(backend storage.Backend, inlineLimit int64) (*Writer, error) {
-	images, err := newImages(backend)
+func NewWriter(backend storage.Backend, inlineLimit int64, o SignatureOptions) (*Writer, error) {
+	images, err := newImages(backend, o)
 	if err != nil {
 		return nil, err
 	}
@@ -191,16 +191,38 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// update applies change to the Image called name, in one atomic step. With
-// create, an Image that does not exist is presented empty.
+// update applies change to the Image called name, and brings its signatures up to
+// date, in one atomic step. With create, an Image that does not exist is presented
+// empty.
 func (w *Writer) update(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
+	signed, err := w.updateOnce(ctx, name, create, change)
+	for err == nil && signed {
+		// What was found before the write may have changed by now. Whoever changes
+		// it after this look will look for himself.
+		signed, err = w.updateOnce(ctx, name, false, func(*imagev1.Image) error { return nil })
+	}
+	return err
+}
+
+// updateOnce reports whether the derived signatures have changed.
+func (w *Writer) updateOnce(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) (signed bool, err error) {
 	ctx = internalContext(ctx)
 	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
 		image := old.DeepCopyObject().(*imagev1.Image)
-		return image, change(image)
+		err := change(image)
+		if err == nil {
+			signed, err = w.images.mergeSignatures(ctx, image)
+		}
+		return image, err
 	})
-	_, _, err := w.images.Update(ctx, name.String(), info, nil, nil, create, &metav1.UpdateOptions{})
-	return err
+	_, _, err = w.images.Update(ctx, name.String(), info, nil, nil, create, &metav1.UpdateOptions{})
+	return signed && err == nil, err
+}
+
+// Sign brings the signatures of an Image up to date with what repositories hold and
+// what is trusted. Without an Image there is nothing to do.
+func (w *Writer) Sign(ctx context.Context, name digest.Digest) error {
+	return ignoreNotFound(w.update(ctx, name, false, func(*imagev1.Image) error { return nil }))
 }
 
 // TagHolders returns, for each tag (repository:tag) that an Image carries, the

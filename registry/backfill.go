@@ -8,11 +8,13 @@ import (
 
 	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/derive"
+	"tallyman/signatures"
 )
 
 // backfill goes over everything that the registry holds and records what has no
@@ -70,7 +72,7 @@ func (b *backfiller) repository(ctx context.Context, name string) {
 	err = eachManifest(ctx, repo, func(d digest.Digest) error {
 		b.manifests++
 		b.check(ctx, marker{Repository: name, Digest: d}, func(image *imagev1.Image) bool {
-			return slices.Contains(imageapi.Repositories(image), name) && !lacksConfig(image)
+			return slices.Contains(imageapi.Repositories(image), name) && !lacksConfig(image) && b.refers(ctx, name, image)
 		})
 		return b.goOn(ctx)
 	})
@@ -98,12 +100,49 @@ func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
 		if err != nil {
 			continue // deleted since, or broken: then it points to nothing
 		}
+		if b.knowsTag(ctx, name, tag, current.Digest) {
+			continue
+		}
 		image, err := b.recorder.options.Writer.Get(ctx, current.Digest)
-		if err == nil && slices.Contains(imageapi.Tags(image), name+":"+tag) {
+		if err == nil && !refersByTag(tag) && slices.Contains(imageapi.Tags(image), name+":"+tag) {
 			continue
 		}
 		b.sync(ctx, marker{Repository: name, Tag: tag})
 	}
+}
+
+// refers reports whether what the image's manifest refers to is recorded, and that it
+// is one that has an Image.
+func (b *backfiller) refers(ctx context.Context, repository string, image *imagev1.Image) bool {
+	if !signatures.ParseManifest(image.DockerImageManifestMediaType, []byte(image.DockerImageManifest)).HasImage() {
+		return false
+	}
+	subject := digest.Digest(image.Annotations[derive.AnnotationSubject])
+	if subject == "" {
+		return true
+	}
+	known, err := b.recorder.options.Writer.Referrer(ctx, &imageapi.Referrer{
+		Subject: subject, Repository: repository, Descriptor: imagespec.Descriptor{Digest: digest.Digest(image.Name)},
+	})
+	return err == nil && known != nil
+}
+
+// refersByTag reports whether a tag is one that says something about the digest in its
+// name.
+func refersByTag(tag string) bool {
+	_, signs := signatures.SignatureTag(tag)
+	_, lists := signatures.ReferrersTag(tag)
+	return signs || lists
+}
+
+// knowsTag reports whether it is recorded what a signature's tag points to.
+func (b *backfiller) knowsTag(ctx context.Context, repository, tag string, to digest.Digest) bool {
+	subject, ok := signatures.SignatureTag(tag)
+	if !ok {
+		return false
+	}
+	known, err := b.recorder.options.Writer.Referrer(ctx, &imageapi.Referrer{Subject: subject, Repository: repository, Tag: tag})
+	return err == nil && known != nil && known.Descriptor.Digest == to
 }
 
 // check records the manifest unless its Image is as it should be.

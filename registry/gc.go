@@ -14,34 +14,31 @@ import (
 // GCOptions are those of distribution's garbage-collect.
 type GCOptions = storage.GCOpts
 
-// GarbageCollect runs distribution's garbage collection, and leaves a pending
-// marker for each manifest that it removed from a repository, for which a
-// running server, or ReplayPending, takes the repository off the Image. It returns how
-// many that are.
+// GarbageCollect runs distribution's garbage collection, but keeps manifests without a
+// tag that refer to one that stays, such as its signatures. It leaves a pending marker
+// for each manifest that is removed from a repository, for which a running server, or
+// ReplayPending, takes the repository off the Image. It returns how many that are.
 func GarbageCollect(ctx context.Context, c *configuration.Configuration, o GCOptions, r *Recorder) (removed int, err error) {
 	if err := openStorage(ctx, c, r); err != nil {
 		return 0, err
 	}
 	namespace := r.inner
-	tracked := o.RemoveUntagged && !o.DryRun // otherwise only blobs go
-	var before map[marker]bool
-	if tracked {
-		if before, err = heldManifests(ctx, namespace); err != nil {
-			return 0, err
-		}
+	if !o.RemoveUntagged { // only blobs go
+		return 0, sweep(ctx, r, namespace, o)
 	}
-	if err := storage.MarkAndSweep(ctx, r.pending.driver, namespace, o); err != nil {
-		return 0, fmt.Errorf("garbage collect: %w", err)
+	before, referrers, err := findReferrers(ctx, namespace)
+	if err != nil {
+		return 0, err
 	}
-	if !tracked {
-		return 0, nil
+	if err := sweep(ctx, r, referrers.keep(namespace), o); err != nil || o.DryRun {
+		return 0, err
 	}
 	after, err := heldManifests(ctx, namespace)
 	if err != nil {
 		return 0, err
 	}
 	for m := range before {
-		if after[m] {
+		if after[marker{Repository: m.Repository, Digest: m.Digest}] {
 			continue
 		}
 		removed++
@@ -50,6 +47,13 @@ func GarbageCollect(ctx context.Context, c *configuration.Configuration, o GCOpt
 		}
 	}
 	return removed, nil
+}
+
+func sweep(ctx context.Context, r *Recorder, namespace distribution.Namespace, o GCOptions) error {
+	if err := storage.MarkAndSweep(ctx, r.pending.driver, namespace, o); err != nil {
+		return fmt.Errorf("garbage collect: %w", err)
+	}
+	return nil
 }
 
 // ReplayPending handles the pending markers once, in a process that serves

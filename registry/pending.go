@@ -23,6 +23,9 @@ type marker struct {
 	Repository string        `json:"repository"`
 	Digest     digest.Digest `json:"digest,omitempty"`
 	Tag        string        `json:"tag,omitempty"`
+	// Subject is what the manifest refers to, which cannot be told any more when it
+	// is gone.
+	Subject digest.Digest `json:"subject,omitempty"`
 	// Host is the host[:port] for the pull reference.
 	Host string `json:"host,omitempty"`
 
@@ -31,7 +34,7 @@ type marker struct {
 
 // about is the thing that the marker names.
 func (m marker) about() marker {
-	return marker{Repository: m.Repository, Digest: m.Digest, Tag: m.Tag}
+	return marker{Repository: m.Repository, Digest: m.Digest, Tag: m.Tag, Subject: m.Subject}
 }
 
 func (m marker) attributes() []any {

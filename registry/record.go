@@ -14,6 +14,7 @@ import (
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/derive"
+	"tallyman/signatures"
 )
 
 // maxConfig is the largest config that is read; a larger one counts as absent.
@@ -36,10 +37,19 @@ func (r *Recorder) record(ctx context.Context, repo distribution.Repository, nam
 	if err != nil {
 		return permanentError{err}
 	}
+	parsed := signatures.ParseManifest(mediaType, payload)
+	if parsed.Subject != "" {
+		if err := r.recordReferrer(ctx, repo, name, payload, parsed); err != nil {
+			return err
+		}
+	}
+	if !parsed.HasImage() {
+		return r.recordWithoutImage(ctx, repo.Named().Name(), name, tag, parsed, start)
+	}
 	push := imageapi.Push{Repository: repo.Named().Name(), Digest: name, MediaType: mediaType, Manifest: payload, Host: host}
 	config, hasConfig := configOf(payload)
 	if hasConfig {
-		if push.Config, err = readConfig(ctx, repo, config); err != nil {
+		if push.Config, err = readBlob(ctx, repo, config, maxConfig); err != nil {
 			return err
 		}
 	}
@@ -59,6 +69,19 @@ func (r *Recorder) record(ctx context.Context, repo distribution.Repository, nam
 	log(ctx).Info("image recorded",
 		"repository", push.Repository, "tag", tag, "digest", name.String(), "kind", kindOf(derived),
 		"derive", deriveTime.Round(time.Microsecond).String(), "total", time.Since(start).Round(time.Microsecond).String())
+	return nil
+}
+
+// recordWithoutImage makes sure that what signs or attests an image has no Image of
+// its own, as it had before the server knew signatures.
+func (r *Recorder) recordWithoutImage(ctx context.Context, repository string, name digest.Digest, tag string, m *signatures.Manifest, start time.Time) error {
+	if err := r.options.Writer.Remove(ctx, repository, name); err != nil {
+		return err
+	}
+	recordedTotal.WithLabelValues("recorded").Inc()
+	log(ctx).Info("manifest about an image recorded",
+		"repository", repository, "tag", tag, "digest", name.String(), "kind", string(m.Kind), "subject", m.Subject.String(),
+		"total", time.Since(start).Round(time.Microsecond).String())
 	return nil
 }
 
@@ -87,22 +110,25 @@ func configOf(manifest []byte) (config digest.Digest, ok bool) {
 	return m.Config.Digest, true
 }
 
-// readConfig returns nil for a config that is not there or too large.
-func readConfig(ctx context.Context, repo distribution.Repository, config digest.Digest) ([]byte, error) {
+// readBlob returns nil for a blob that is not there or larger than most.
+func readBlob(ctx context.Context, repo distribution.Repository, name digest.Digest, most int64) ([]byte, error) {
 	store := repo.Blobs(ctx)
-	stat, err := store.Stat(ctx, config)
-	if errors.Is(err, distribution.ErrBlobUnknown) || (err == nil && stat.Size > maxConfig) {
+	stat, err := store.Stat(ctx, name)
+	if errors.Is(err, distribution.ErrBlobUnknown) || (err == nil && stat.Size > most) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read config %s: %w", config, err)
+		return nil, fmt.Errorf("read blob %s: %w", name, err)
 	}
-	content, err := store.Get(ctx, config)
+	content, err := store.Get(ctx, name)
 	if errors.Is(err, distribution.ErrBlobUnknown) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read config %s: %w", config, err)
+		return nil, fmt.Errorf("read blob %s: %w", name, err)
+	}
+	if content == nil {
+		content = []byte{}
 	}
 	return content, nil
 }

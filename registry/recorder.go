@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi"
+	"tallyman/signatures"
 )
 
 // FailurePolicy says what becomes of a push that cannot be recorded.
@@ -46,6 +47,18 @@ type ImageWriter interface {
 	// TagHolders returns, for each tag (repository:tag) that an Image carries, the
 	// manifests of the Images that do. It goes over all Images.
 	TagHolders(ctx context.Context) (map[string][]digest.Digest, error)
+	// SetReferrer stores what a repository holds about another manifest, and
+	// RemoveReferrer removes it. changed is false if that was so already.
+	SetReferrer(ctx context.Context, r *imageapi.Referrer) (changed bool, err error)
+	RemoveReferrer(ctx context.Context, r *imageapi.Referrer) (changed bool, err error)
+	// Referrer returns what is stored under the keys of r, nil if nothing is.
+	Referrer(ctx context.Context, r *imageapi.Referrer) (*imageapi.Referrer, error)
+	// Referrers returns a page of the manifests of a repository that refer to subject.
+	Referrers(ctx context.Context, subject digest.Digest, repository string, after digest.Digest, limit int) (page []imageapi.Referrer, more bool, err error)
+	// Sign brings the signatures of an Image, if there is one, up to date.
+	Sign(ctx context.Context, name digest.Digest) error
+	// CreateSignature adds a signature that a client has posted.
+	CreateSignature(ctx context.Context, s *imagev1.ImageSignature) error
 	// Get returns an Image, or a NotFound error.
 	Get(ctx context.Context, name digest.Digest) (*imagev1.Image, error)
 	// Ready fails while Images cannot be written.
@@ -67,6 +80,8 @@ type RecorderOptions struct {
 	DefaultHost string
 	// PullThrough is set if the registry is a pull-through cache.
 	PullThrough bool
+	// SignatureLimits bounds what is kept of signatures. Required.
+	SignatureLimits signatures.Limits
 	// Lock, if set, takes a lock that is one for all processes which change the
 	// same registry at the same time. It may fail; then the change is looked at
 	// once more.
@@ -136,7 +151,8 @@ func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distri
 	if host == "" {
 		host, _ = ctx.Value("http.request.host").(string)
 	}
-	m := marker{Repository: repo.name(), Digest: stored, Host: host}
+	m := marker{Repository: repo.name(), Digest: stored, Host: host, Subject: signatures.ParseManifest("", payload).Subject}
+	noteSubject(ctx, m.Subject)
 	err = r.record(ctx, repo.Repository, stored, manifest, host, tag)
 	if err == nil && !alone {
 		r.lookAgain(ctx, m)
@@ -199,7 +215,12 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 func (r *Recorder) deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
 	unlock, alone := r.lock(ctx, r.manifestLocks, repository+"@"+name.String())
 	defer unlock()
-	m, err := r.pending.add(ctx, marker{Repository: repository, Digest: name})
+	parsed, _, err := getManifest(ctx, service, name)
+	if err != nil { // one that cannot be read can be deleted all the same
+		log(ctx).Warn("cannot tell what a manifest that is deleted refers to", "repository", repository, "digest", name.String(), "err", err)
+		parsed = &signatures.Manifest{}
+	}
+	m, err := r.pending.add(ctx, marker{Repository: repository, Digest: name, Subject: parsed.Subject})
 	if err != nil {
 		return fmt.Errorf("note the deletion of %s@%s: %w", repository, name, err)
 	}
@@ -207,7 +228,11 @@ func (r *Recorder) deleted(ctx context.Context, repository string, service distr
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if err == nil {
-		if recordErr := r.options.Writer.Remove(ctx, repository, name); recordErr != nil {
+		recordErr := r.options.Writer.Remove(ctx, repository, name)
+		if recordErr == nil {
+			recordErr = r.removeReferrer(ctx, repository, name, m.Subject)
+		}
+		if recordErr != nil {
 			log(ctx).Warn("deletion not recorded yet", append(m.attributes(), "err", recordErr)...)
 			r.wake()
 			return nil
@@ -226,8 +251,8 @@ func (r *Recorder) deleted(ctx context.Context, repository string, service distr
 
 // tagged moves or removes a tag with change, and with it the tag on the Images
 // it pointed and points to.
-func (r *Recorder) tagged(ctx context.Context, repository, tag string, service distribution.TagService, change func() error) error {
-	unlock, alone := r.lock(ctx, r.tagLocks, repository+":"+tag)
+func (r *Recorder) tagged(ctx context.Context, repo *repository, tag string, service distribution.TagService, change func() error) error {
+	unlock, alone := r.lock(ctx, r.tagLocks, repo.name()+":"+tag)
 	defer unlock()
 	before, beforeErr := pointsTo(ctx, service, tag)
 	if err := change(); err != nil {
@@ -235,18 +260,22 @@ func (r *Recorder) tagged(ctx context.Context, repository, tag string, service d
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	m := marker{Repository: repository, Tag: tag}
+	m := marker{Repository: repo.name(), Tag: tag}
 	if beforeErr != nil || !alone { // then some Image may carry the tag that is not known here
 		r.lookAgain(ctx, m)
 	}
-	return r.settle(ctx, m, r.moveTag(ctx, repository, tag, service, before))
+	return r.settle(ctx, m, r.moveTag(ctx, repo.Repository, tag, service, before))
 }
 
 // moveTag takes a tag off the Image from, and puts it on the one that it points to
 // now.
-func (r *Recorder) moveTag(ctx context.Context, repository, tag string, service distribution.TagService, from digest.Digest) error {
+func (r *Recorder) moveTag(ctx context.Context, repo distribution.Repository, tag string, service distribution.TagService, from digest.Digest) error {
+	repository := repo.Named().Name()
 	to, err := pointsTo(ctx, service, tag)
 	if err != nil {
+		return err
+	}
+	if err := r.recordTagReferrer(ctx, repo, tag, to); err != nil {
 		return err
 	}
 	if from != "" && from != to {
@@ -257,7 +286,13 @@ func (r *Recorder) moveTag(ctx context.Context, repository, tag string, service 
 	if to == "" {
 		return nil
 	}
-	return r.options.Writer.SetTag(ctx, repository, tag, to, true)
+	err = r.options.Writer.SetTag(ctx, repository, tag, to, true)
+	if apierrors.IsNotFound(err) {
+		if m, _, readErr := readManifest(ctx, repo, to); readErr == nil && !m.HasImage() {
+			return nil
+		}
+	}
+	return err
 }
 
 // pointsTo returns the manifest that a tag points to, "" if there is no such tag.
@@ -348,6 +383,9 @@ func log(ctx context.Context) *slog.Logger {
 		if value, ok := ctx.Value(key).(string); ok && value != "" {
 			logger = logger.With(key, value)
 		}
+	}
+	if user, ok := ctx.Value(userKey{}).(string); ok && user != "" { // of our own endpoints
+		logger = logger.With("auth.user.name", user)
 	}
 	return logger
 }

@@ -27,6 +27,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi"
+	"tallyman/signatures"
 	ourstorage "tallyman/storage"
 	"tallyman/storage/bolt"
 )
@@ -65,6 +66,11 @@ type house struct {
 
 func newHouse(t *testing.T, policy FailurePolicy) *house {
 	t.Helper()
+	return newHouseWith(t, policy, imageapi.SignatureOptions{})
+}
+
+func newHouseWith(t *testing.T, policy FailurePolicy, o imageapi.SignatureOptions) *house {
+	t.Helper()
 	backend, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "images.db")})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +81,7 @@ func newHouse(t *testing.T, policy FailurePolicy) *house {
 		}
 	})
 	h := &house{t: t, store: &unreliable{Backend: backend}}
-	if h.writer, err = imageapi.NewWriter(h.store, 0); err != nil {
+	if h.writer, err = imageapi.NewWriter(h.store, 0, o); err != nil {
 		t.Fatal(err)
 	}
 	// The driver in memory has data races where clients push one blob at once.
@@ -83,7 +89,7 @@ func newHouse(t *testing.T, policy FailurePolicy) *house {
 	if h.plain, err = storage.NewRegistry(t.Context(), d, storage.EnableDelete); err != nil {
 		t.Fatal(err)
 	}
-	h.recorder = NewRecorder(RecorderOptions{Writer: h.writer, OnStoreFailure: policy, Host: "registry.example.com"})
+	h.recorder = NewRecorder(RecorderOptions{Writer: h.writer, OnStoreFailure: policy, Host: "registry.example.com", SignatureLimits: signatures.Limits{Content: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage}})
 	if h.namespace, err = newNamespace(t.Context(), h.plain, d, map[string]any{recorderOption: h.recorder}); err != nil {
 		t.Fatal(err)
 	}

@@ -90,14 +90,14 @@ type tags struct {
 
 // Tag implements distribution.TagService: the tag is true once the registry has it.
 func (t *tags) Tag(ctx context.Context, tag string, to imagespec.Descriptor) error {
-	return t.repository.recorder.tagged(ctx, t.repository.name(), tag, t.TagService, func() error {
+	return t.repository.recorder.tagged(ctx, t.repository, tag, t.TagService, func() error {
 		return t.TagService.Tag(ctx, tag, to)
 	})
 }
 
 // Untag implements distribution.TagService.
 func (t *tags) Untag(ctx context.Context, tag string) error {
-	return t.repository.recorder.tagged(ctx, t.repository.name(), tag, t.TagService, func() error {
+	return t.repository.recorder.tagged(ctx, t.repository, tag, t.TagService, func() error {
 		return t.TagService.Untag(ctx, tag)
 	})
 }

@@ -43,6 +43,10 @@ type ServeOptions struct {
 	// one port: kubectl sends credentials over TLS only, while container tools
 	// expect plain HTTP on the loopback interface.
 	Certificate *tls.Certificate
+	// SignatureEndpoint serves /extensions/v2/<name>/signatures/<digest>, where skopeo
+	// and podman leave and find simple signing signatures; AdvertiseSignatures has them
+	// use it.
+	SignatureEndpoint, AdvertiseSignatures bool
 	// Backfill records existing content at start-up.
 	Backfill bool
 	// ShutdownDelay is how long everything is served on after readiness has
@@ -132,8 +136,19 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, h
 	c.Middleware["registry"] = append(c.Middleware["registry"], configuration.Middleware{
 		Name: middlewareName, Options: configuration.Parameters{recorderOption: o.Recorder},
 	})
+	own, err := newEndpoints(c, o.Recorder)
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.SignatureEndpoint && o.AdvertiseSignatures {
+		if c.HTTP.Headers == nil {
+			c.HTTP.Headers = http.Header{}
+		}
+		c.HTTP.Headers.Set(supportsSignatures, "1")
+		own.headers = c.HTTP.Headers
+	}
 	registry.RegisterHandler(func(_ *configuration.Configuration, next http.Handler) http.Handler {
-		handler = o.API.Handler(withOutage(next))
+		handler = o.API.Handler(own.handler(withPutNotes(next), o.SignatureEndpoint, !c.Log.AccessLog.Disabled))
 		return handler
 	})
 	disableTracing()

@@ -77,7 +77,7 @@ func TestOutage(t *testing.T) {
 		"a success":                 {false, http.StatusCreated, http.StatusCreated},
 	} {
 		t.Run(name, func(t *testing.T) {
-			handler := withOutage(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler := withPutNotes(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if test.fails {
 					_ = unavailable(r.Context(), marker{Repository: "a"}, errDown)
 				}

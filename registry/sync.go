@@ -144,7 +144,10 @@ func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repositor
 	}
 	manifest, err := service.Get(ctx, m.Digest)
 	if isManifestUnknown(err) {
-		return r.options.Writer.Remove(ctx, m.Repository, m.Digest)
+		if err := r.options.Writer.Remove(ctx, m.Repository, m.Digest); err != nil {
+			return err
+		}
+		return r.removeReferrer(ctx, m.Repository, m.Digest, m.Subject)
 	}
 	if err != nil {
 		return err
@@ -167,6 +170,9 @@ func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m 
 	current, err := repo.Tags(ctx).Get(ctx, m.Tag)
 	var unknown distribution.ErrTagUnknown
 	if err != nil && !errors.As(err, &unknown) {
+		return err
+	}
+	if err := r.recordTagReferrer(ctx, repo, m.Tag, current.Digest); err != nil {
 		return err
 	}
 	all, err := holders()

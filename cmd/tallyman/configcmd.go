@@ -65,6 +65,9 @@ func checkConfig(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return exitError{err, exitProblems}
 	}
+	if _, _, err := signatureOptions(c); err != nil {
+		return exitError{err, exitProblems}
+	}
 	for _, p := range c.Problems {
 		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %v\n", args[0], p); err != nil {
 			return err

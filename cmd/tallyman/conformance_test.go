@@ -24,13 +24,15 @@ var conformanceRuns = map[string]struct {
 }
 
 // TestOCIConformance runs the suite of the OCI distribution-spec against us and
-// against distribution as upstream builds it: what passes there passes here.
+// against distribution as upstream builds it: what passes there passes here, and so do
+// all tests of referrers and subjects.
 func TestOCIConformance(t *testing.T) {
 	for name, run := range conformanceRuns {
 		t.Run(name, func(t *testing.T) {
 			s := startWithConfig(t, plainConfig+run.config)
 			plain := startPlainRegistry(t, run.config)
-			want, got := conformance(t, plain, run.env), conformance(t, s.addr, run.env)
+			want, _ := conformance(t, plain, run.env)
+			got, failed := conformance(t, s.addr, run.env)
 			passed := 0
 			for test, times := range want {
 				passed += times
@@ -42,6 +44,24 @@ func TestOCIConformance(t *testing.T) {
 				t.Errorf("only %d tests pass on distribution: the comparison shows little", passed)
 			}
 			t.Logf("%d tests pass on distribution, and here", passed)
+			about := func(test string) bool {
+				name := strings.ToLower(test)
+				return strings.Contains(name, "referrer") || strings.Contains(name, "subject")
+			}
+			referring := 0
+			for test, times := range got {
+				if about(test) {
+					referring += times
+				}
+			}
+			for _, test := range failed {
+				if about(test) {
+					t.Errorf("%s fails", test)
+				}
+			}
+			if referring < 100 {
+				t.Errorf("only %d tests of referrers and subjects pass", referring)
+			}
 		})
 	}
 }
@@ -71,9 +91,9 @@ func startPlainRegistry(t *testing.T, more string) string {
 	return addr
 }
 
-// conformance runs the suite and returns how often each test has passed: many
-// run more than once, for different content.
-func conformance(t *testing.T, addr string, env []string) map[string]int {
+// conformance runs the suite and returns how often each test has passed, as many
+// run more than once, for different content; and which have failed.
+func conformance(t *testing.T, addr string, env []string) (passed map[string]int, failed []string) {
 	t.Helper()
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), tool(t, "conformance"))
@@ -98,13 +118,16 @@ func conformance(t *testing.T, addr string, env []string) map[string]int {
 	if err := xml.Unmarshal(content, &report); err != nil {
 		t.Fatal(err)
 	}
-	passed := map[string]int{}
+	passed = map[string]int{}
 	for _, suite := range report.Suites {
 		for _, test := range suite.Cases {
-			if test.Status == "passed" {
+			switch test.Status {
+			case "passed":
 				passed[test.Name]++
+			case "failure":
+				failed = append(failed, test.Name)
 			}
 		}
 	}
-	return passed
+	return passed, failed
 }

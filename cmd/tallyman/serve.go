@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -18,6 +19,7 @@ import (
 	"tallyman/config"
 	"tallyman/imageapi"
 	"tallyman/registry"
+	"tallyman/signatures/policy"
 	"tallyman/storage"
 	"tallyman/storage/redis"
 )
@@ -83,7 +85,11 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	for _, p := range c.Problems {
 		slog.Warn("configuration: " + p.Error())
 	}
-	prometheus.MustRegister(append(storage.Collectors(), registry.Collectors()...)...)
+	prometheus.MustRegister(slices.Concat(storage.Collectors(), registry.Collectors(), policy.Collectors())...)
+	signing, verifier, err := signatureOptions(c)
+	if err != nil {
+		return err
+	}
 	if c.UsesRedis() {
 		prometheus.MustRegister(redis.Collectors()...)
 	}
@@ -109,6 +115,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		InlineLimit:     inlineLimit(c),
 		AccessLog:       !c.Registry.Log.AccessLog.Disabled,
 		ShutdownDelay:   c.ImageAPI.ShutdownDelay,
+		Signatures:      signing,
 		ReadyChecks: []healthz.HealthChecker{
 			healthz.NamedCheck("registry", func(r *http.Request) error { return registry.Healthy(r.Context()) }),
 		},
@@ -118,13 +125,15 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	}
 	defer api.Drain()
 	recorder.Store(registry.NewRecorder(registry.RecorderOptions{
-		Writer:         api.Writer(),
-		OnStoreFailure: registry.FailurePolicy(c.ImageAPI.OnStoreFailure),
-		Host:           registryHost(c),
-		DefaultHost:    externalAddress(c),
-		PullThrough:    c.Registry.Proxy.RemoteURL != "",
-		Lock:           lockOf(backend),
+		Writer:          api.Writer(),
+		OnStoreFailure:  registry.FailurePolicy(c.ImageAPI.OnStoreFailure),
+		Host:            registryHost(c),
+		DefaultHost:     externalAddress(c),
+		PullThrough:     c.Registry.Proxy.RemoteURL != "",
+		Lock:            lockOf(backend),
+		SignatureLimits: signing.Limits,
 	}))
+	defer keepVerifying(cmd.Context(), c, verifier, api.Writer())()
 	return registry.Serve(cmd.Context(), registry.ServeOptions{
 		Configuration: c.Registry,
 		API:           api,
@@ -132,6 +141,9 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		Backfill:      c.ImageAPI.Backfill,
 		Recorder:      recorder.Load(),
 		ShutdownDelay: c.ImageAPI.ShutdownDelay,
+
+		SignatureEndpoint:   c.ImageAPI.Signatures.Endpoint,
+		AdvertiseSignatures: c.ImageAPI.Signatures.Advertise,
 	})
 }
 

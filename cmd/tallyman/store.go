@@ -184,11 +184,15 @@ func replayPending(ctx context.Context, c *config.Config, dataDirectory string) 
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
-	writer, err := imageapi.NewWriter(backend, inlineLimit(c))
+	signing, _, err := signatureOptions(c)
+	if err != nil {
+		return 0, err
+	}
+	writer, err := imageapi.NewWriter(backend, inlineLimit(c), signing)
 	if err != nil {
 		return 0, err
 	}
 	return registry.ReplayPending(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{
-		Writer: writer, Host: registryHost(c), DefaultHost: externalAddress(c), Lock: lockOf(backend),
+		Writer: writer, Host: registryHost(c), DefaultHost: externalAddress(c), Lock: lockOf(backend), SignatureLimits: signing.Limits,
 	}))
 }

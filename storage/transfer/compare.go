@@ -59,7 +59,7 @@ func holds(ctx context.Context, to storage.Backend, e *storage.Entry, merge Merg
 	if bytes.Equal(entry.Value, e.Value) {
 		return true, nil
 	}
-	merged, err := merge(e.Value, entry.Value)
+	merged, err := merge(e.Key, e.Value, entry.Value)
 	return err == nil && bytes.Equal(merged, entry.Value), nil
 }
 

@@ -50,7 +50,7 @@ const (
 
 // Merge returns what a key is to hold that has the value from in the source and
 // to in the target.
-type Merge func(from, to []byte) ([]byte, error)
+type Merge func(key string, from, to []byte) ([]byte, error)
 
 // Report says what a copy did.
 type Report struct {
@@ -245,7 +245,7 @@ func put(ctx context.Context, to storage.Backend, key string, value, before []by
 		if entry != nil {
 			m.Expect, count = entry.Revision, &report.Merged
 			if before == nil || !bytes.Equal(entry.Value, before) {
-				if m.Value, err = merge(value, entry.Value); err != nil {
+				if m.Value, err = merge(key, value, entry.Value); err != nil {
 					return fmt.Errorf("merge %s: %w", key, err)
 				}
 			}

@@ -63,7 +63,7 @@ func put(t *testing.T, b storage.Backend, key, value string, expect int64) int64
 }
 
 // merge joins both values, once.
-func merge(from, to []byte) ([]byte, error) {
+func merge(_ string, from, to []byte) ([]byte, error) {
 	if bytes.Contains(to, from) {
 		return to, nil
 	}

@@ -1,0 +1,375 @@
+package imageapi
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+
+	"tallyman/signatures"
+	"tallyman/storage"
+	"tallyman/storage/bolt"
+)
+
+// trusting finds signatures whose content starts with "good" to be trusted, by who
+// comes next in it.
+type trusting struct{}
+
+func (trusting) Assess(image *imagev1.Image, repositories, _ []string) (trusted []string) {
+	for i := range image.Signatures {
+		s := &image.Signatures[i]
+		if !signatures.Known(s.Type) {
+			continue
+		}
+		s.Conditions = []imagev1.SignatureCondition{{Type: "Trusted", Status: "False", Reason: "KeyNotTrusted"}, {Type: "ForImage", Status: "True"}}
+		s.IssuedTo = nil
+		if who, ok := strings.CutPrefix(string(s.Content), "good "); ok {
+			s.Conditions[0].Status = "True"
+			s.IssuedTo = &imagev1.SignatureSubject{SignatureGenericEntity: imagev1.SignatureGenericEntity{CommonName: who}, PublicKeyID: "id of " + who}
+			trusted = repositories
+		}
+		if strings.HasPrefix(string(s.Content), "not of this image") {
+			s.Conditions[1].Status = "False"
+		}
+	}
+	return trusted
+}
+
+type signingHouse struct {
+	t       *testing.T
+	w       *Writer
+	subject digest.Digest
+}
+
+func newSigningHouse(t *testing.T, o SignatureOptions) *signingHouse {
+	t.Helper()
+	backend, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "images.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := backend.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	o.Verifier = trusting{}
+	w, err := NewWriter(backend, 0, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &signingHouse{t: t, w: w, subject: digest.Digest(manifestDigest)}
+}
+
+// push records the image in a repository.
+func (h *signingHouse) push(repository string) {
+	h.t.Helper()
+	p := Push{Repository: repository, Digest: h.subject, Manifest: []byte(manifest), Config: []byte(config)}
+	derived, err := h.w.Derive(p)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.w.Record(h.t.Context(), p, derived); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// sign stores signatures that a repository holds, and brings the Image up to date.
+func (h *signingHouse) sign(repository string, contents ...string) *Referrer {
+	h.t.Helper()
+	r := &Referrer{Subject: h.subject, Repository: repository, Descriptor: imagespec.Descriptor{Digest: digest.FromString(fmt.Sprint(repository, contents))}}
+	for _, content := range contents {
+		r.Signatures = append(r.Signatures, signatures.Signature{Type: signatures.TypeBundle, Content: []byte(content)})
+	}
+	if _, err := h.w.SetReferrer(h.t.Context(), r); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.w.Sign(h.t.Context(), h.subject); err != nil {
+		h.t.Fatal(err)
+	}
+	return r
+}
+
+func (h *signingHouse) image() *imagev1.Image {
+	h.t.Helper()
+	image, err := h.w.Get(h.t.Context(), h.subject)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return image
+}
+
+func contents(image *imagev1.Image) string {
+	var all []string
+	for _, s := range image.Signatures {
+		all = append(all, string(s.Content))
+	}
+	slices.Sort(all)
+	return strings.Join(all, ",")
+}
+
+// TestDerivedSignatures: entries come and go with what repositories hold.
+func TestDerivedSignatures(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	h.sign("app", "good a", "b") // before there is an Image
+	h.push("app")
+	if got := h.image(); contents(got) != "b,good a" || got.Annotations[AnnotationTrusted] != "app" {
+		t.Errorf("signatures are %s, trusted in %q", contents(got), got.Annotations[AnnotationTrusted])
+	}
+	elsewhere := h.sign("other", "good a", "c")
+	if got := contents(h.image()); got != "b,c,good a" {
+		t.Errorf("with another repository: %s", got)
+	}
+	before := h.image().ResourceVersion
+	h.sign("app", "good a", "b")
+	if after := h.image().ResourceVersion; after != before {
+		t.Errorf("signing again went from %s to %s", before, after)
+	}
+	if changed, err := h.w.RemoveReferrer(t.Context(), elsewhere); err != nil || !changed {
+		t.Errorf("removal: %t, %v", changed, err)
+	}
+	if err := h.w.Sign(t.Context(), h.subject); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(h.image()); got != "b,good a" {
+		t.Errorf("without it: %s", got)
+	}
+	// What is gone over at start and by period.
+	if _, err := h.w.RemoveReferrer(t.Context(), &Referrer{Subject: h.subject, Repository: "app", Descriptor: imagespec.Descriptor{Digest: digest.FromString(fmt.Sprint("app", []string{"good a", "b"}))}}); err != nil {
+		t.Fatal(err)
+	}
+	if signed, err := h.w.VerifyAll(t.Context()); err != nil || signed != 1 || contents(h.image()) != "" || h.image().Annotations[AnnotationTrusted] != "" {
+		t.Errorf("after VerifyAll of %d: %s, %v", signed, contents(h.image()), err)
+	}
+}
+
+// TestTooManySignatures: those of the image's own repositories come first, and what is
+// left out is counted.
+func TestTooManySignatures(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{Limits: signatures.Limits{PerImage: 3}})
+	h.push("app")
+	h.sign("attacker", "1", "2", "3", "4", "5")
+	h.sign("app", "good a", "good b")
+	got := h.image()
+	if !strings.HasSuffix(contents(got), "good a,good b") || len(got.Signatures) != 3 || got.Annotations[AnnotationSignaturesOmitted] != "4" {
+		t.Errorf("signatures are %s, omitted %q", contents(got), got.Annotations[AnnotationSignaturesOmitted])
+	}
+	own := newSigningHouse(t, SignatureOptions{OwnRepositoriesOnly: true})
+	own.push("app")
+	own.sign("attacker", "1")
+	own.sign("app", "good a")
+	if got := contents(own.image()); got != "good a" {
+		t.Errorf("of its own repositories: %s", got)
+	}
+}
+
+// TestBrokenReferrer: a record that cannot be read keeps no image from being recorded.
+func TestBrokenReferrer(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	key := (&Referrer{Subject: h.subject, Repository: "app", Descriptor: imagespec.Descriptor{Digest: h.subject}}).key()
+	if _, err := h.w.put(t.Context(), key, []byte("{broken")); err != nil {
+		t.Fatal(err)
+	}
+	h.sign("app", "good a")
+	h.push("app")
+	if got := contents(h.image()); got != "good a" {
+		t.Errorf("signatures are %s", got)
+	}
+}
+
+// TestHugeSignatures: an Image does not grow without bound.
+func TestHugeSignatures(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	h.push("app")
+	for i := range 6 {
+		h.sign("app", fmt.Sprint(i)+strings.Repeat("x", 250<<10))
+	}
+	if got := h.image(); len(got.Signatures) != 4 || got.Annotations[AnnotationSignaturesOmitted] != "2" {
+		t.Errorf("%d signatures, %s omitted", len(got.Signatures), got.Annotations[AnnotationSignaturesOmitted])
+	}
+}
+
+// update writes what change makes of the Image, as a client does.
+func (h *signingHouse) update(change func(*imagev1.Image)) (*imagev1.Image, error) {
+	h.t.Helper()
+	image := h.image()
+	change(image)
+	ctx := request.WithNamespace(h.t.Context(), "")
+	obj, _, err := h.w.images.Update(ctx, image.Name, rest.DefaultUpdatedObjectInfo(image), nil, nil, false, &metav1.UpdateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*imagev1.Image), nil
+}
+
+// TestClientsAndDerivedSignatures: a client can neither change nor delete what is
+// derived, and what it adds stays its own.
+func TestClientsAndDerivedSignatures(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	h.push("app")
+	h.sign("app", "good a")
+	derived := h.image().Signatures[0]
+	image, err := h.update(func(i *imagev1.Image) {
+		i.Signatures = []imagev1.ImageSignature{{ObjectMeta: metav1.ObjectMeta{Name: i.Name + "@mine"}, Type: "x/custom", Content: []byte("y")}}
+	})
+	if err != nil || contents(image) != "good a,y" {
+		t.Fatalf("after a client's update: %v, %v", image, err)
+	}
+	if image, err = h.update(func(i *imagev1.Image) { i.Signatures[1].Content, i.Signatures[1].IssuedTo = []byte("good evil"), nil }); err != nil || contents(image) != "good a,y" {
+		t.Errorf("after a client changed a derived one: %s, %v", contents(image), err)
+	}
+	// oc adm verify-image-signature --save empties what is not GPG's.
+	if image, err = h.update(func(i *imagev1.Image) { i.Signatures[1] = imagev1.ImageSignature{} }); err != nil || contents(image) != "good a,y" {
+		t.Errorf("after a client emptied a derived one: %v, %v", image, err)
+	}
+	// A client may post what has the name of a derived one; it is the client's.
+	posted := signatures.Signature{Type: signatures.TypeBundle, Content: []byte("posted")}
+	image, err = h.update(func(i *imagev1.Image) {
+		i.Signatures = append(i.Signatures, imagev1.ImageSignature{ObjectMeta: metav1.ObjectMeta{Name: signatures.Name(h.subject, posted)}, Type: posted.Type, Content: posted.Content})
+	})
+	if err != nil || contents(image) != "good a,posted,y" {
+		t.Fatalf("after a client posted: %v, %v", image, err)
+	}
+	if err := h.w.Sign(t.Context(), h.subject); err != nil || contents(h.image()) != "good a,posted,y" {
+		t.Errorf("after the next derivation: %s, %v", contents(h.image()), err)
+	}
+	ctx := request.WithNamespace(context.Background(), "")
+	api := &imageSignatures{images: h.w.images}
+	if _, _, err := api.Delete(ctx, derived.Name, nil, &metav1.DeleteOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "delete it there") {
+		t.Errorf("deletion of a derived one: %v", err)
+	}
+	// The registry holds what a client has posted: then it is not listed twice, and
+	// is still there when the client deletes its own.
+	h.sign("more", "posted")
+	if got := contents(h.image()); got != "good a,posted,y" {
+		t.Errorf("posted and pushed: %s", got)
+	}
+	if _, _, err := api.Delete(ctx, signatures.Name(h.subject, posted), nil, &metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(h.image()); got != "good a,posted,y" {
+		t.Errorf("after the client deleted its own: %s", got)
+	}
+}
+
+// TestSignatureSelectors: signed, trusted, by whom, and the column that says so.
+func TestSignatureSelectors(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	h.push("app")
+	attributes := func() map[string]string {
+		_, set, err := imageAttributes(h.image())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	if set := attributes(); set["signed"] != "false" || set["trusted"] != "false" || signatureCell(h.image()) != "<none>" {
+		t.Errorf("unsigned it is %v, %s", set, signatureCell(h.image()))
+	}
+	h.sign("app", "not of this image")
+	if set := attributes(); set["signed"] != "false" || signatureCell(h.image()) != "0 signed, 0 trusted" {
+		t.Errorf("with another's signature it is %v, %s", set, signatureCell(h.image()))
+	}
+	h.sign("app", "good release", "by a stranger")
+	set := attributes()
+	for _, field := range []string{"signed", "trusted", manyField("signer", "release"), manyField("signer", "id of release"), manyField("trustedRepository", "app")} {
+		if set[field] != "true" {
+			t.Errorf("%q is %q", field, set[field])
+		}
+	}
+	if got := signatureCell(h.image()); got != "2 signed, 1 trusted" {
+		t.Errorf("the column says %s", got)
+	}
+	for _, field := range []string{"signer", "trustedRepository"} {
+		if label, value, err := convertFieldLabel(field, "x"); err != nil || label != manyField(field, "x") || value != "true" {
+			t.Errorf("%s=x is %q=%q, %v", field, label, value, err)
+		}
+	}
+}
+
+// TestReferrers: pages of what a repository holds about a subject, and of no other.
+func TestReferrers(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	var want []string
+	for i := range 5 {
+		want = append(want, h.sign("app", fmt.Sprint(i)).Descriptor.Digest.String())
+	}
+	h.sign("app/more", "x")
+	h.sign("ap", "x")
+	tag := &Referrer{Subject: h.subject, Repository: "app", Tag: "sha256-x.sig", Descriptor: imagespec.Descriptor{Digest: h.subject}}
+	if changed, err := h.w.SetReferrer(t.Context(), tag); err != nil || !changed {
+		t.Fatal(changed, err)
+	}
+	slices.Sort(want)
+	var got []string
+	after := digest.Digest("")
+	for {
+		page, more, err := h.w.Referrers(t.Context(), h.subject, "app", after, 2)
+		if err != nil || len(page) > 2 {
+			t.Fatal(page, err)
+		}
+		for _, r := range page {
+			after = r.Descriptor.Digest
+			got = append(got, after.String())
+			if r.Repository != "app" || r.Subject != h.subject || r.Tag != "" {
+				t.Errorf("a referrer is %+v", r)
+			}
+		}
+		if !more {
+			break
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("referrers are %v, want %v", got, want)
+	}
+	stored, err := h.w.Referrer(t.Context(), &Referrer{Subject: h.subject, Repository: "app", Tag: tag.Tag})
+	if err != nil || stored == nil || stored.Tag != tag.Tag || stored.Repository != "app" {
+		t.Errorf("the tag's is %+v, %v", stored, err)
+	}
+}
+
+// interrupted is a store in which something happens just before an Image is written.
+type interrupted struct {
+	storage.Backend
+	before func()
+}
+
+func (i *interrupted) Commit(ctx context.Context, m storage.Mutation) (*storage.CommitResult, error) {
+	if before := i.before; before != nil && strings.HasPrefix(m.Key, KeyPrefix) {
+		i.before = nil
+		before()
+	}
+	return i.Backend.Commit(ctx, m)
+}
+
+// TestSignatureComesBackMeanwhile: one process takes off a signature that is gone, and
+// another finds that it is back and the Image has it still.
+func TestSignatureComesBackMeanwhile(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	h.push("app")
+	r := h.sign("app", "good a")
+	if _, err := h.w.RemoveReferrer(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	store := &interrupted{Backend: h.w.images.backend}
+	w, err := NewWriter(store, 0, SignatureOptions{Verifier: trusting{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.before = func() { h.sign("app", "good a") }
+	if err := w.Sign(t.Context(), h.subject); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(h.image()); got != "good a" {
+		t.Errorf("signatures are %q", got)
+	}
+}

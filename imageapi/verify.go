@@ -1,0 +1,105 @@
+package imageapi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"tallyman/storage"
+)
+
+// VerifyAll brings the signatures of all Images up to date with what repositories
+// hold and what is trusted now: after a policy has changed, or as time has passed.
+// It returns how many Images have signatures. One that cannot be written is logged
+// and passed over; it ends early if the store cannot be read.
+func (w *Writer) VerifyAll(ctx context.Context) (signed int, err error) {
+	sign := func(name digest.Digest) error {
+		signed++
+		if err := w.Sign(ctx, name); err != nil {
+			slog.WarnContext(ctx, "cannot verify the signatures of an image", "digest", name.String(), "err", err)
+		}
+		return ctx.Err()
+	}
+	var last digest.Digest
+	err = eachEntry(ctx, w.images.backend, referrerPrefix, true, func(e *storage.Entry) error {
+		subject, _, _ := strings.Cut(strings.TrimPrefix(e.Key, referrerPrefix), "/")
+		if digest.Digest(subject) == last {
+			return nil
+		}
+		last = digest.Digest(subject)
+		return sign(last)
+	})
+	if err != nil {
+		return signed, err
+	}
+	err = eachEntry(ctx, w.images.backend, KeyPrefix, false, func(e *storage.Entry) error {
+		if !bytes.Contains(e.Value, []byte(`"signatures":[`)) {
+			return nil
+		}
+		return sign(digest.Digest(strings.TrimPrefix(e.Key, KeyPrefix)))
+	})
+	return signed, err
+}
+
+// eachEntry calls fn with every entry whose key starts with prefix, page by page. Pages
+// are small, as an Image may be large, and what goes over all of them is in no hurry.
+func eachEntry(ctx context.Context, s Scanner, prefix string, keysOnly bool, fn func(*storage.Entry) error) error {
+	page := 32
+	if keysOnly {
+		page = 500
+	}
+	request := storage.ScanRequest{From: prefix, To: prefix + "\xff", Limit: page, KeysOnly: keysOnly}
+	for {
+		result, err := s.Scan(ctx, request)
+		if err != nil {
+			return err
+		}
+		for i := range result.Entries {
+			if err := fn(&result.Entries[i]); err != nil {
+				return err
+			}
+		}
+		if !result.More {
+			return nil
+		}
+		request.From = result.Entries[len(result.Entries)-1].Key + "\x01"
+	}
+}
+
+// Scanner is a store that can be read through in order of its keys.
+type Scanner interface {
+	Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error)
+}
+
+// FindStored returns the Image called name, if name is not empty, or else the one that
+// repository's tag points to; nil if there is none. It goes over the store for a tag.
+func FindStored(ctx context.Context, s Scanner, repository, tag string, name digest.Digest) (found *imagev1.Image, err error) {
+	err = eachEntry(ctx, s, KeyPrefix+name.String(), false, func(e *storage.Entry) error {
+		if name == "" && !bytes.Contains(e.Value, []byte(repository+":"+tag)) {
+			return nil
+		}
+		image := &imagev1.Image{}
+		if err := runtime.DecodeInto(Codecs.LegacyCodec(imagev1.GroupVersion), e.Value, image); err != nil {
+			return fmt.Errorf("%s: %w", e.Key, err)
+		}
+		if slices.Contains(Repositories(image), repository) && (image.Name == name.String() || name == "" && slices.Contains(Tags(image), repository+":"+tag)) {
+			found = image
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return found, err
+}
+
+var errFound = errors.New("found")

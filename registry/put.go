@@ -1,0 +1,88 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+	"github.com/opencontainers/go-digest"
+)
+
+// putNotes are what the middleware has to say about the answer to a PUT, and
+// distribution does not: they are on the request's context.
+type putNotes struct {
+	// outage is set if the request failed because it could not be recorded.
+	// distribution answers a failure to tag with 500 whatever the error; it is 503.
+	outage atomic.Pointer[errcode.Error]
+	// subject is that of the manifest which was put (distribution-spec, Pushing
+	// Manifests with Subject).
+	subject atomic.Pointer[digest.Digest]
+}
+
+type putNotesKey struct{}
+
+// unavailable is the registry's error for a change that could not be recorded.
+func unavailable(ctx context.Context, m marker, err error) error {
+	failure := errcode.ErrorCodeUnavailable.WithMessage(fmt.Sprintf(
+		"the image store is not available, so %s could not be recorded; push again: %v", m.Repository, err))
+	if notes, ok := ctx.Value(putNotesKey{}).(*putNotes); ok {
+		notes.outage.Store(&failure)
+	}
+	return failure
+}
+
+// noteSubject has the answer say that the registry has processed the subject.
+func noteSubject(ctx context.Context, subject digest.Digest) {
+	if notes, ok := ctx.Value(putNotesKey{}).(*putNotes); ok && subject != "" {
+		notes.subject.Store(&subject)
+	}
+}
+
+// withPutNotes answers PUTs that met an outage with 503 and Retry-After, and those of
+// manifests with a subject with OCI-Subject.
+func withPutNotes(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPut {
+			next.ServeHTTP(w, r)
+			return
+		}
+		notes := &putNotes{}
+		next.ServeHTTP(&putWriter{ResponseWriter: w, notes: notes}, r.WithContext(context.WithValue(r.Context(), putNotesKey{}, notes)))
+	})
+}
+
+// putWriter makes the notes part of the answer.
+type putWriter struct {
+	http.ResponseWriter
+	notes    *putNotes
+	replaced bool
+}
+
+// Unwrap lets http.ResponseController find the connection.
+func (w *putWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *putWriter) WriteHeader(status int) {
+	failure := w.notes.outage.Load()
+	if failure == nil || status < http.StatusBadRequest {
+		if subject := w.notes.subject.Load(); subject != nil && status == http.StatusCreated {
+			w.Header().Set("OCI-Subject", subject.String())
+		}
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	w.replaced = true
+	w.Header().Set("Retry-After", "1")
+	w.Header().Del("Content-Length")
+	_ = errcode.ServeJSON(w.ResponseWriter, errcode.Errors{*failure}) // the client has left if this fails
+}
+
+// Write implements http.ResponseWriter.
+func (w *putWriter) Write(p []byte) (int, error) {
+	if w.replaced {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
+}

@@ -47,7 +47,8 @@ type ImageAPI struct {
 	ShutdownDelay  time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
 	Signatures     Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
 	Store          Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
-	Auth           Auth          `yaml:"auth" json:"auth" jsonschema:"description=Who may write through the API."`
+	Auth           Auth          `yaml:"auth" json:"auth" jsonschema:"description=Who may do what through the API."`
+	Audit          Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
 }
 
 // Store says where Images are kept.
@@ -71,10 +72,42 @@ type Redis struct {
 	SentinelPasswordFile string        `yaml:"sentinelpasswordfile" json:"sentinelpasswordfile" jsonschema:"description=A file with Sentinel's password, instead of redis.sentinelpassword."`
 }
 
-// Auth says who may write through the API.
+// Audit says what is written down of requests to the API.
+type Audit struct {
+	PolicyFile    string `yaml:"policyfile" json:"policyfile" jsonschema:"description=A Kubernetes audit Policy that says what is recorded."`
+	LogPath       string `yaml:"logpath" json:"logpath" jsonschema:"description=The file that it goes to; - is standard output."`
+	LogMaxAge     int    `yaml:"logmaxage" json:"logmaxage" jsonschema:"minimum=0,description=How many days old files are kept; 0 is for ever."`
+	LogMaxBackups int    `yaml:"logmaxbackups" json:"logmaxbackups" jsonschema:"minimum=0,description=How many old files are kept; 0 is all."`
+	LogMaxSize    int    `yaml:"logmaxsize" json:"logmaxsize" jsonschema:"minimum=0,description=How many megabytes a file may have before the next is begun; 0 is any number."`
+}
+
+// Auth says who may do what through the API.
 type Auth struct {
 	TokenFile      string `yaml:"tokenfile" json:"tokenfile" jsonschema:"description=A file with the administrator's bearer token."`
 	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=A kubeconfig with an administrator's token, which is made at the first start, and whose token is honoured."`
+
+	ClientCAFile              string        `yaml:"clientcafile" json:"clientcafile" jsonschema:"description=Authorities whose client certificates say who a request is from: the common name is the user and organizations are groups. Needs TLS."`
+	TokenAuthFile             string        `yaml:"tokenauthfile" json:"tokenauthfile" jsonschema:"description=A file with a line for each bearer token: token,user,uid,\"group,…\"."`
+	AuthenticationConfigFile  string        `yaml:"authenticationconfigfile" json:"authenticationconfigfile" jsonschema:"description=A Kubernetes AuthenticationConfiguration whose JWT issuers are honoured."`
+	AuthenticationWebhookFile string        `yaml:"authenticationwebhookfile" json:"authenticationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers TokenReviews such as kube-apiserver."`
+	RequestHeader             RequestHeader `yaml:"requestheader" json:"requestheader" jsonschema:"description=The headers in which a front proxy such as the aggregator of kube-apiserver says who a request is from."`
+	RBACFile                  string        `yaml:"rbacfile" json:"rbacfile" jsonschema:"description=ClusterRoles and ClusterRoleBindings that say who may do what. Without it registry users may read; and everybody who may pull anonymously."`
+	AuthorizationWebhookFile  string        `yaml:"authorizationwebhookfile" json:"authorizationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers SubjectAccessReviews such as kube-apiserver."`
+}
+
+// RequestHeader says how a front proxy says who a request is from.
+type RequestHeader struct {
+	ClientCAFile        string   `yaml:"clientcafile" json:"clientcafile" jsonschema:"description=Authorities that vouch for the proxy's client certificate. Without it the headers are not believed."`
+	AllowedNames        []string `yaml:"allowednames" json:"allowednames" jsonschema:"description=The common names of proxies. None: any with a certificate of the authorities."`
+	UsernameHeaders     []string `yaml:"usernameheaders" json:"usernameheaders" jsonschema:"description=Default: X-Remote-User."`
+	UIDHeaders          []string `yaml:"uidheaders" json:"uidheaders" jsonschema:"description=Default: X-Remote-Uid."`
+	GroupHeaders        []string `yaml:"groupheaders" json:"groupheaders" jsonschema:"description=Default: X-Remote-Group."`
+	ExtraHeaderPrefixes []string `yaml:"extraheaderprefixes" json:"extraheaderprefixes" jsonschema:"description=Default: X-Remote-Extra-."`
+}
+
+// needsClientCertificates reports whether TLS has to ask clients for certificates.
+func (a *Auth) needsClientCertificates() bool {
+	return a.ClientCAFile != "" || a.RequestHeader.ClientCAFile != ""
 }
 
 // Defaults returns the section as it is when nothing is set.
@@ -88,6 +121,11 @@ func Defaults() ImageAPI {
 			Endpoint: true, Advertise: true, CrossRepository: true,
 			ContentLimit: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage, VerifyInterval: time.Hour,
 		},
+		Auth: Auth{RequestHeader: RequestHeader{
+			UsernameHeaders: []string{"X-Remote-User"}, UIDHeaders: []string{"X-Remote-Uid"},
+			GroupHeaders: []string{"X-Remote-Group"}, ExtraHeaderPrefixes: []string{"X-Remote-Extra-"},
+		}},
+		Audit: Audit{LogMaxAge: 366, LogMaxBackups: 100, LogMaxSize: 100},
 		Store: Store{
 			Type: "auto", LogEntries: 10_000, LogAge: time.Hour,
 			Redis: Redis{Prefix: "tallyman", CacheBytes: 64 << 20, DurabilityTimeout: time.Second, Timeout: 5 * time.Second},
@@ -121,6 +159,12 @@ func (c *ImageAPI) Validate() error {
 	}
 	if !slices.Contains([]string{"auto", "bolt", "redis"}, c.Store.Type) {
 		fault("store.type", fmt.Sprintf("%q", c.Store.Type), "auto, bolt or redis")
+	}
+	if (c.Audit.PolicyFile == "") != (c.Audit.LogPath == "") {
+		fault("audit", fmt.Sprintf("policyfile %q with logpath %q", c.Audit.PolicyFile, c.Audit.LogPath), "both or neither")
+	}
+	if c.Audit.LogMaxAge < 0 || c.Audit.LogMaxBackups < 0 || c.Audit.LogMaxSize < 0 {
+		fault("audit", "a negative number", "0 or more in logmaxage, logmaxbackups, logmaxsize")
 	}
 	c.Store.Redis.validate(fault)
 	c.Signatures.validate(fault)
@@ -180,6 +224,9 @@ func Parse(content []byte) (*Config, error) {
 	if err := c.resolveRedis(); err != nil {
 		return nil, err
 	}
+	if err := c.askForCertificates(); err != nil {
+		return nil, err
+	}
 	c.dropDisabled()
 	return c, nil
 }
@@ -217,4 +264,26 @@ func (c *Config) StorePath(dataDirectory string) string {
 		return filepath.Join(root, name)
 	}
 	return filepath.Join(dataDirectory, name)
+}
+
+// askForCertificates has the registry's TLS ask clients for certificates if the API
+// is to know them; those who have none stay as welcome as they were.
+func (c *Config) askForCertificates() error {
+	auth, server := &c.ImageAPI.Auth, &c.Registry.HTTP.TLS
+	if !auth.needsClientCertificates() {
+		return nil
+	}
+	if server.Certificate == "" && server.LetsEncrypt.CacheFile == "" && auth.KubeconfigFile == "" {
+		return errors.New("imageapi.auth.clientcafile, imageapi.auth.requestheader: client certificates need TLS: want http.tls.certificate and http.tls.key")
+	}
+	if len(server.ClientCAs) > 0 {
+		return nil // the registry's own rule about certificates comes first
+	}
+	for _, file := range []string{auth.ClientCAFile, auth.RequestHeader.ClientCAFile} {
+		if file != "" {
+			server.ClientCAs = append(server.ClientCAs, file)
+		}
+	}
+	server.ClientAuth = configuration.ClientAuthRequestClientCert
+	return nil
 }

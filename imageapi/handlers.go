@@ -12,8 +12,12 @@ import (
 	"github.com/gorilla/mux"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	apifilters "k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
 	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server"
 	serverfilters "k8s.io/apiserver/pkg/server/filters"
 )
@@ -39,14 +43,16 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 }
 
 // buildHandlerChain is upstream's DefaultBuildHandlerChain without the filters
-// that have nothing to do here (impersonation, CORS, HSTS, priority and
-// fairness) and those that cost more than a whole read of stored bytes (tracing
+// that have nothing to do here (CORS, HSTS, priority and fairness) and those that cost more than a whole read of stored bytes (tracing
 // and latency trackers, a goroutine for each request).
-func buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
-	unauthorized := withChallenge(apifilters.Unauthorized(c.Serializer))
+func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
+	unauthorized := withChallenge(apifilters.Unauthorized(c.Serializer), s.options.Access.Challenges)
+	unauthorized = apifilters.WithFailedAuthenticationAudit(unauthorized, c.AuditBackend, c.AuditPolicyRuleEvaluator)
 	h := withPlainObjects(api, c)
 	h = withSignaturePatches(h, c.MaxRequestBodyBytes)
 	h = apifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
+	h = s.withLogin(h, c.Authorization.Authorizer, unauthorized)
+	h = impersonation.WithImpersonation(h, c.Authorization.Authorizer, c.Serializer)
 	h = serverfilters.WithMaxInFlightLimit(h, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, c.LongRunningFunc)
 	h = apifilters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
 	h = apifilters.WithAuthentication(h, c.Authentication.Authenticator, unauthorized, c.Authentication.APIAudiences, nil)
@@ -62,10 +68,29 @@ func buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
 
 // withChallenge names the schemes that credentials can be sent in (RFC 9110,
 // section 11.6.1).
-func withChallenge(next http.Handler) http.Handler {
+func withChallenge(next http.Handler, challenges []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Add("WWW-Authenticate", `Bearer realm="tallyman"`)
-		w.Header().Add("WWW-Authenticate", `Basic realm="tallyman"`)
+		for _, challenge := range challenges {
+			w.Header().Add("WWW-Authenticate", challenge)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// withLogin asks those without credentials to log in, where that is what they lack:
+// where nobody may do anything without, 401 is more to the point than 403.
+func (s *Server) withLogin(next http.Handler, a authorizer.Authorizer, unauthorized http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u, ok := request.UserFrom(r.Context())
+		if ok && u.GetName() == user.Anonymous && s.options.Access.HasUsers && !s.options.Access.ServesAnonymous() {
+			attributes, err := apifilters.GetAuthorizerAttributes(r.Context())
+			if err == nil {
+				if decision, _, err := a.Authorize(r.Context(), attributes); err != nil || decision != authorizer.DecisionAllow {
+					unauthorized.ServeHTTP(w, r)
+					return
+				}
+			}
+		}
 		next.ServeHTTP(w, r)
 	})
 }

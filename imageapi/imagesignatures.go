@@ -16,13 +16,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/client-go/util/retry"
 )
 
 // imageSignatures is the REST storage of the imagesignatures resource, which has
 // create and delete only: the signatures are in their Image. It follows
 // OpenShift's pkg/image/apiserver/registry/imagesignature, but honours dryRun
-// and tries again when another write to the Image comes first. A signature that is
+// and does not fail because another write to the Image comes first. A signature that is
 // derived from what the registry holds can be deleted there only.
 type imageSignatures struct{ images *images }
 
@@ -132,24 +131,18 @@ func checkPreconditions(s *imagev1.ImageSignature, p *metav1.Preconditions, name
 		fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, s.UID))
 }
 
-// change applies fn to the Image and writes it, again if another write came in
-// between. It returns the Image as it is then.
-func (r *imageSignatures) change(ctx context.Context, imageName string, dryRun []string, fn func(*imagev1.Image) error) (stored *imagev1.Image, err error) {
-	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		image, err := r.images.getDecoded(ctx, imageName)
-		if err != nil {
-			return err
-		}
-		if err := fn(image); err != nil {
-			return err
-		}
-		updated, _, err := r.images.Update(ctx, imageName, rest.DefaultUpdatedObjectInfo(image), nil, nil, false, &metav1.UpdateOptions{DryRun: dryRun})
-		if err == nil {
-			stored = updated.(*imagev1.Image)
-		}
-		return err
+// change applies fn to the Image and writes it, in one atomic step. It returns the Image
+// as it is then.
+func (r *imageSignatures) change(ctx context.Context, imageName string, dryRun []string, fn func(*imagev1.Image) error) (*imagev1.Image, error) {
+	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
+		image := old.DeepCopyObject().(*imagev1.Image)
+		return image, fn(image)
 	})
-	return stored, err
+	updated, _, err := r.images.Update(ctx, imageName, info, nil, nil, false, &metav1.UpdateOptions{DryRun: dryRun})
+	if err != nil {
+		return nil, err
+	}
+	return updated.(*imagev1.Image), nil
 }
 
 // CreateSignature adds a signature that a client has posted to the registry to the

@@ -2,6 +2,8 @@ package imageapi
 
 import (
 	imagev1 "github.com/openshift/api/image/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -29,6 +31,12 @@ var (
 	signaturesResource = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
 )
 
+// reviewTypes are what clients ask with who they are and what they may do.
+var reviewTypes = map[schema.GroupVersion][]runtime.Object{
+	authorizationv1.SchemeGroupVersion:  {&authorizationv1.SelfSubjectAccessReview{}, &authorizationv1.SelfSubjectRulesReview{}, &authorizationv1.SubjectAccessReview{}},
+	authenticationv1.SchemeGroupVersion: {&authenticationv1.SelfSubjectReview{}},
+}
+
 func newScheme(moreVersions ...string) *runtime.Scheme {
 	s := runtime.NewScheme()
 	types := []runtime.Object{&imagev1.Image{}, &imagev1.ImageList{}, &imagev1.ImageSignature{}}
@@ -37,6 +45,13 @@ func newScheme(moreVersions ...string) *runtime.Scheme {
 		s.AddKnownTypes(schema.GroupVersion{Group: imagev1.GroupVersion.Group, Version: version}, types...)
 	}
 	metav1.AddToGroupVersion(s, imagev1.GroupVersion)
+	for group, reviews := range reviewTypes {
+		s.AddKnownTypes(group, reviews...)
+		for _, version := range moreVersions {
+			s.AddKnownTypes(schema.GroupVersion{Group: group.Group, Version: version}, reviews...)
+		}
+		metav1.AddToGroupVersion(s, group)
+	}
 	unversioned := schema.GroupVersion{Version: "v1"}
 	metav1.AddToGroupVersion(s, unversioned)
 	s.AddUnversionedTypes(unversioned, &metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})

@@ -26,15 +26,19 @@ import (
 	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
-	"k8s.io/apiserver/pkg/authentication/authenticator"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/metrics"
 	"k8s.io/apiserver/pkg/features"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/server/options"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	restclient "k8s.io/client-go/rest"
 
+	"tallyman/imageapi/access"
 	"tallyman/storage"
 )
 
@@ -44,15 +48,15 @@ type Options struct {
 	Backend storage.Backend
 	// ExternalAddress is the host:port that the API tells clients. Required.
 	ExternalAddress string
-	// Authenticators say who a request is from; the first that knows wins.
-	Authenticators []authenticator.Request
-	// AnonymousRead lets requests without credentials read.
-	AnonymousRead bool
+	// Access says who a request is from, and what that user may do. Required.
+	Access *access.Access
 	// InlineLimit is how many bytes manifest and config may have together to be
 	// kept in an Image; see derive.Input.
 	InlineLimit int64
 	// Signatures says how signatures get onto Images.
 	Signatures SignatureOptions
+	// Audit records requests to the API; nil records none.
+	Audit *options.AuditOptions
 	// ReadyChecks are asked by /readyz besides the store.
 	ReadyChecks []healthz.HealthChecker
 	// AccessLog logs a line for each request.
@@ -68,6 +72,8 @@ func (o *Options) Validate() error {
 		return errors.New("imageapi: Backend is required")
 	case o.ExternalAddress == "":
 		return errors.New("imageapi: ExternalAddress is required")
+	case o.Access == nil:
+		return errors.New("imageapi: Access is required")
 	}
 	return nil
 }
@@ -134,9 +140,13 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	c.ShutdownDelayDuration = s.options.ShutdownDelay
 	c.EnableProfiling = false
 	c.EnableMetrics = false // on the debug port, with the registry's
-	c.BuildHandlerChainFunc = buildHandlerChain
-	c.Authentication.Authenticator = s.authenticator()
-	c.Authorization.Authorizer = s.authorizer()
+	c.BuildHandlerChainFunc = s.buildHandlerChain
+	c.Authentication.Authenticator = s.options.Access.Authenticator
+	c.Authorization.Authorizer = s.options.Access.Authorizer
+	c.RuleResolver = s.options.Access.Rules
+	if err := s.options.Audit.ApplyTo(c); err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
 	c.ReadyzChecks = append(c.ReadyzChecks, healthz.NamedCheck("store", func(*http.Request) error {
 		return s.images.encoded.ReadinessCheck()
 	}))
@@ -146,11 +156,19 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	group := server.NewDefaultAPIGroupInfo(imagev1.GroupVersion.Group, Scheme, parameterCodec, Codecs)
-	group.PrioritizedVersions = Scheme.PrioritizedVersionsForGroup(imagev1.GroupVersion.Group)
-	group.VersionedResourcesStorageMap[imagev1.GroupVersion.Version] = map[string]rest.Storage{
-		imagesResource.Resource:     s.images,
-		signaturesResource.Resource: &imageSignatures{images: s.images},
-	}
-	return generic, generic.InstallAPIGroup(&group)
+	return generic, generic.InstallAPIGroups(
+		apiGroup(imagev1.GroupVersion, map[string]rest.Storage{
+			imagesResource.Resource:     s.images,
+			signaturesResource.Resource: &imageSignatures{images: s.images},
+		}),
+		apiGroup(authorizationv1.SchemeGroupVersion, authorizationReviews(s.options.Access.Authorizer, s.options.Access.Rules)),
+		apiGroup(authenticationv1.SchemeGroupVersion, authenticationReviews()),
+	)
+}
+
+func apiGroup(version schema.GroupVersion, resources map[string]rest.Storage) *server.APIGroupInfo {
+	group := server.NewDefaultAPIGroupInfo(version.Group, Scheme, parameterCodec, Codecs)
+	group.PrioritizedVersions = Scheme.PrioritizedVersionsForGroup(version.Group)
+	group.VersionedResourcesStorageMap[version.Version] = resources
+	return &group
 }

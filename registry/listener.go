@@ -26,11 +26,16 @@ type eitherListener struct {
 	close  sync.Once
 }
 
-func newEitherListener(inner net.Listener, certificate *tls.Certificate) net.Listener {
+// newEitherListener asks clients that speak TLS for a certificate if askForOne is set.
+func newEitherListener(inner net.Listener, certificate *tls.Certificate, askForOne bool) net.Listener {
+	clientAuth := tls.NoClientCert
+	if askForOne {
+		clientAuth = tls.RequestClientCert
+	}
 	l := &eitherListener{
 		Listener: inner,
 		config: &tls.Config{
-			Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+			Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, ClientAuth: clientAuth,
 		},
 		ready: make(chan net.Conn), failed: make(chan error, 1), closed: make(chan struct{}),
 	}

@@ -75,12 +75,15 @@ func (m *manifests) Put(ctx context.Context, manifest distribution.Manifest, opt
 		return stored, err
 	}
 	err := m.repository.recorder.pushed(ctx, m.repository, manifest, tag, put)
+	audit(ctx, "push", m.repository.name(), tag, stored.String(), err)
 	return stored, err
 }
 
 // Delete implements distribution.ManifestService.
 func (m *manifests) Delete(ctx context.Context, name digest.Digest) error {
-	return m.repository.recorder.deleted(ctx, m.repository.name(), m.ManifestService, name)
+	err := m.repository.recorder.deleted(ctx, m.repository.name(), m.ManifestService, name)
+	audit(ctx, "delete", m.repository.name(), "", name.String(), err)
+	return err
 }
 
 type tags struct {
@@ -97,9 +100,11 @@ func (t *tags) Tag(ctx context.Context, tag string, to imagespec.Descriptor) err
 
 // Untag implements distribution.TagService.
 func (t *tags) Untag(ctx context.Context, tag string) error {
-	return t.repository.recorder.tagged(ctx, t.repository, tag, t.TagService, func() error {
+	err := t.repository.recorder.tagged(ctx, t.repository, tag, t.TagService, func() error {
 		return t.TagService.Untag(ctx, tag)
 	})
+	audit(ctx, "untag", t.repository.name(), tag, "", err)
+	return err
 }
 
 // blobs tells the recorder of blobs that arrive in a pull-through cache.

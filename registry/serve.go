@@ -86,7 +86,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 			return fmt.Errorf("listen: %w", err)
 		}
 		slog.Info("listening, plain and tls", "address", listener.Addr().String())
-		go func() { served <- own.Serve(newEitherListener(listener, o.Certificate)) }()
+		go func() {
+			served <- own.Serve(newEitherListener(listener, o.Certificate, o.Configuration.HTTP.TLS.ClientAuth == configuration.ClientAuthRequestClientCert))
+		}()
 	} else {
 		go func() { served <- app.ListenAndServe() }()
 	}

@@ -36,7 +36,7 @@ func TestEitherListener(t *testing.T) {
 		_, _ = io.WriteString(w, r.Proto+" "+map[bool]string{true: "tls", false: "plain"}[r.TLS != nil])
 	})}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(newEitherListener(inner, &pair)) }()
+	go func() { served <- server.Serve(newEitherListener(inner, &pair, false)) }()
 	silent, err := net.Dial("tcp", inner.Addr().String())
 	if err != nil {
 		t.Fatal(err)

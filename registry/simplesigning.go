@@ -88,6 +88,7 @@ func (e *endpoints) putSignature(w http.ResponseWriter, r *http.Request, reposit
 		return
 	}
 	err = e.createSignature(r, repository, name, s)
+	audit(r.Context(), "sign", repository, "", name.String(), err)
 	attributes := []any{"repository", repository, "digest", name.String(), "signature", s.Name}
 	switch {
 	case err == nil:

@@ -3,6 +3,7 @@ package main_test
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -65,6 +66,8 @@ type server struct {
 	cmd        *exec.Cmd
 	log        *os.File
 	exited     chan error
+	scheme     string       // http if empty
+	httpClient *http.Client // http.DefaultClient if nil
 }
 
 // startServer runs `tallyman serve` without a configuration on a free port.
@@ -162,11 +165,11 @@ func (s *server) kill() {
 	<-s.exited
 }
 
-func (s *server) url(path string) string { return "http://" + s.addr + path }
+func (s *server) url(path string) string { return cmp.Or(s.scheme, "http") + "://" + s.addr + path }
 
 // status wants a GET of path to answer with code.
 func (s *server) status(path string, code int) error {
-	response, err := http.Get(s.url(path))
+	response, err := cmp.Or(s.httpClient, http.DefaultClient).Get(s.url(path))
 	if err != nil {
 		return err
 	}

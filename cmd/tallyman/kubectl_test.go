@@ -127,7 +127,7 @@ func TestAnonymousKubectl(t *testing.T) {
 		t.Errorf("kubectl without credentials printed\n%s", out)
 	}
 	out, err := tryCommand(t, []string{"HOME=" + s.dir}, "kubectl", "--server", "http://"+s.addr, "delete", "image", digest)
-	if err == nil || !strings.Contains(out, "Forbidden") || !strings.Contains(out, "read-only without credentials") {
+	if err == nil || !strings.Contains(out, "Forbidden") || !strings.Contains(out, "no rule allows it without credentials") {
 		t.Errorf("delete without credentials: %v\n%s", err, out)
 	}
 	out, err = tryCommand(t, []string{"HOME=" + s.dir}, "kubectl", "--server", "https://"+s.addr, "--insecure-skip-tls-verify", "--token", "wrong", "get", "images")

@@ -424,8 +424,8 @@ func TestSecondServer(t *testing.T) {
 	}
 }
 
-// TestHtpasswd: with htpasswd, the registry's users may write, and others not
-// even read.
+// TestHtpasswd: with htpasswd, the registry's users may read, and others not
+// even that.
 func TestHtpasswd(t *testing.T) {
 	dir := t.TempDir()
 	// bcrypt of "secret" for user "clerk".

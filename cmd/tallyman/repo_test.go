@@ -45,10 +45,11 @@ func packages(t *testing.T) []goPackage {
 
 // allowed says which of our packages each may import.
 var allowed = map[string][]string{
-	"tallyman/cmd/tallyman":            {"config", "imageapi", "registry", "storage", "storage/bolt", "storage/redis", "storage/transfer", "signatures", "signatures/policy"},
+	"tallyman/cmd/tallyman":            {"config", "imageapi", "imageapi/access", "registry", "storage", "storage/bolt", "storage/redis", "storage/transfer", "signatures", "signatures/policy"},
 	"tallyman/config":                  {"signatures"},
 	"tallyman/registry":                {"imageapi", "imageapi/derive", "signatures"},
-	"tallyman/imageapi":                {"imageapi/derive", "imageapi/openapi", "signatures", "storage"},
+	"tallyman/imageapi":                {"imageapi/access", "imageapi/derive", "imageapi/openapi", "signatures", "storage"},
+	"tallyman/imageapi/access":         {},
 	"tallyman/imageapi/derive":         {},
 	"tallyman/imageapi/openapi":        {},
 	"tallyman/signatures":              {},

@@ -1,19 +1,16 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
-	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/server/healthz"
 
 	"tallyman/config"
@@ -103,19 +100,19 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
-	certificate, authenticators, err := credentials(cmd, c)
+	who, certificate, err := newAccess(cmd, c)
 	if err != nil {
 		return err
 	}
 	api, err := imageapi.New(imageapi.Options{
 		Backend:         backend,
 		ExternalAddress: externalAddress(c),
-		Authenticators:  authenticators,
-		AnonymousRead:   registry.AnonymousPull(c.Registry),
+		Access:          who,
 		InlineLimit:     inlineLimit(c),
 		AccessLog:       !c.Registry.Log.AccessLog.Disabled,
 		ShutdownDelay:   c.ImageAPI.ShutdownDelay,
 		Signatures:      signing,
+		Audit:           auditOptions(c),
 		ReadyChecks: []healthz.HealthChecker{
 			healthz.NamedCheck("registry", func(r *http.Request) error { return registry.Healthy(r.Context()) }),
 		},
@@ -133,6 +130,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		Lock:            lockOf(backend),
 		SignatureLimits: signing.Limits,
 	}))
+	go who.Run(cmd.Context())
 	defer keepVerifying(cmd.Context(), c, verifier, api.Writer())()
 	return registry.Serve(cmd.Context(), registry.ServeOptions{
 		Configuration: c.Registry,
@@ -145,40 +143,6 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		SignatureEndpoint:   c.ImageAPI.Signatures.Endpoint,
 		AdvertiseSignatures: c.ImageAPI.Signatures.Advertise,
 	})
-}
-
-// credentials sets up who may write, and the certificate that kubectl needs to
-// send a token.
-func credentials(cmd *cobra.Command, c *config.Config) (*tls.Certificate, []authenticator.Request, error) {
-	var all []authenticator.Request
-	var certificate *tls.Certificate
-	if file := c.ImageAPI.Auth.KubeconfigFile; file != "" {
-		k, err := prepareKubeconfig(file, externalAddress(c), c.Registry.HTTP.TLS.Certificate)
-		if err != nil {
-			return nil, nil, fmt.Errorf("imageapi.auth.kubeconfigfile: %w", err)
-		}
-		all, certificate = append(all, imageapi.AdminToken(k.token)), k.certificate
-		cmd.PrintErrf("kubectl --kubeconfig %s get images\n", file)
-	}
-	if file := c.ImageAPI.Auth.TokenFile; file != "" {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			return nil, nil, fmt.Errorf("imageapi.auth.tokenfile: %w", err)
-		}
-		token := strings.TrimSpace(string(content))
-		if token == "" {
-			return nil, nil, fmt.Errorf("imageapi.auth.tokenfile: %s is empty: want a token", file)
-		}
-		all = append(all, imageapi.AdminToken(token))
-	}
-	check, err := registry.PasswordCheck(c.Registry)
-	if err != nil {
-		return nil, nil, err
-	}
-	if check != nil {
-		all = append(all, imageapi.RegistryUsers(check))
-	}
-	return certificate, all, nil
 }
 
 func inlineLimit(c *config.Config) int64 {

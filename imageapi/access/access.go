@@ -1,0 +1,161 @@
+// Package access is the door of the API: who a request is from, and what that user
+// may do.
+//
+// The authenticators are k8s.io/apiserver's own: client certificates, bearer tokens
+// from a file, JWTs by an AuthenticationConfiguration, TokenReview, front-proxy
+// headers, and the registry's own users by basic auth. Authorization is Kubernetes'
+// RBAC, from a file of ordinary ClusterRoles and ClusterRoleBindings, and
+// SubjectAccessReview.
+//
+// # Guarantees
+//
+// Nobody may do what no rule allows. Wrong credentials are refused, also where none
+// would do. Files are read again when they change; one that makes no sense is
+// reported and leaves everything as it was, and at start it is an error that names
+// the key.
+package access
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	authorizerunion "k8s.io/apiserver/pkg/authorization/union"
+)
+
+// RegistryUsers is the group of the registry's own htpasswd users.
+const RegistryUsers = "tallyman:registry-users"
+
+// Options configures New. Its fields are named after the keys of the configuration,
+// which errors name.
+type Options struct {
+	// AdminTokens are bearer tokens of administrators.
+	AdminTokens []string
+	// PasswordCheck, if set, checks HTTP basic credentials of the registry's users.
+	PasswordCheck func(*http.Request) (name string, ok bool)
+	// AnonymousRead lets everybody read, as long as neither RBACFile nor
+	// AuthorizationWebhookFile says who may.
+	AnonymousRead bool
+
+	// ClientCAFile is a bundle of authorities whose client certificates say who a
+	// request is from: the common name is the user, organizations are groups.
+	ClientCAFile string
+	// TokenAuthFile has a line for each token: token,user,uid,"group,…".
+	TokenAuthFile string
+	// AuthenticationConfigFile is an AuthenticationConfiguration of
+	// apiserver.config.k8s.io, of which the JWT authenticators are honoured.
+	AuthenticationConfigFile string
+	// AuthenticationWebhookFile is the kubeconfig of a server that answers TokenReviews.
+	AuthenticationWebhookFile string
+	// RequestHeader honours the headers of a front proxy, such as the aggregator of
+	// kube-apiserver.
+	RequestHeader RequestHeader
+
+	// RBACFile has ClusterRoles and ClusterRoleBindings.
+	RBACFile string
+	// AuthorizationWebhookFile is the kubeconfig of a server that answers
+	// SubjectAccessReviews.
+	AuthorizationWebhookFile string
+}
+
+// RequestHeader is how a front proxy says who a request is from. It is believed only
+// with a client certificate that ClientCAFile vouches for.
+type RequestHeader struct {
+	ClientCAFile        string
+	AllowedNames        []string
+	UsernameHeaders     []string
+	UIDHeaders          []string
+	GroupHeaders        []string
+	ExtraHeaderPrefixes []string
+}
+
+// Access says who a request is from, and what that user may do.
+type Access struct {
+	// Authenticator never fails for want of credentials: then the user is
+	// system:anonymous.
+	Authenticator authenticator.Request
+	Authorizer    authorizer.Authorizer
+	// Rules lists what a user may do.
+	Rules authorizer.RuleResolver
+	// ServesAnonymous reports whether there is anything for who brings no credentials.
+	ServesAnonymous func() bool
+	// Challenges are the schemes for WWW-Authenticate.
+	Challenges []string
+	// HasUsers is set if there is any way to say who one is.
+	HasUsers bool
+
+	reloads []func(context.Context)
+}
+
+// New reads the files and sets everything up. ctx ends what it runs in the
+// background.
+func New(ctx context.Context, o Options) (*Access, error) {
+	a := &Access{}
+	if err := a.authentication(ctx, &o); err != nil {
+		return nil, err
+	}
+	rbac, err := a.rbac(&o)
+	if err != nil {
+		return nil, err
+	}
+	a.ServesAnonymous = rbac.servesAnonymous
+	authorizers := []authorizerunion.NamedAuthorizer{{AuthorizerName: "rbac", Authorizer: authorizer.AuthorizerFunc(rbac.Authorize)}}
+	resolvers := []authorizer.RuleResolver{rbac}
+	if o.AuthorizationWebhookFile != "" {
+		webhook, err := newAuthorizationWebhook(o.AuthorizationWebhookFile)
+		if err != nil {
+			return nil, fmt.Errorf("authorizationwebhookfile: %w", err)
+		}
+		authorizers, resolvers = append(authorizers, authorizerunion.NamedAuthorizer{AuthorizerName: "webhook", Authorizer: webhook}), append(resolvers, webhook)
+	}
+	a.Rules = authorizerunion.NewRuleResolvers(resolvers...)
+	a.Authorizer, err = authorizerunion.New(authorizers...)
+	return a, err
+}
+
+// Run reads files again when they change, until ctx ends.
+func (a *Access) Run(ctx context.Context) {
+	const interval = 2 * time.Second
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			for _, reload := range a.reloads {
+				reload(ctx)
+			}
+		}
+	}
+}
+
+// rbac makes the authorizer of the ready-made roles and the file's.
+func (a *Access) rbac(o *Options) (*rbacAuthorizer, error) {
+	defaults := []defaultBinding{{user.SystemPrivilegedGroup, "cluster-admin"}, {user.AllAuthenticated, "system:basic-user"}}
+	for _, group := range []string{user.AllAuthenticated, user.AllUnauthenticated} {
+		defaults = append(defaults, defaultBinding{group, "system:public-info-viewer"})
+	}
+	defaults = append(defaults, defaultBinding{user.AllAuthenticated, "system:discovery"})
+	if o.AnonymousRead {
+		defaults = append(defaults, defaultBinding{user.AllUnauthenticated, "system:discovery"})
+	}
+	if o.RBACFile == "" && o.AuthorizationWebhookFile == "" {
+		defaults = append(defaults, defaultBinding{RegistryUsers, "system:image-reader"})
+		if o.AnonymousRead {
+			defaults = append(defaults, defaultBinding{user.AllAuthenticated, "system:image-reader"}, defaultBinding{user.AllUnauthenticated, "system:image-reader"})
+		}
+	}
+	r, err := newRBAC(o.RBACFile, defaults)
+	if err != nil {
+		return nil, fmt.Errorf("rbacfile: %w", err)
+	}
+	if o.RBACFile != "" {
+		a.reloads = append(a.reloads, reloading("rbacfile", o.RBACFile, r.load))
+	}
+	return r, nil
+}

@@ -1,0 +1,22 @@
+package registry
+
+import (
+	"context"
+)
+
+// audit writes the one line that says who has changed what in the registry, and what
+// came of it. What the registry's own auth refuses does not come here: the access log
+// has it.
+func audit(ctx context.Context, verb, repository, tag, name string, err error) {
+	outcome, attributes := "success", []any{"verb", verb, "repository", repository, "tag", tag, "digest", name}
+	if err != nil {
+		outcome, attributes = "failure", append(attributes, "err", err.Error())
+	}
+	attributes = append(attributes, "outcome", outcome)
+	for _, key := range []string{"http.request.remoteaddr", "http.request.useragent"} {
+		if value, ok := ctx.Value(key).(string); ok {
+			attributes = append(attributes, key, value)
+		}
+	}
+	log(ctx).Info("registry audit", attributes...)
+}

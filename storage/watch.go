@@ -289,8 +289,16 @@ func (w *watcher) bookmark() error {
 	return w.send(watch.Bookmark, obj)
 }
 
+// bookmarkTimer is the timer for the first bookmark, which a watch that is shorter than
+// the last stretch gets halfway.
 func (w *watcher) bookmarkTimer() *time.Timer {
-	timer := time.NewTimer(w.untilBookmark())
+	first := w.untilBookmark()
+	if deadline, ok := w.ctx.Deadline(); ok {
+		if left := time.Until(deadline); left < bookmarkBeforeEnd {
+			first = left / 2
+		}
+	}
+	timer := time.NewTimer(first)
 	if !w.opts.Predicate.AllowWatchBookmarks {
 		timer.Stop()
 	}

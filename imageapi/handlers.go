@@ -43,8 +43,9 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 }
 
 // buildHandlerChain is upstream's DefaultBuildHandlerChain without the filters
-// that have nothing to do here (CORS, HSTS, priority and fairness) and those that cost more than a whole read of stored bytes (tracing
-// and latency trackers, a goroutine for each request).
+// that have nothing to do here (CORS, HSTS, priority and fairness) and those that cost
+// more than a whole read of stored bytes (tracing and latency trackers, a goroutine for
+// each request).
 func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
 	unauthorized := withChallenge(apifilters.Unauthorized(c.Serializer), s.options.Access.Challenges)
 	unauthorized = apifilters.WithFailedAuthenticationAudit(unauthorized, c.AuditBackend, c.AuditPolicyRuleEvaluator)

@@ -149,6 +149,21 @@ func predicateOf(options *internalversion.ListOptions) k8sstorage.SelectionPredi
 	return predicate
 }
 
+// change applies fn to the Image called name and writes it, in one atomic step. It
+// returns the Image as it is then. With create, an Image that does not exist is
+// presented empty.
+func (i *images) change(ctx context.Context, name string, create bool, dryRun []string, fn func(*imagev1.Image) error) (*imagev1.Image, error) {
+	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
+		image := old.DeepCopyObject().(*imagev1.Image)
+		return image, fn(image)
+	})
+	updated, _, err := i.Update(ctx, name, info, nil, nil, create, &metav1.UpdateOptions{DryRun: dryRun})
+	if err != nil {
+		return nil, err
+	}
+	return updated.(*imagev1.Image), nil
+}
+
 // getDecoded reads an Image for a caller inside the process.
 func (i *images) getDecoded(ctx context.Context, name string) (*imagev1.Image, error) {
 	obj, err := i.Store.Get(ctx, name, &metav1.GetOptions{})

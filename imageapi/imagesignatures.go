@@ -64,7 +64,7 @@ func (r *imageSignatures) Create(ctx context.Context, obj runtime.Object, valida
 		}
 	}
 	imageName, _ := signedImage(signature.Name)
-	stored, err := r.change(ctx, imageName, options.DryRun, func(image *imagev1.Image) error {
+	stored, err := r.images.change(ctx, imageName, false, options.DryRun, func(image *imagev1.Image) error {
 		exists := slices.ContainsFunc(image.Signatures, func(s imagev1.ImageSignature) bool {
 			return s.Name == signature.Name || (s.Type == signature.Type && bytes.Equal(s.Content, signature.Content))
 		})
@@ -90,7 +90,7 @@ func (r *imageSignatures) Delete(ctx context.Context, name string, validate rest
 	if !ok {
 		return nil, false, apierrors.NewBadRequest("ImageSignatures must be accessed with <imageName>@<signatureName>")
 	}
-	_, err := r.change(ctx, imageName, options.DryRun, func(image *imagev1.Image) error {
+	_, err := r.images.change(ctx, imageName, false, options.DryRun, func(image *imagev1.Image) error {
 		at := slices.IndexFunc(image.Signatures, func(s imagev1.ImageSignature) bool { return s.Name == name })
 		if at < 0 {
 			return apierrors.NewNotFound(signatureErrors, name)
@@ -129,20 +129,6 @@ func checkPreconditions(s *imagev1.ImageSignature, p *metav1.Preconditions, name
 	}
 	return apierrors.NewConflict(signatureErrors, name,
 		fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, s.UID))
-}
-
-// change applies fn to the Image and writes it, in one atomic step. It returns the Image
-// as it is then.
-func (r *imageSignatures) change(ctx context.Context, imageName string, dryRun []string, fn func(*imagev1.Image) error) (*imagev1.Image, error) {
-	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
-		image := old.DeepCopyObject().(*imagev1.Image)
-		return image, fn(image)
-	})
-	updated, _, err := r.images.Update(ctx, imageName, info, nil, nil, false, &metav1.UpdateOptions{DryRun: dryRun})
-	if err != nil {
-		return nil, err
-	}
-	return updated.(*imagev1.Image), nil
 }
 
 // CreateSignature adds a signature that a client has posted to the registry to the

@@ -120,7 +120,7 @@ func following(prefix, last string) string {
 	if last == "" {
 		return prefix
 	}
-	return prefix + last + "\x01"
+	return prefix + last + "\x00"
 }
 
 // Referrer returns what is stored under the subject, repository and tag or digest of

@@ -70,7 +70,7 @@ func eachEntry(ctx context.Context, s Scanner, prefix string, keysOnly bool, fn 
 		if !result.More {
 			return nil
 		}
-		request.From = result.Entries[len(result.Entries)-1].Key + "\x01"
+		request.From = result.Entries[len(result.Entries)-1].Key + "\x00"
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/apiserver/pkg/registry/rest"
 
 	"tallyman/imageapi/derive"
 	"tallyman/storage"
@@ -207,15 +206,13 @@ func (w *Writer) update(ctx context.Context, name digest.Digest, create bool, ch
 // updateOnce reports whether the derived signatures have changed.
 func (w *Writer) updateOnce(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) (signed bool, err error) {
 	ctx = internalContext(ctx)
-	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
-		image := old.DeepCopyObject().(*imagev1.Image)
+	_, err = w.images.change(ctx, name.String(), create, nil, func(image *imagev1.Image) error {
 		err := change(image)
 		if err == nil {
 			signed, err = w.images.mergeSignatures(ctx, image)
 		}
-		return image, err
+		return err
 	})
-	_, _, err = w.images.Update(ctx, name.String(), info, nil, nil, create, &metav1.UpdateOptions{})
 	return signed && err == nil, err
 }
 

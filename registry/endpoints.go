@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -86,13 +88,7 @@ func (e *endpoints) guard(methods map[string]endpoint) http.Handler {
 		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 		method, ok := methods[r.Method]
 		if !ok {
-			allowed := make([]string, 0, len(methods))
-			for _, candidate := range []string{http.MethodGet, http.MethodHead, http.MethodPut} {
-				if _, ok := methods[candidate]; ok {
-					allowed = append(allowed, candidate)
-				}
-			}
-			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
 			fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported.", nil)
 			return
 		}

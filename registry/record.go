@@ -31,13 +31,8 @@ func isPermanent(err error) bool {
 }
 
 // record derives the Image of a manifest that repo holds, and stores it.
-func (r *Recorder) record(ctx context.Context, repo distribution.Repository, name digest.Digest, manifest distribution.Manifest, host, tag string) error {
+func (r *Recorder) record(ctx context.Context, repo distribution.Repository, name digest.Digest, parsed *signatures.Manifest, payload []byte, host, tag string) error {
 	start := time.Now()
-	mediaType, payload, err := manifest.Payload()
-	if err != nil {
-		return permanentError{err}
-	}
-	parsed := signatures.ParseManifest(mediaType, payload)
 	if parsed.Subject != "" {
 		if err := r.recordReferrer(ctx, repo, name, payload, parsed); err != nil {
 			return err
@@ -46,9 +41,10 @@ func (r *Recorder) record(ctx context.Context, repo distribution.Repository, nam
 	if !parsed.HasImage() {
 		return r.recordWithoutImage(ctx, repo.Named().Name(), name, tag, parsed, start)
 	}
-	push := imageapi.Push{Repository: repo.Named().Name(), Digest: name, MediaType: mediaType, Manifest: payload, Host: host}
+	push := imageapi.Push{Repository: repo.Named().Name(), Digest: name, MediaType: parsed.MediaType, Manifest: payload, Host: host}
 	config, hasConfig := configOf(payload)
 	if hasConfig {
+		var err error
 		if push.Config, err = readBlob(ctx, repo, config, maxConfig); err != nil {
 			return err
 		}

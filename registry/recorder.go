@@ -135,7 +135,7 @@ func (r *Recorder) attach(inner distribution.Namespace, d driver.StorageDriver) 
 
 // pushed stores a manifest with put, and records it.
 func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distribution.Manifest, tag string, put func() (digest.Digest, error)) error {
-	_, payload, err := manifest.Payload()
+	mediaType, payload, err := manifest.Payload()
 	if err != nil {
 		return err
 	}
@@ -151,9 +151,10 @@ func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distri
 	if host == "" {
 		host, _ = ctx.Value("http.request.host").(string)
 	}
-	m := marker{Repository: repo.name(), Digest: stored, Host: host, Subject: signatures.ParseManifest("", payload).Subject}
+	parsed := signatures.ParseManifest(mediaType, payload)
+	m := marker{Repository: repo.name(), Digest: stored, Host: host, Subject: parsed.Subject}
 	noteSubject(ctx, m.Subject)
-	err = r.record(ctx, repo.Repository, stored, manifest, host, tag)
+	err = r.record(ctx, repo.Repository, stored, parsed, payload, host, tag)
 	if err == nil && !alone {
 		r.lookAgain(ctx, m)
 	}

@@ -115,7 +115,8 @@ func (r *Recorder) recordTagReferrer(ctx context.Context, repo distribution.Repo
 	return r.options.Writer.Sign(ctx, subject)
 }
 
-// readManifest reads a manifest; one that is not there is content with nothing in it.
+// readManifest reads a manifest; one that is not there is content with nothing in it,
+// and has no payload.
 func readManifest(ctx context.Context, repo distribution.Repository, name digest.Digest) (*signatures.Manifest, []byte, error) {
 	service, err := repo.Manifests(ctx)
 	if err != nil {

@@ -138,21 +138,16 @@ func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repositor
 	if !alone {
 		return errBusy
 	}
-	service, err := repo.Manifests(ctx)
-	if err != nil {
-		return err
-	}
-	manifest, err := service.Get(ctx, m.Digest)
-	if isManifestUnknown(err) {
+	parsed, payload, err := readManifest(ctx, repo, m.Digest)
+	if err == nil && payload == nil { // it is not there
 		if err := r.options.Writer.Remove(ctx, m.Repository, m.Digest); err != nil {
 			return err
 		}
 		return r.removeReferrer(ctx, m.Repository, m.Digest, m.Subject)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = r.record(ctx, repo, m.Digest, parsed, payload, cmp.Or(r.options.Host, m.Host, r.options.DefaultHost), "")
 	}
-	err = r.record(ctx, repo, m.Digest, manifest, cmp.Or(r.options.Host, m.Host, r.options.DefaultHost), "")
 	if isPermanent(err) {
 		log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
 		return nil

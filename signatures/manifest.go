@@ -13,18 +13,16 @@ import (
 // specs/SIGNATURE_SPEC.md, the sigstore bundle specification, notaryproject's
 // signature-specification.md, BuildKit's attestation-storage.md.
 const (
-	mediaTypeCosignLayer      = "application/vnd.dev.cosign.simplesigning.v1+json"
-	mediaTypeCosignArtifact   = "application/vnd.dev.cosign.artifact.sig.v1+json"
-	mediaTypeNotation         = "application/vnd.cncf.notary.signature"
-	mediaTypeBundleBase       = "application/vnd.dev.sigstore.bundle"
-	mediaTypeEnvelope         = "application/vnd.dsse.envelope.v1+json"
-	mediaTypeStatement        = "application/vnd.in-toto+json"
-	mediaTypeCosignAttested   = "application/vnd.dev.cosign.artifact.att.v1+json"
-	mediaTypeNotationJWS      = "application/jose+json"
-	mediaTypeNotationCOSE     = "application/cose"
-	mediaTypeDockerConfig     = "application/vnd.docker.container.image.v1+json"
-	mediaTypeDockerIndex      = "application/vnd.docker.distribution.manifest.list.v2+json"
-	mediaTypeArtifactManifest = "application/vnd.oci.artifact.manifest.v1+json"
+	mediaTypeCosignLayer    = "application/vnd.dev.cosign.simplesigning.v1+json"
+	mediaTypeCosignArtifact = "application/vnd.dev.cosign.artifact.sig.v1+json"
+	mediaTypeNotation       = "application/vnd.cncf.notary.signature"
+	mediaTypeBundleBase     = "application/vnd.dev.sigstore.bundle"
+	mediaTypeEnvelope       = "application/vnd.dsse.envelope.v1+json"
+	mediaTypeStatement      = "application/vnd.in-toto+json"
+	mediaTypeCosignAttested = "application/vnd.dev.cosign.artifact.att.v1+json"
+	mediaTypeNotationJWS    = "application/jose+json"
+	mediaTypeNotationCOSE   = "application/cose"
+	mediaTypeDockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
 // Kind is what a manifest is.
@@ -141,10 +139,6 @@ func isBundle(mediaType string) bool {
 // HasImage reports whether the manifest gets an Image of its own: what signs or
 // attests another does not.
 func (m *Manifest) HasImage() bool { return m.Kind == KindContent }
-
-// ReferrerType is the artifactType that the referrers API gives of the manifest
-// (distribution-spec, Listing Referrers).
-func (m *Manifest) ReferrerType() string { return m.ArtifactType }
 
 var (
 	signatureTag = regexp.MustCompile(`^(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})\.sig$`)

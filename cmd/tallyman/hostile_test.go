@@ -3,22 +3,14 @@ package main_test
 import (
 	"encoding/base64"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/crypto/bcrypt"
 )
 
 // TestHostilePaths: no way of writing a path leads from one door to the other, or
 // around what guards it. Without credentials nothing is 200 but what is for everybody.
 func TestHostilePaths(t *testing.T) {
-	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	users := filepath.Join(t.TempDir(), "htpasswd")
-	writeFile(t, users, "clerk:"+string(hash)+"\n")
+	users := htpasswdFile(t, "clerk", "secret")
 	s := startWithConfig(t, plainConfig+"auth: {htpasswd: {realm: test, path: "+users+"}}\nimageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}\n")
 	clerk := http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("clerk:secret"))}}
 	digest := "sha256:" + strings.Repeat("a", 64)

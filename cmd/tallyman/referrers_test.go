@@ -12,7 +12,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/crypto/bcrypt"
 
 	"tallyman/signatures"
 	"tallyman/signatures/signtest"
@@ -168,12 +167,7 @@ func TestReferrersTagSchema(t *testing.T) {
 
 // TestReferrersNeedPull: the registry's auth guards the referrers API.
 func TestReferrersNeedPull(t *testing.T) {
-	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	users := filepath.Join(t.TempDir(), "htpasswd")
-	writeFile(t, users, "alice:"+string(hash)+"\n")
+	users := htpasswdFile(t, "alice", "secret")
 	s := startWithConfig(t, plainConfig+"auth: {htpasswd: {realm: test, path: "+users+"}}\n")
 	target := "/v2/ns/app/referrers/sha256:" + strings.Repeat("a", 64)
 	if got := s.request(http.MethodGet, target, "", nil); got.code != 401 || !strings.Contains(got.header.Get("WWW-Authenticate"), "Basic") || !strings.Contains(got.body, "UNAUTHORIZED") {

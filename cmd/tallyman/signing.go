@@ -43,7 +43,7 @@ func namesHosts(policies []signatures.Policy) bool {
 	for _, p := range policies {
 		for _, scope := range p.Scopes {
 			first, _, _ := strings.Cut(scope, "/")
-			if first == "localhost" || strings.ContainsAny(first, ".:") {
+			if policy.IsHost(first) {
 				return true
 			}
 		}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
-	"golang.org/x/crypto/bcrypt"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"tallyman/signatures/signtest"
@@ -135,12 +134,7 @@ imageapi:
 
 // TestSignatureEndpoint is the endpoint's protocol: statuses, limits, who may.
 func TestSignatureEndpoint(t *testing.T) {
-	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	users := filepath.Join(t.TempDir(), "htpasswd")
-	writeFile(t, users, "alice:"+string(hash)+"\n")
+	users := htpasswdFile(t, "alice", "secret")
 	s := startWithConfig(t, plainConfig+"auth: {htpasswd: {realm: test, path: "+users+"}}\nimageapi: {auth: {kubeconfigfile: DIR/kubeconfig}, signatures: {contentlimit: 2000}}\n")
 	login := http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("alice:secret"))}}
 	command(t, []string{"DOCKER_CONFIG=" + s.dir}, "crane", "auth", "login", s.addr, "-u", "alice", "-p", "secret")

@@ -19,6 +19,7 @@ import (
 	"tallyman/imageapi"
 	"tallyman/registry"
 	"tallyman/signatures"
+	"tallyman/signatures/policy"
 )
 
 func newVerifyCommand() *cobra.Command {
@@ -61,7 +62,7 @@ type imageName struct {
 // parseImage reads a reference, with the registry's host or without.
 func parseImage(text string) (imageName, error) {
 	bare := text
-	if first, rest, ok := strings.Cut(text, "/"); ok && (first == "localhost" || strings.ContainsAny(first, ".:")) {
+	if first, rest, ok := strings.Cut(text, "/"); ok && policy.IsHost(first) {
 		bare = rest
 	}
 	parsed, err := reference.Parse(bare)

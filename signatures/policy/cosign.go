@@ -32,7 +32,7 @@ func parseBundle(content []byte) (*claim, error) {
 	}
 	b := &bundle.Bundle{}
 	if err := b.UnmarshalJSON(content); err != nil {
-		return nil, errors.New("the bundle is not a sigstore bundle of a known version" + err.Error())
+		return nil, errors.New("the bundle is not a sigstore bundle of a known version")
 	}
 	c := &claim{sigstore: &sigstoreClaim{entity: b}, claims: map[string]string{}}
 	if message := b.GetMessageSignature(); message != nil {

@@ -172,7 +172,7 @@ func (v *Verifier) hosts(image *imagev1.Image) []string {
 		return v.options.Hosts
 	}
 	host, _, ok := strings.Cut(image.DockerImageReference, "/")
-	if !ok || !isHost(host) {
+	if !ok || !IsHost(host) {
 		return nil
 	}
 	return loopbackNames(host)

@@ -227,6 +227,17 @@ func TestHostile(t *testing.T) {
 	})
 }
 
+// TestUnreadableBundle: the condition of a bundle that cannot be read repeats nothing of
+// it, also not by way of a library's error.
+func TestUnreadableBundle(t *testing.T) {
+	k := signtest.NewKey(t, "ecdsa-p256")
+	got, _ := assess(t, newVerifier(t, signatures.SignedIdentity{}, publicKey(k)),
+		signatures.Signature{Type: signatures.TypeBundle, Content: []byte(`{"mediaType":"evil"}`)})
+	if want := "the bundle is not a sigstore bundle of a known version"; got.Conditions[0].Message != want {
+		t.Errorf("the message is %q, want %q", got.Conditions[0].Message, want)
+	}
+}
+
 // TestCertificateAlone: without the wish for a log or timestamp of its own, an
 // authority that is not trusted is the reason, and so is a certificate's time.
 func TestCertificateAlone(t *testing.T) {

@@ -71,7 +71,7 @@ func (s scope) specificity(hosts []string, repository string, tags []string) int
 // does not cover the repository.
 func (s scope) parts(hosts []string, repository string) int {
 	path := string(s)
-	if first, rest, _ := strings.Cut(path, "/"); isHost(first) || slices.Contains(hosts, first) {
+	if first, rest, _ := strings.Cut(path, "/"); IsHost(first) || slices.Contains(hosts, first) {
 		if !slices.Contains(hosts, first) {
 			return -1
 		}
@@ -86,9 +86,9 @@ func (s scope) parts(hosts []string, repository string) int {
 	return -1
 }
 
-// isHost follows the grammar of references: a first part with a dot or a colon, or
-// localhost, is a host.
-func isHost(part string) bool { return part == "localhost" || strings.ContainsAny(part, ".:") }
+// IsHost reports whether the first part of a reference is a host, by the grammar of
+// references: one with a dot or a colon, or localhost.
+func IsHost(part string) bool { return part == "localhost" || strings.ContainsAny(part, ".:") }
 
 func withoutPort(host string) string {
 	name, _, _ := strings.Cut(host, ":")

@@ -48,6 +48,8 @@ type ImageAPI struct {
 	Signatures     Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
 	Store          Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
 	Auth           Auth          `yaml:"auth" json:"auth" jsonschema:"description=Who may do what through the API."`
+	Limits         Limits        `yaml:"limits" json:"limits" jsonschema:"description=What may be under way at a time through the API; what is over is answered 429. 0 is no limit. Administrators are not limited."`
+	TLS            TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
 	Audit          Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
 }
 
@@ -72,6 +74,39 @@ type Redis struct {
 	SentinelPasswordFile string        `yaml:"sentinelpasswordfile" json:"sentinelpasswordfile" jsonschema:"description=A file with Sentinel's password, instead of redis.sentinelpassword."`
 }
 
+// Limits bounds what is under way at a time through the API.
+type Limits struct {
+	Requests         int           `yaml:"requests" json:"requests" jsonschema:"minimum=0,description=How many reads there may be. Watches are not counted."`
+	MutatingRequests int           `yaml:"mutatingrequests" json:"mutatingrequests" jsonschema:"minimum=0,description=How many writes there may be."`
+	RequestsPerUser  int           `yaml:"requestsperuser" json:"requestsperuser" jsonschema:"minimum=0,description=How many reads and writes one user may have; without credentials: one address."`
+	Watches          int           `yaml:"watches" json:"watches" jsonschema:"minimum=0,description=How many watches there may be."`
+	WatchesPerUser   int           `yaml:"watchesperuser" json:"watchesperuser" jsonschema:"minimum=0,description=How many watches one user may have; without credentials: one address."`
+	BodyTimeout      time.Duration `yaml:"bodytimeout" json:"bodytimeout" jsonschema:"description=How long the body of a request may take to arrive, such as 1m."`
+	WriteTimeout     time.Duration `yaml:"writetimeout" json:"writetimeout" jsonschema:"description=How long a client may take to read the next 256 KiB of an answer, such as 1m."`
+}
+
+func (l *Limits) validate(fault func(key string, value any, want string)) {
+	for key, n := range map[string]int{
+		"requests": l.Requests, "mutatingrequests": l.MutatingRequests, "requestsperuser": l.RequestsPerUser,
+		"watches": l.Watches, "watchesperuser": l.WatchesPerUser,
+	} {
+		if n < 0 {
+			fault("limits."+key, n, "0 for no limit, or more")
+		}
+	}
+	for key, d := range map[string]time.Duration{"bodytimeout": l.BodyTimeout, "writetimeout": l.WriteTimeout} {
+		if d != 0 && d < time.Second {
+			fault("limits."+key, d, "0s for no limit, or at least 1s")
+		}
+	}
+}
+
+// TLS names a certificate besides http.tls.
+type TLS struct {
+	Certificate string `yaml:"certificate" json:"certificate" jsonschema:"description=A file with the certificate in PEM which is read again when it changes."`
+	Key         string `yaml:"key" json:"key" jsonschema:"description=A file with its key."`
+}
+
 // Audit says what is written down of requests to the API.
 type Audit struct {
 	PolicyFile    string `yaml:"policyfile" json:"policyfile" jsonschema:"description=A Kubernetes audit Policy that says what is recorded."`
@@ -91,8 +126,15 @@ type Auth struct {
 	AuthenticationConfigFile  string        `yaml:"authenticationconfigfile" json:"authenticationconfigfile" jsonschema:"description=A Kubernetes AuthenticationConfiguration whose JWT issuers are honoured."`
 	AuthenticationWebhookFile string        `yaml:"authenticationwebhookfile" json:"authenticationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers TokenReviews such as kube-apiserver."`
 	RequestHeader             RequestHeader `yaml:"requestheader" json:"requestheader" jsonschema:"description=The headers in which a front proxy such as the aggregator of kube-apiserver says who a request is from."`
+	Delegation                Delegation    `yaml:"delegation" json:"delegation" jsonschema:"description=Ask a Kubernetes cluster who a request is from and what that user may do as an aggregated API server does."`
 	RBACFile                  string        `yaml:"rbacfile" json:"rbacfile" jsonschema:"description=ClusterRoles and ClusterRoleBindings that say who may do what. Without it registry users may read; and everybody who may pull anonymously."`
 	AuthorizationWebhookFile  string        `yaml:"authorizationwebhookfile" json:"authorizationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers SubjectAccessReviews such as kube-apiserver."`
+}
+
+// Delegation has a cluster say who a request is from and what that user may do.
+type Delegation struct {
+	Enabled        bool   `yaml:"enabled" json:"enabled" jsonschema:"description=Honour the cluster's client certificates and bearer tokens and the headers of its aggregator; and allow what its RBAC allows."`
+	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=How to reach the cluster. Default: as a pod in it does."`
 }
 
 // RequestHeader says how a front proxy says who a request is from.
@@ -107,7 +149,7 @@ type RequestHeader struct {
 
 // needsClientCertificates reports whether TLS has to ask clients for certificates.
 func (a *Auth) needsClientCertificates() bool {
-	return a.ClientCAFile != "" || a.RequestHeader.ClientCAFile != ""
+	return a.ClientCAFile != "" || a.RequestHeader.ClientCAFile != "" || a.Delegation.Enabled
 }
 
 // Defaults returns the section as it is when nothing is set.
@@ -125,6 +167,11 @@ func Defaults() ImageAPI {
 			UsernameHeaders: []string{"X-Remote-User"}, UIDHeaders: []string{"X-Remote-Uid"},
 			GroupHeaders: []string{"X-Remote-Group"}, ExtraHeaderPrefixes: []string{"X-Remote-Extra-"},
 		}},
+		Limits: Limits{
+			Requests: 400, MutatingRequests: 200, RequestsPerUser: 100, // the first two as kube-apiserver
+			Watches: 10_000, WatchesPerUser: 5_000,
+			BodyTimeout: time.Minute, WriteTimeout: time.Minute,
+		},
 		Audit: Audit{LogMaxAge: 366, LogMaxBackups: 100, LogMaxSize: 100},
 		Store: Store{
 			Type: "auto", LogEntries: 10_000, LogAge: time.Hour,
@@ -166,6 +213,13 @@ func (c *ImageAPI) Validate() error {
 	if c.Audit.LogMaxAge < 0 || c.Audit.LogMaxBackups < 0 || c.Audit.LogMaxSize < 0 {
 		fault("audit", "a negative number", "0 or more in logmaxage, logmaxbackups, logmaxsize")
 	}
+	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
+		fault("tls", fmt.Sprintf("certificate %q with key %q", c.TLS.Certificate, c.TLS.Key), "both or neither")
+	}
+	if d := c.Auth.Delegation; d.KubeconfigFile != "" && !d.Enabled {
+		fault("auth.delegation", fmt.Sprintf("kubeconfigfile %q without enabled", d.KubeconfigFile), "enabled: true with it")
+	}
+	c.Limits.validate(fault)
 	c.Store.Redis.validate(fault)
 	c.Signatures.validate(fault)
 	return errors.Join(errs...)
@@ -273,16 +327,12 @@ func (c *Config) askForCertificates() error {
 	if !auth.needsClientCertificates() {
 		return nil
 	}
-	if server.Certificate == "" && server.LetsEncrypt.CacheFile == "" && auth.KubeconfigFile == "" {
-		return errors.New("imageapi.auth.clientcafile, imageapi.auth.requestheader: client certificates need TLS: want http.tls.certificate and http.tls.key")
+	if server.Certificate == "" && server.LetsEncrypt.CacheFile == "" && auth.KubeconfigFile == "" && c.ImageAPI.TLS.Certificate == "" {
+		return errors.New("imageapi.auth.clientcafile, imageapi.auth.requestheader, imageapi.auth.delegation: client certificates need TLS: " +
+			"want http.tls.certificate and http.tls.key, or imageapi.tls")
 	}
-	if len(server.ClientCAs) > 0 {
+	if len(server.ClientCAs) > 0 || server.ClientAuth != "" {
 		return nil // the registry's own rule about certificates comes first
-	}
-	for _, file := range []string{auth.ClientCAFile, auth.RequestHeader.ClientCAFile} {
-		if file != "" {
-			server.ClientCAs = append(server.ClientCAs, file)
-		}
 	}
 	server.ClientAuth = configuration.ClientAuthRequestClientCert
 	return nil

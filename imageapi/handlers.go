@@ -55,16 +55,27 @@ func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Hand
 	h = s.withLogin(h, c.Authorization.Authorizer, unauthorized)
 	h = impersonation.WithImpersonation(h, c.Authorization.Authorizer, c.Serializer)
 	h = serverfilters.WithMaxInFlightLimit(h, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, c.LongRunningFunc)
+	h = withLimits(h, &s.options.Limits, c)
 	h = apifilters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
 	h = apifilters.WithAuthentication(h, c.Authentication.Authenticator, unauthorized, c.Authentication.APIAudiences, nil)
 	h = apifilters.WithWarningRecorder(h)
-	h = apifilters.WithRequestDeadline(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
+	h = apifilters.WithRequestDeadline(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, withoutDeadline(c.LongRunningFunc), c.Serializer, c.RequestTimeout)
 	h = serverfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
 	h = apifilters.WithCacheControl(h)
 	h = apifilters.WithRequestInfo(h, c.RequestInfoResolver)
 	h = apifilters.WithRequestReceivedTimestamp(h)
+	h = withDeadlines(h, &s.options.Limits)
 	h = serverfilters.WithPanicRecovery(h, c.RequestInfoResolver)
 	return apifilters.WithAuditInit(h)
+}
+
+// withoutDeadline is what has no time limit as a whole: besides watches, lists, which
+// take as long as the client needs to read them. Limits.WriteTimeout bounds both. A
+// client may still ask for a limit.
+func withoutDeadline(longRunning request.LongRunningRequestCheck) request.LongRunningRequestCheck {
+	return func(r *http.Request, info *request.RequestInfo) bool {
+		return longRunning(r, info) || info.Verb == "list" && !r.URL.Query().Has("timeout")
+	}
 }
 
 // withChallenge names the schemes that credentials can be sent in (RFC 9110,

@@ -57,6 +57,8 @@ type Options struct {
 	Signatures SignatureOptions
 	// Audit records requests to the API; nil records none.
 	Audit *options.AuditOptions
+	// Limits bounds what is under way at a time.
+	Limits Limits
 	// ReadyChecks are asked by /readyz besides the store.
 	ReadyChecks []healthz.HealthChecker
 	// AccessLog logs a line for each request.
@@ -138,6 +140,7 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	c.LoopbackClientConfig = &restclient.Config{Host: s.options.ExternalAddress}
 	c.EffectiveVersion = newEffectiveVersion()
 	c.ShutdownDelayDuration = s.options.ShutdownDelay
+	c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight = s.options.Limits.Requests, s.options.Limits.MutatingRequests
 	c.EnableProfiling = false
 	c.EnableMetrics = false // on the debug port, with the registry's
 	c.BuildHandlerChainFunc = s.buildHandlerChain

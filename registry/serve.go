@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -15,6 +14,10 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry"
+	"github.com/distribution/distribution/v3/registry/listener"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+
+	"tallyman/serving"
 )
 
 // defaultDrain is how long a shutdown waits for pushes in flight if the
@@ -39,10 +42,11 @@ type ServeOptions struct {
 	Recorder *Recorder
 	// API is the Image API. Required.
 	API API
-	// Certificate, if set, lets clients speak TLS as well as plain HTTP on the
-	// one port: kubectl sends credentials over TLS only, while container tools
-	// expect plain HTTP on the loopback interface.
+	// Certificate is served, besides plain HTTP on the same port, if http.tls has none.
 	Certificate *tls.Certificate
+	// APICertificate and APIKey are files with one more certificate, for clients that ask
+	// for one of its names.
+	APICertificate, APIKey string
 	// SignatureEndpoint serves /extensions/v2/<name>/signatures/<digest>, where skopeo
 	// and podman leave and find simple signing signatures; AdvertiseSignatures has them
 	// use it.
@@ -73,25 +77,12 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	defer background.Wait()
 	defer stopRecording()
 
-	var own *http.Server
-	served := make(chan error, 1)
-	if o.Certificate != nil {
-		own = &http.Server{
-			Handler: handler, ReadHeaderTimeout: time.Minute, Protocols: protocols(),
-			// Container tools try TLS first, and do not like the certificate.
-			ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
-		}
-		listener, err := net.Listen(cmp.Or(o.Configuration.HTTP.Net, "tcp"), o.Configuration.HTTP.Addr)
-		if err != nil {
-			return fmt.Errorf("listen: %w", err)
-		}
-		slog.Info("listening, plain and tls", "address", listener.Addr().String())
-		go func() {
-			served <- own.Serve(newEitherListener(listener, o.Certificate, o.Configuration.HTTP.TLS.ClientAuth == configuration.ClientAuthRequestClientCert))
-		}()
-	} else {
-		go func() { served <- app.ListenAndServe() }()
+	server, err := listen(o, handler)
+	if err != nil {
+		return err
 	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve: %w", err)
@@ -107,16 +98,40 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	o.API.Drain()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
-	var errs []error
-	if own != nil {
-		errs = append(errs, own.Shutdown(deadline))
-	}
-	errs = append(errs, app.Shutdown(deadline))
-	if err := errors.Join(errs...); err != nil {
+	// distribution's own server has served nothing; its Shutdown closes the rest.
+	if err := errors.Join(server.Shutdown(deadline), app.Shutdown(deadline)); err != nil {
 		return fmt.Errorf("shut down: %w", err)
 	}
 	slog.Info("stopped")
 	return nil
+}
+
+// listen opens the port that the configuration names. It stands in for distribution's
+// ListenAndServe, which reads certificates once and waits for slow clients without end.
+func listen(o ServeOptions, handler http.Handler) (*serving.Server, error) {
+	c := &o.Configuration.HTTP
+	l, err := listener.NewListener(c.Net, c.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("http.addr: %w", err)
+	}
+	if traced() {
+		handler = otelhttp.NewHandler(handler, "", otelhttp.WithSpanNameFormatter(
+			func(_ string, r *http.Request) string { return r.Method + " " + r.URL.Path }))
+	}
+	server, err := serving.New(serving.Options{
+		Listener: l, Handler: handler, DisableHTTP2: c.HTTP2.Disabled, UnencryptedHTTP2: c.H2C.Enabled,
+		TLS: serving.TLS{
+			Certificate: c.TLS.Certificate, Key: c.TLS.Key, LetsEncrypt: serving.LetsEncrypt(c.TLS.LetsEncrypt),
+			MinimumTLS: c.TLS.MinimumTLS, CipherSuites: c.TLS.CipherSuites,
+			ClientCAs: c.TLS.ClientCAs, ClientAuth: string(c.TLS.ClientAuth),
+			APICertificate: o.APICertificate, APIKey: o.APIKey, Generated: o.Certificate,
+			Plain: c.TLS.Certificate == "" && c.TLS.LetsEncrypt.CacheFile == "",
+		},
+	})
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return server, nil
 }
 
 // newRegistry builds distribution's registry with the middleware and the API in
@@ -158,20 +173,16 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, h
 	return app, handler, err
 }
 
+// traced reports whether spans go anywhere.
+func traced() bool {
+	exporter := os.Getenv("OTEL_TRACES_EXPORTER")
+	return exporter != "none" && cmp.Or(exporter, os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")) != ""
+}
+
 // disableTracing keeps the OpenTelemetry exporter, whose default is to send to a
 // collector on this host, from reporting that there is none.
 func disableTracing() {
-	for _, name := range []string{"OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
-		if os.Getenv(name) != "" {
-			return
-		}
+	if !traced() {
+		_ = os.Setenv("OTEL_TRACES_EXPORTER", "none") // cannot fail: the name is well-formed
 	}
-	_ = os.Setenv("OTEL_TRACES_EXPORTER", "none") // cannot fail: the name is well-formed
-}
-
-func protocols() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	p.SetHTTP2(true)
-	return p
 }

@@ -3,66 +3,15 @@ package registry
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/sirupsen/logrus"
-	"k8s.io/client-go/util/cert"
 )
-
-// TestEitherListener: one port speaks HTTP, HTTP over TLS, and HTTP/2 over TLS;
-// a connection that says nothing holds up no other.
-func TestEitherListener(t *testing.T) {
-	certificate, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", []net.IP{net.IPv4(127, 0, 0, 1)}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := tls.X509KeyPair(certificate, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Protocols: protocols(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, r.Proto+" "+map[bool]string{true: "tls", false: "plain"}[r.TLS != nil])
-	})}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(newEitherListener(inner, &pair, false)) }()
-	silent, err := net.Dial("tcp", inner.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	trusting := &http.Client{Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true,
-	}}
-	for scheme, want := range map[string]string{"http": "HTTP/1.1 plain", "https": "HTTP/2.0 tls"} {
-		response, err := trusting.Get(scheme + "://" + inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(response.Body)
-		if err := errors.Join(err, response.Body.Close()); err != nil || string(body) != want {
-			t.Errorf("over %s: %q, want %q, %v", scheme, body, want, err)
-		}
-	}
-	trusting.CloseIdleConnections()
-	if err := server.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-		t.Errorf("Serve ended with %v", err)
-	}
-}
 
 // TestOutage: a request that met an outage is 503 with Retry-After, whatever
 // distribution makes of it; others are left alone.

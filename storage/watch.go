@@ -55,7 +55,6 @@ func (s *Store) Watch(ctx context.Context, key string, opts storage.ListOptions)
 		w.cancel()
 		return nil, err
 	}
-	utilflowcontrol.WatchInitialized(ctx)
 	return w, nil
 }
 
@@ -159,6 +158,7 @@ func (w *watcher) serve() error {
 		return err
 	}
 	defer w.follower.leave(w)
+	utilflowcontrol.WatchInitialized(w.ctx) // from here on it costs little
 	if w.opts.ProgressNotify {
 		w.wakeUp()
 	}

@@ -29,6 +29,7 @@ func newAccess(cmd *cobra.Command, c *config.Config) (*access.Access, *tls.Certi
 		RBACFile:                  auth.RBACFile,
 		AuthorizationWebhookFile:  auth.AuthorizationWebhookFile,
 		RequestHeader:             access.RequestHeader(auth.RequestHeader),
+		Delegation:                access.Delegation(auth.Delegation),
 	}
 	var certificate *tls.Certificate
 	if file := auth.KubeconfigFile; file != "" {

@@ -62,6 +62,7 @@ type server struct {
 	dir        string // data directory
 	addr       string
 	kubeconfig string
+	program    string // binary if empty
 	args       []string
 	env        []string
 	cmd        *exec.Cmd
@@ -104,7 +105,7 @@ func (s *server) start() {
 	if s.log, err = os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	s.cmd = exec.Command(binary, s.args...)
+	s.cmd = exec.Command(cmp.Or(s.program, binary), s.args...)
 	s.cmd.Env = append(os.Environ(), s.env...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {

@@ -47,11 +47,12 @@ func packages(t *testing.T) []goPackage {
 var allowed = map[string][]string{
 	"tallyman/cmd/tallyman":            {"config", "imageapi", "imageapi/access", "registry", "storage", "storage/bolt", "storage/redis", "storage/transfer", "signatures", "signatures/policy"},
 	"tallyman/config":                  {"signatures"},
-	"tallyman/registry":                {"imageapi", "imageapi/derive", "signatures"},
+	"tallyman/registry":                {"imageapi", "imageapi/derive", "serving", "signatures"},
 	"tallyman/imageapi":                {"imageapi/access", "imageapi/derive", "imageapi/openapi", "signatures", "storage"},
 	"tallyman/imageapi/access":         {},
 	"tallyman/imageapi/derive":         {},
 	"tallyman/imageapi/openapi":        {},
+	"tallyman/serving":                 {},
 	"tallyman/signatures":              {},
 	"tallyman/signatures/policy":       {"signatures"},
 	"tallyman/signatures/signtest":     {"signatures"},

@@ -145,7 +145,7 @@ func redisMemory(b *testing.B, server *redistest.Server) int64 {
 }
 
 // residentMiB is the most memory that the process has had.
-func residentMiB(b *testing.B, s *server) float64 {
+func residentMiB(b testing.TB, s *server) float64 {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {

@@ -113,6 +113,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		ShutdownDelay:   c.ImageAPI.ShutdownDelay,
 		Signatures:      signing,
 		Audit:           auditOptions(c),
+		Limits:          imageapi.Limits(c.ImageAPI.Limits),
 		ReadyChecks: []healthz.HealthChecker{
 			healthz.NamedCheck("registry", func(r *http.Request) error { return registry.Healthy(r.Context()) }),
 		},
@@ -136,6 +137,10 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		Configuration: c.Registry,
 		API:           api,
 		Certificate:   certificate,
+
+		APICertificate: c.ImageAPI.TLS.Certificate,
+		APIKey:         c.ImageAPI.TLS.Key,
+
 		Backfill:      c.ImageAPI.Backfill,
 		Recorder:      recorder.Load(),
 		ShutdownDelay: c.ImageAPI.ShutdownDelay,

@@ -5,7 +5,7 @@
 // from a file, JWTs by an AuthenticationConfiguration, TokenReview, front-proxy
 // headers, and the registry's own users by basic auth. Authorization is Kubernetes'
 // RBAC, from a file of ordinary ClusterRoles and ClusterRoleBindings, and
-// SubjectAccessReview.
+// SubjectAccessReview. A cluster can be asked for both, as by any aggregated API server.
 //
 // # Guarantees
 //
@@ -25,6 +25,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	authorizerunion "k8s.io/apiserver/pkg/authorization/union"
+	authorizerwebhook "k8s.io/apiserver/plugin/pkg/authorizer/webhook"
 )
 
 // RegistryUsers is the group of the registry's own htpasswd users.
@@ -37,8 +38,8 @@ type Options struct {
 	AdminTokens []string
 	// PasswordCheck, if set, checks HTTP basic credentials of the registry's users.
 	PasswordCheck func(*http.Request) (name string, ok bool)
-	// AnonymousRead lets everybody read, as long as neither RBACFile nor
-	// AuthorizationWebhookFile says who may.
+	// AnonymousRead lets everybody read, as long as none of RBACFile,
+	// AuthorizationWebhookFile and Delegation says who may.
 	AnonymousRead bool
 
 	// ClientCAFile is a bundle of authorities whose client certificates say who a
@@ -54,6 +55,8 @@ type Options struct {
 	// RequestHeader honours the headers of a front proxy, such as the aggregator of
 	// kube-apiserver.
 	RequestHeader RequestHeader
+	// Delegation asks a cluster for both, besides all others.
+	Delegation Delegation
 
 	// RBACFile has ClusterRoles and ClusterRoleBindings.
 	RBACFile string
@@ -95,7 +98,14 @@ type Access struct {
 // background.
 func New(ctx context.Context, o Options) (*Access, error) {
 	a := &Access{}
-	if err := a.authentication(ctx, &o); err != nil {
+	var cluster *delegate
+	if o.Delegation.Enabled {
+		var err error
+		if cluster, err = newDelegate(ctx, &o.Delegation); err != nil {
+			return nil, fmt.Errorf("delegation: %w", err)
+		}
+	}
+	if err := a.authentication(ctx, &o, cluster); err != nil {
 		return nil, err
 	}
 	rbac, err := a.rbac(&o)
@@ -105,12 +115,19 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	a.ServesAnonymous = rbac.servesAnonymous
 	authorizers := []authorizerunion.NamedAuthorizer{{AuthorizerName: "rbac", Authorizer: authorizer.AuthorizerFunc(rbac.Authorize)}}
 	resolvers := []authorizer.RuleResolver{rbac}
+	also := func(name string, webhook *authorizerwebhook.WebhookAuthorizer) {
+		authorizers = append(authorizers, authorizerunion.NamedAuthorizer{AuthorizerName: name, Authorizer: webhook})
+		resolvers = append(resolvers, webhook)
+	}
 	if o.AuthorizationWebhookFile != "" {
 		webhook, err := newAuthorizationWebhook(o.AuthorizationWebhookFile)
 		if err != nil {
 			return nil, fmt.Errorf("authorizationwebhookfile: %w", err)
 		}
-		authorizers, resolvers = append(authorizers, authorizerunion.NamedAuthorizer{AuthorizerName: "webhook", Authorizer: webhook}), append(resolvers, webhook)
+		also("webhook", webhook)
+	}
+	if cluster != nil {
+		also("cluster", cluster.reviews)
 	}
 	a.Rules = authorizerunion.NewRuleResolvers(resolvers...)
 	a.Authorizer, err = authorizerunion.New(authorizers...)
@@ -144,7 +161,7 @@ func (a *Access) rbac(o *Options) (*rbacAuthorizer, error) {
 	if o.AnonymousRead {
 		defaults = append(defaults, defaultBinding{user.AllUnauthenticated, "system:discovery"})
 	}
-	if o.RBACFile == "" && o.AuthorizationWebhookFile == "" {
+	if o.RBACFile == "" && o.AuthorizationWebhookFile == "" && !o.Delegation.Enabled {
 		defaults = append(defaults, defaultBinding{RegistryUsers, "system:image-reader"})
 		if o.AnonymousRead {
 			defaults = append(defaults, defaultBinding{user.AllAuthenticated, "system:image-reader"}, defaultBinding{user.AllUnauthenticated, "system:image-reader"})

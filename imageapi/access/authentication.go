@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -38,7 +39,7 @@ const tokenCacheTTL = 10 * time.Second
 var errBadCredentials = errors.New("invalid credentials")
 
 // authentication makes the union of all authenticators, in kube-apiserver's order.
-func (a *Access) authentication(ctx context.Context, o *Options) error {
+func (a *Access) authentication(ctx context.Context, o *Options, cluster *delegate) error {
 	var requests []authenticator.Request
 	if o.RequestHeader.ClientCAFile != "" {
 		proxy, err := a.frontProxy(&o.RequestHeader)
@@ -57,6 +58,10 @@ func (a *Access) authentication(ctx context.Context, o *Options) error {
 	tokens, err := a.tokens(ctx, o)
 	if err != nil {
 		return err
+	}
+	if cluster != nil {
+		requests = append(requests, cluster.requests...)
+		tokens = append(tokens, cache.New(cluster.tokens, false, tokenCacheTTL, tokenCacheTTL))
 	}
 	if len(tokens) > 0 {
 		a.Challenges = append(a.Challenges, `Bearer realm="tallyman"`)
@@ -115,10 +120,11 @@ func (a *Access) tokens(ctx context.Context, o *Options) ([]authenticator.Token,
 		all = append(all, adminTokens(o.AdminTokens))
 	}
 	if o.TokenAuthFile != "" {
-		tokens, err := tokenfile.NewCSV(o.TokenAuthFile)
-		if err != nil {
+		tokens := &tokenFile{path: o.TokenAuthFile}
+		if err := tokens.load(nil); err != nil {
 			return nil, fmt.Errorf("tokenauthfile: %w", err)
 		}
+		a.reloads = append(a.reloads, reloading("tokenauthfile", o.TokenAuthFile, tokens.load))
 		all = append(all, tokens)
 	}
 	if o.AuthenticationConfigFile != "" {
@@ -150,6 +156,26 @@ func adminTokens(tokens []string) authenticator.Token {
 		}
 		return nil, false, nil
 	})
+}
+
+// tokenFile is upstream's authenticator of tokens in a file, read again.
+type tokenFile struct {
+	path    string
+	current atomic.Pointer[tokenfile.TokenAuthenticator]
+}
+
+// load reads the file, whose content upstream takes from nobody else.
+func (f *tokenFile) load([]byte) error {
+	tokens, err := tokenfile.NewCSV(f.path)
+	if err == nil {
+		f.current.Store(tokens)
+	}
+	return err
+}
+
+// AuthenticateToken implements authenticator.Token.
+func (f *tokenFile) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+	return f.current.Load().AuthenticateToken(ctx, token)
 }
 
 // registryUsers authenticates the registry's own users by HTTP basic auth.

@@ -1,15 +1,13 @@
-package registry
+package serving
 
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 	"time"
 )
-
-// helloTimeout bounds the wait for a new connection's first byte.
-const helloTimeout = time.Minute
 
 // recordTypeHandshake is the first byte of a TLS connection (RFC 8446, 5.1); no
 // HTTP request starts with it.
@@ -22,22 +20,15 @@ type eitherListener struct {
 	config *tls.Config
 	ready  chan net.Conn
 	failed chan error
+	ended  chan struct{}
 	closed chan struct{}
 	close  sync.Once
 }
 
-// newEitherListener asks clients that speak TLS for a certificate if askForOne is set.
-func newEitherListener(inner net.Listener, certificate *tls.Certificate, askForOne bool) net.Listener {
-	clientAuth := tls.NoClientCert
-	if askForOne {
-		clientAuth = tls.RequestClientCert
-	}
+func newEitherListener(inner net.Listener, config *tls.Config) *eitherListener {
 	l := &eitherListener{
-		Listener: inner,
-		config: &tls.Config{
-			Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, ClientAuth: clientAuth,
-		},
-		ready: make(chan net.Conn), failed: make(chan error, 1), closed: make(chan struct{}),
+		Listener: inner, config: config,
+		ready: make(chan net.Conn), failed: make(chan error), ended: make(chan struct{}), closed: make(chan struct{}),
 	}
 	go l.run()
 	return l
@@ -46,18 +37,27 @@ func newEitherListener(inner net.Listener, certificate *tls.Certificate, askForO
 func (l *eitherListener) run() {
 	for {
 		conn, err := l.Listener.Accept()
-		if err != nil {
-			l.failed <- err
+		switch {
+		case err == nil:
+			go l.sort(conn)
+			continue
+		case errors.Is(err, net.ErrClosed):
+			close(l.ended)
 			return
 		}
-		go l.sort(conn)
+		// Such as too many open files: the server waits a little before it accepts again,
+		// and so does this.
+		select {
+		case l.failed <- err:
+		case <-l.closed:
+		}
 	}
 }
 
 // sort looks at the first byte, which may be long in coming: not in run.
 func (l *eitherListener) sort(conn net.Conn) {
-	reader := bufio.NewReader(conn)
-	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout)) // a connection that has failed fails in Peek
+	reader := bufio.NewReaderSize(conn, 16)                 // the least there is, as many connections say nothing
+	_ = conn.SetReadDeadline(time.Now().Add(headerTimeout)) // a connection that has failed fails in Peek
 	first, err := reader.Peek(1)
 	if err != nil {
 		_ = conn.Close() // nothing was asked, so nobody waits for an answer
@@ -82,6 +82,8 @@ func (l *eitherListener) Accept() (net.Conn, error) {
 		return conn, nil
 	case err := <-l.failed:
 		return nil, err
+	case <-l.ended:
+		return nil, net.ErrClosed
 	}
 }
 

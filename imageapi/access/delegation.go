@@ -1,0 +1,133 @@
+package access
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
+	"k8s.io/apiserver/pkg/authentication/request/x509"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	authorizationcel "k8s.io/apiserver/pkg/authorization/cel"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/apiserver/plugin/pkg/authenticator/token/webhook"
+	authorizerwebhook "k8s.io/apiserver/plugin/pkg/authorizer/webhook"
+	"k8s.io/apiserver/plugin/pkg/authorizer/webhook/metrics"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// The ConfigMap in which kube-apiserver publishes whom it believes, the role that may
+// read it, and its keys, as in k8s.io/apiserver/pkg/server/options/authentication.go.
+const (
+	authenticationNamespace = metav1.NamespaceSystem
+	authenticationConfigMap = "extension-apiserver-authentication"
+	authenticationRole      = "extension-apiserver-authentication-reader"
+)
+
+const (
+	// delegatedTTL is how long answers of the cluster are remembered, so also how long
+	// a permission that is taken away may last; as for other aggregated API servers.
+	delegatedTTL = 10 * time.Second
+	// delegatedTimeout bounds one question to the cluster.
+	delegatedTimeout = 10 * time.Second
+	// delegatedQPS and delegatedBurst bound how many are asked.
+	delegatedQPS, delegatedBurst = 200, 400
+)
+
+// Delegation has a Kubernetes cluster say who a request is from and what that user may
+// do, as for an aggregated API server: client certificates and front-proxy headers by
+// the cluster's ConfigMap extension-apiserver-authentication in kube-system, bearer
+// tokens by TokenReview, permissions by SubjectAccessReview.
+type Delegation struct {
+	Enabled bool
+	// KubeconfigFile is how the cluster is reached; "" is as a pod in it does.
+	KubeconfigFile string
+}
+
+// delegate is what a cluster says. A cluster that is away does not keep the registry
+// from starting: until it is back, its users are not known, and may nothing.
+type delegate struct {
+	requests []authenticator.Request
+	tokens   authenticator.Token
+	reviews  *authorizerwebhook.WebhookAuthorizer
+}
+
+func newDelegate(ctx context.Context, o *Delegation) (*delegate, error) {
+	client, err := o.client()
+	if err != nil {
+		return nil, err
+	}
+	d := &delegate{}
+	if err := d.followConfigMap(ctx, client); err != nil {
+		return nil, err
+	}
+	none := webhook.AuthenticatorMetrics{
+		RecordRequestTotal:   func(context.Context, string) {},
+		RecordRequestLatency: func(context.Context, string, float64) {},
+	}
+	if d.tokens, err = webhook.NewFromInterface(client.AuthenticationV1(), nil, webhookBackoff(), delegatedTimeout, none); err != nil {
+		return nil, err
+	}
+	d.reviews, err = authorizerwebhook.NewFromInterface(client.AuthorizationV1(), delegatedTTL, delegatedTTL, webhookBackoff(),
+		authorizer.DecisionNoOpinion, metrics.NoopAuthorizerMetrics{}, authorizationcel.NewDefaultCompiler())
+	return d, err
+}
+
+func (o *Delegation) client() (kubernetes.Interface, error) {
+	var c *rest.Config
+	var err error
+	if o.KubeconfigFile != "" {
+		c, err = clientcmd.BuildConfigFromFlags("", o.KubeconfigFile)
+	} else if c, err = rest.InClusterConfig(); err != nil {
+		err = fmt.Errorf("%w: want kubeconfigfile outside of a cluster", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.QPS, c.Burst, c.Timeout = delegatedQPS, delegatedBurst, delegatedTimeout
+	return kubernetes.NewForConfig(c)
+}
+
+// followConfigMap knows clients by what the ConfigMap says at any time.
+func (d *delegate) followConfigMap(ctx context.Context, client kubernetes.Interface) error {
+	authorities := func(purpose, key string) (*dynamiccertificates.ConfigMapCAController, error) {
+		return dynamiccertificates.NewDynamicCAFromConfigMapController(purpose, authenticationNamespace, authenticationConfigMap, key, client)
+	}
+	clients, err := authorities("client-ca", "client-ca-file")
+	if err != nil {
+		return err
+	}
+	proxies, err := authorities("front-proxy-ca", "requestheader-client-ca-file")
+	if err != nil {
+		return err
+	}
+	headers := headerrequest.NewRequestHeaderAuthRequestController(authenticationConfigMap, authenticationNamespace, client,
+		"requestheader-username-headers", "requestheader-uid-headers", "requestheader-group-headers",
+		"requestheader-extra-headers-prefix", "requestheader-allowed-names")
+	for _, follower := range []dynamiccertificates.ControllerRunner{clients, proxies, headers} {
+		if err := follower.RunOnce(ctx); err != nil {
+			slog.Warn("the cluster does not say whom to believe, which is asked again until it does; its users are unknown until then. "+
+				"Reading that takes the role "+authenticationRole+" in "+authenticationNamespace,
+				"configmap", authenticationNamespace+"/"+authenticationConfigMap, "err", err)
+			break // the others would say the same
+		}
+	}
+	for _, follower := range []dynamiccertificates.ControllerRunner{clients, proxies, headers} {
+		go follower.Run(ctx, 1)
+	}
+	d.requests = []authenticator.Request{
+		headerrequest.NewDynamicVerifyOptionsSecure(proxies.VerifyOptions,
+			headerrequest.StringSliceProviderFunc(headers.AllowedClientNames),
+			headerrequest.StringSliceProviderFunc(headers.UsernameHeaders),
+			headerrequest.StringSliceProviderFunc(headers.UIDHeaders),
+			headerrequest.StringSliceProviderFunc(headers.GroupHeaders),
+			headerrequest.StringSliceProviderFunc(headers.ExtraHeaderPrefixes)),
+		x509.NewDynamic(clients.VerifyOptions, x509.CommonNameUserConversion),
+	}
+	return nil
+}

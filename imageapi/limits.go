@@ -1,0 +1,155 @@
+package imageapi
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
+	"k8s.io/apiserver/pkg/endpoints/metrics"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/server"
+	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
+)
+
+// Limits bounds what is under way at a time, so that no client can take all there is.
+// What is over a limit is answered 429 with Retry-After, which client-go honours. Zero
+// is no limit. Members of system:masters are not limited.
+type Limits struct {
+	// Requests is how many reads, and MutatingRequests how many writes, there may be;
+	// watches are not counted. As kube-apiserver's --max-requests-inflight and
+	// --max-mutating-requests-inflight.
+	Requests, MutatingRequests int
+	// RequestsPerUser is how many of them one user may have.
+	RequestsPerUser int
+	// Watches is how many watches there may be, and WatchesPerUser how many one user
+	// may have.
+	Watches, WatchesPerUser int
+	// BodyTimeout bounds the arrival of a request's body, and WriteTimeout the wait for
+	// a client to take the next part of an answer.
+	BodyTimeout, WriteTimeout time.Duration
+}
+
+// retryAfter is when to try again, in seconds.
+const retryAfter = 1
+
+// underWay counts requests of one kind.
+type underWay struct {
+	kind           string
+	limit, perUser int
+
+	mu    sync.Mutex
+	all   int
+	users map[string]int
+}
+
+func newUnderWay(kind string, limit, perUser int) *underWay {
+	return &underWay{kind: kind, limit: limit, perUser: perUser, users: map[string]int{}}
+}
+
+// enter counts one more request of a user, or says why there may be none.
+func (u *underWay) enter(name string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.perUser > 0 && u.users[name] >= u.perUser:
+		return errors.NewTooManyRequests(fmt.Sprintf("you have %d %s under way, which is as many as one user may have", u.users[name], u.kind), retryAfter)
+	case u.limit > 0 && u.all >= u.limit:
+		return errors.NewTooManyRequests(fmt.Sprintf("there are %d %s under way, which is as many as there may be", u.all, u.kind), retryAfter)
+	}
+	u.all++
+	u.users[name]++
+	return nil
+}
+
+func (u *underWay) leave(name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.all--
+	if u.users[name]--; u.users[name] == 0 {
+		delete(u.users, name)
+	}
+}
+
+// limiter is Limits at work.
+type limiter struct {
+	requests, watches *underWay
+	// beginnings are the watches that have yet to send what there is, which costs as
+	// much as a list; later they cost little.
+	beginnings *underWay
+}
+
+// enter counts a request until leave is called, or says why there may be none.
+func (l *limiter) enter(r *http.Request, name string, watch bool) (admitted *http.Request, leave func(), err error) {
+	if !watch {
+		return r, func() { l.requests.leave(name) }, l.requests.enter(name)
+	}
+	if err := l.watches.enter(name); err != nil {
+		return nil, nil, err
+	}
+	if err := l.beginnings.enter(name); err != nil {
+		l.watches.leave(name)
+		return nil, nil, err
+	}
+	begun := initialized(sync.OnceFunc(func() { l.beginnings.leave(name) }))
+	return r.WithContext(utilflowcontrol.WithInitializationSignal(r.Context(), begun)), func() {
+		begun()
+		l.watches.leave(name)
+	}, nil
+}
+
+// initialized is called when a watch has sent what there is.
+type initialized func()
+
+// Signal implements utilflowcontrol.InitializationSignal.
+func (f initialized) Signal() { f() }
+
+// Wait implements utilflowcontrol.InitializationSignal. Nobody waits.
+func (initialized) Wait() {}
+
+// withLimits turns away what is over the limits. Limits of all users' requests are
+// upstream's filter's.
+func withLimits(next http.Handler, l *Limits, c *server.Config) http.Handler {
+	limits := &limiter{
+		requests:   newUnderWay("requests", 0, l.RequestsPerUser),
+		watches:    newUnderWay("watches", l.Watches, l.WatchesPerUser),
+		beginnings: newUnderWay("watches that begin", l.Requests, l.RequestsPerUser),
+	}
+	reading, health := sets.New("get", "list", "watch"), sets.New("/healthz", "/livez", "/readyz")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info, known := request.RequestInfoFrom(r.Context())
+		u, authenticated := request.UserFrom(r.Context())
+		if !known || !authenticated || health.Has(info.Path) || slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		admitted, leave, err := limits.enter(r, clientName(u, r), c.LongRunningFunc(r, info))
+		if err != nil {
+			metrics.RecordDroppedRequest(r, info, metrics.APIServerComponent, !reading.Has(info.Verb))
+			responsewriters.ErrorNegotiated(err, c.Serializer, schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}, w, r)
+			return
+		}
+		defer leave()
+		next.ServeHTTP(w, admitted)
+	})
+}
+
+// clientName is whose requests are counted together: a user's, and for those without
+// credentials those from one address.
+func clientName(u user.Info, r *http.Request) string {
+	if u.GetName() != user.Anonymous {
+		return u.GetName()
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr // a Unix socket has no port
+	}
+	return user.Anonymous + " " + host
+}

@@ -1,0 +1,111 @@
+// Package serving is the front door of the house: the one port on which the
+// registry and the API are reached. It holds the listener, TLS with certificates
+// that are read again when they change, and what bounds connections.
+//
+// # Guarantees
+//
+// A connection that says nothing, or is slow to say what it wants, holds up no
+// other and is closed in time. A certificate that cannot be used changes nothing.
+package serving
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// headerTimeout bounds the wait for a new connection's first byte, for its TLS
+	// handshake and for the header of a request.
+	headerTimeout = 30 * time.Second
+	// idleTimeout ends connections between requests. Load balancers that keep
+	// connections must be the first to close them, or a request meets a connection
+	// that is being closed; the most patient keep them 10 minutes.
+	idleTimeout = 11 * time.Minute
+	// pingAfter and pingTimeout find HTTP/2 connections whose client is gone.
+	pingAfter, pingTimeout = 30 * time.Second, 15 * time.Second
+	// maxStreams is how many requests one HTTP/2 connection may have at a time, as
+	// many as net/http's own default.
+	maxStreams = 250
+)
+
+// Options configures New.
+type Options struct {
+	// Listener accepts connections. Required. The Server closes it.
+	Listener net.Listener
+	// Handler answers requests. Required.
+	Handler http.Handler
+	// DisableHTTP2 leaves HTTP/1.1 only; UnencryptedHTTP2 takes HTTP/2 without TLS too.
+	DisableHTTP2, UnencryptedHTTP2 bool
+	// TLS says how TLS is served.
+	TLS TLS
+}
+
+// Server answers requests on one port. Create it with New.
+type Server struct {
+	http     *http.Server
+	listener net.Listener
+	tls      *tlsConfig
+}
+
+// New reads the certificates. Errors name the key of the configuration that is at
+// fault.
+func New(o Options) (*Server, error) {
+	t, err := newTLS(&o.TLS, o.DisableHTTP2)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{listener: o.Listener, tls: t, http: &http.Server{
+		Handler:           o.Handler,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		Protocols:         protocols(&o),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		// Handshakes fail at the client's will: container tools try TLS first and do
+		// not like a generated certificate, and health checks only connect.
+		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+	}}
+	switch {
+	case t == nil:
+	case o.TLS.Plain:
+		s.listener = newEitherListener(o.Listener, t.config)
+	default:
+		s.listener = tls.NewListener(o.Listener, t.config)
+	}
+	return s, nil
+}
+
+func protocols(o *Options) *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(!o.DisableHTTP2)
+	p.SetUnencryptedHTTP2(o.UnencryptedHTTP2 && !o.DisableHTTP2)
+	return p
+}
+
+// Serve answers requests until Shutdown, and reads certificates again when they
+// change until ctx ends. It returns http.ErrServerClosed after Shutdown.
+func (s *Server) Serve(ctx context.Context) error {
+	kind := "http"
+	if s.tls != nil {
+		s.tls.run(ctx)
+		kind = "https"
+	}
+	if _, both := s.listener.(*eitherListener); both {
+		kind = "http and https"
+	}
+	slog.Info("listening", "address", s.listener.Addr().String(), "protocol", kind)
+	return s.http.Serve(s.listener)
+}
+
+// Shutdown takes no more requests and waits for those under way, until ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if err := s.http.Shutdown(ctx); err != nil {
+		return fmt.Errorf("close connections: %w", err)
+	}
+	return nil
+}

@@ -48,7 +48,7 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 // each request).
 func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
 	unauthorized := withChallenge(apifilters.Unauthorized(c.Serializer), s.options.Access.Challenges)
-	unauthorized = apifilters.WithFailedAuthenticationAudit(unauthorized, c.AuditBackend, c.AuditPolicyRuleEvaluator)
+	unauthenticated := apifilters.WithFailedAuthenticationAudit(unauthorized, c.AuditBackend, c.AuditPolicyRuleEvaluator)
 	h := withPlainObjects(api, c)
 	h = withSignaturePatches(h, c.MaxRequestBodyBytes)
 	h = apifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
@@ -57,7 +57,7 @@ func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Hand
 	h = serverfilters.WithMaxInFlightLimit(h, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, c.LongRunningFunc)
 	h = withLimits(h, &s.options.Limits, c)
 	h = apifilters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
-	h = apifilters.WithAuthentication(h, c.Authentication.Authenticator, unauthorized, c.Authentication.APIAudiences, nil)
+	h = apifilters.WithAuthentication(h, c.Authentication.Authenticator, unauthenticated, c.Authentication.APIAudiences, nil)
 	h = apifilters.WithWarningRecorder(h)
 	h = apifilters.WithRequestDeadline(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, withoutDeadline(c.LongRunningFunc), c.Serializer, c.RequestTimeout)
 	h = serverfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)

@@ -1,0 +1,181 @@
+package main_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+func chartDirectory(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../../config/kubernetes/chart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// objects reads manifests into a map by kind and name.
+func objects(t *testing.T, rendered string) map[string]map[string]any {
+	t.Helper()
+	all := map[string]map[string]any{}
+	for _, document := range strings.Split(rendered, "\n---\n") {
+		var object map[string]any
+		if err := yaml.Unmarshal([]byte(document), &object); err != nil {
+			t.Fatalf("%v: %s", err, document)
+		}
+		if len(object) == 0 {
+			continue
+		}
+		kind, _ := object["kind"].(string)
+		metadata, _ := object["metadata"].(map[string]any)
+		name, _ := metadata["name"].(string)
+		name, _, _ = strings.Cut(name, "-"+lastPart(name, kind))
+		all[kind+"/"+name] = object
+	}
+	return all
+}
+
+// lastPart is the hash that kustomize gives to the name of a ConfigMap of its own.
+func lastPart(name, kind string) string {
+	if part := name[strings.LastIndex(name, "-")+1:]; kind == "ConfigMap" && len(part) == 10 {
+		return part
+	}
+	return "\x00"
+}
+
+// essence is an object without what is a tool's own: labels and annotations of Helm, the
+// hash in a ConfigMap's name, where an image comes from; and with config.yml read.
+func essence(t *testing.T, object map[string]any) any {
+	t.Helper()
+	delete(object, "metadata")
+	if data, ok := object["data"].(map[string]any); ok {
+		if content, ok := data["config.yml"].(string); ok {
+			var config any
+			if err := yaml.Unmarshal([]byte(content), &config); err != nil {
+				t.Fatal(err)
+			}
+			data["config.yml"] = config
+		}
+	}
+	var strip func(any)
+	strip = func(value any) {
+		switch v := value.(type) {
+		case map[string]any:
+			delete(v, "imagePullPolicy")
+			if config, ok := v["configMap"].(map[string]any); ok {
+				name, _ := config["name"].(string)
+				config["name"], _, _ = strings.Cut(name, "-"+lastPart(name, "ConfigMap"))
+			}
+			if template, ok := v["template"].(map[string]any); ok {
+				if metadata, ok := template["metadata"].(map[string]any); ok {
+					delete(metadata, "annotations")
+				}
+			}
+			for _, inner := range v {
+				strip(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				strip(inner)
+			}
+			if len(v) > 0 {
+				if _, named := v[0].(map[string]any); named {
+					slices.SortFunc(v, func(a, b any) int { return strings.Compare(text(t, a), text(t, b)) })
+				}
+			}
+		}
+	}
+	strip(object)
+	return object
+}
+
+func text(t *testing.T, value any) string {
+	t.Helper()
+	content, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// TestChartAndKustomizeAgree: both ways of installing make the same objects.
+func TestChartAndKustomizeAgree(t *testing.T) {
+	dir := manifests(t, newAuthority(t, "tallyman-ca"))
+	for name, test := range map[string]struct {
+		overlay    string
+		components string
+		values     string
+	}{
+		"single":       {"single", "", "replicas=1"},
+		"ha":           {"ha", "", "replicas=3,redis.enabled=true"},
+		"metrics":      {"ha", "components: [../../components/servicemonitor]", "replicas=3,redis.enabled=true,serviceMonitor.enabled=true"},
+		"cert-manager": {"single", "components: [../../components/cert-manager]", "tls.source=cert-manager"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			overlay := filepath.Join(dir, "overlays", "test")
+			if err := os.MkdirAll(overlay, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, filepath.Join(overlay, "kustomization.yaml"),
+				"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../"+test.overlay+"]\n"+test.components+"\n")
+			kustomize := objects(t, command(t, nil, "kubectl", "kustomize", overlay))
+			chart := objects(t, command(t, nil, "helm", "template", "tallyman", chartDirectory(t), "-n=tallyman", "--set-string=htpasswd=clerk:$2y$05$x", "--set="+test.values))
+			delete(kustomize, "Namespace/tallyman") // helm makes it with --create-namespace
+			for _, all := range []map[string]map[string]any{kustomize, chart} {
+				maps.DeleteFunc(all, func(name string, _ map[string]any) bool { return strings.HasPrefix(name, "Secret/") })
+				delete(all["APIService/v1.image.openshift.io"]["spec"].(map[string]any), "caBundle") // each has its own authority
+			}
+			if got, want := slices.Sorted(maps.Keys(chart)), slices.Sorted(maps.Keys(kustomize)); !slices.Equal(got, want) {
+				t.Fatalf("the chart makes\n%s, and kustomize\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+			for name := range kustomize {
+				if got, want := essence(t, chart[name]), essence(t, kustomize[name]); !reflect.DeepEqual(got, want) {
+					t.Errorf("%s: the chart's is\n%s, and kustomize's\n%s", name, text(t, got), text(t, want))
+				}
+			}
+		})
+	}
+}
+
+// TestChartValues: what makes no sense is refused, with a word on what would.
+func TestChartValues(t *testing.T) {
+	command(t, nil, "helm", "lint", "--strict", chartDirectory(t), "--set-string=htpasswd=clerk:$2y$05$x")
+	for values, want := range map[string]string{
+		"replicas=1":                              "htpasswd or existingSecret is required",
+		"replicas=3,existingSecret=s":             "more than one needs redis.enabled",
+		"replicas=0,existingSecret=s":             "/replicas",
+		"htpasswd=clerk:secret":                   "/htpasswd",
+		"tls.source=secret,existingSecret=s":      "/tls/secretName",
+		"externalURL=registry,existingSecret=s":   "/externalURL",
+		"persistence.sice=1Gi,existingSecret=s":   "sice",
+		"persistence.size=large,existingSecret=s": "/persistence/size",
+	} {
+		out, err := tryCommand(t, nil, "helm", "template", "tallyman", chartDirectory(t), "--set="+values)
+		if err == nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v: %s; want %s", values, err, out, want)
+		}
+	}
+	// config goes over what the chart makes; other storage needs no volume.
+	rendered := objects(t, command(t, nil, "helm", "template", "tallyman", chartDirectory(t),
+		"--set=existingSecret=s,config.storage.s3.bucket=b,config.imageapi.backfill=false"))
+	if _, ok := rendered["PersistentVolumeClaim/tallyman"]; ok {
+		t.Error("there is a volume for what is kept elsewhere")
+	}
+	config := text(t, rendered["ConfigMap/tallyman"])
+	for _, want := range []string{"bucket: b", "backfill: false", "delegation:"} {
+		if !strings.Contains(config, want) {
+			t.Errorf("config.yml lacks %s: %s", want, config)
+		}
+	}
+	if strings.Contains(config, "filesystem") {
+		t.Errorf("there are two storage drivers: %s", config)
+	}
+}

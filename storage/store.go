@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
+	"time"
 
+	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -177,9 +180,28 @@ func unavailable(err error) error {
 		errors.Is(err, ErrCompacted), errors.Is(err, ErrFuture):
 		return err
 	}
-	failure := apierrors.NewServiceUnavailable("the image store is not available: " + err.Error())
-	failure.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
-	return failure
+	logOutages.Do(func() { slog.Error("the image store is not available", "err", err) })
+	return &outage{cause: err}
+}
+
+// logOutages keeps an outage from filling the log.
+var logOutages = rate.Sometimes{Interval: 10 * time.Second}
+
+// outage is 503 for clients, who are not told how the store is reached and why that
+// fails; the log is.
+type outage struct{ cause error }
+
+// Error implements error, for the log.
+func (o *outage) Error() string { return "the image store is not available: " + o.cause.Error() }
+
+// Unwrap returns the cause.
+func (o *outage) Unwrap() error { return o.cause }
+
+// Status implements apierrors.APIStatus, for clients.
+func (o *outage) Status() metav1.Status {
+	status := apierrors.NewServiceUnavailable("the image store is not available; try again").Status()
+	status.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
+	return status
 }
 
 // prefixRange returns the key range of everything that starts with prefix.

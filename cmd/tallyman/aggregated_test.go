@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -452,8 +454,20 @@ func (a *aggregated) testChart(t *testing.T) {
 // testClusterAway: while kube-apiserver is away pushes go on, also after a restart, and
 // its users are not let in; when it is back all is as it was.
 func (a *aggregated) testClusterAway(t *testing.T, first string) {
+	dave := a.clients.client(a.serving, "dave")
 	a.stopAPIServer()
 	a.push("while-away")
+	response, err := dave.Get(a.s.url(api + "/images"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != http.StatusInternalServerError || strings.Contains(string(body), a.addr) || !strings.Contains(string(body), "does not answer") {
+		t.Errorf("who cannot be asked about is answered %s: %s", response.Status, body)
+	}
 	a.s.stop()
 	a.s.start()
 	a.push("started-while-away")

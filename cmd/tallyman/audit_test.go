@@ -42,6 +42,9 @@ rules:
 	if got := s.request(http.MethodGet, api+"/images", "", http.Header{"Authorization": {"Bearer hidden-token"}}); got.code != 401 {
 		t.Errorf("a wrong token: %d", got.code)
 	}
+	if got := s.request(http.MethodGet, api+"/images", "", nil); got.code != 401 {
+		t.Errorf("no credentials: %d %s", got.code, got.body)
+	}
 	command(t, login, "crane", "delete", s.addr+"/ns/app@"+name)
 	s.stop()
 	content, err := os.ReadFile(trail)
@@ -57,12 +60,15 @@ rules:
 		key := event.Verb
 		if event.ResponseStatus != nil && event.ResponseStatus.Code == 401 {
 			key = "refused"
+			if event.User.Username == "system:anonymous" {
+				key = "told to log in"
+			}
 		}
 		if event.ObjectRef == nil || event.ObjectRef.Resource == "images" {
 			seen[key] = event
 		}
 	}
-	for verb, user := range map[string]string{"get": "admin", "list": "admin", "patch": "admin", "refused": ""} {
+	for verb, user := range map[string]string{"get": "admin", "list": "admin", "patch": "admin", "refused": "", "told to log in": "system:anonymous"} {
 		event, ok := seen[verb]
 		if !ok || event.User.Username != user {
 			t.Errorf("%s: %+v", verb, event)

@@ -18,15 +18,20 @@ package access
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
 
+	"golang.org/x/time/rate"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	authorizerunion "k8s.io/apiserver/pkg/authorization/union"
 	authorizerwebhook "k8s.io/apiserver/plugin/pkg/authorizer/webhook"
 )
+
+// logInterval keeps a failure that lasts from filling the log.
+const logInterval = 10 * time.Second
 
 // RegistryUsers is the group of the registry's own htpasswd users.
 const RegistryUsers = "tallyman:registry-users"
@@ -116,7 +121,7 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	authorizers := []authorizerunion.NamedAuthorizer{{AuthorizerName: "rbac", Authorizer: authorizer.AuthorizerFunc(rbac.Authorize)}}
 	resolvers := []authorizer.RuleResolver{rbac}
 	also := func(name string, webhook *authorizerwebhook.WebhookAuthorizer) {
-		authorizers = append(authorizers, authorizerunion.NamedAuthorizer{AuthorizerName: name, Authorizer: webhook})
+		authorizers = append(authorizers, authorizerunion.NamedAuthorizer{AuthorizerName: name, Authorizer: &discreet{Authorizer: webhook, name: name, log: rate.Sometimes{Interval: logInterval}}})
 		resolvers = append(resolvers, webhook)
 	}
 	if o.AuthorizationWebhookFile != "" {
@@ -132,6 +137,23 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	a.Rules = authorizerunion.NewRuleResolvers(resolvers...)
 	a.Authorizer, err = authorizerunion.New(authorizers...)
 	return a, err
+}
+
+// discreet keeps from clients how a server is reached that is asked, and why that fails.
+type discreet struct {
+	authorizer.Authorizer
+	name string
+	log  rate.Sometimes
+}
+
+// Authorize implements authorizer.Authorizer.
+func (d *discreet) Authorize(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+	decision, reason, err := d.Authorizer.Authorize(ctx, a)
+	if err != nil {
+		d.log.Do(func() { slog.Error("cannot ask what users may do", "authorizer", d.name, "err", err) })
+		err = fmt.Errorf("the authorizer %q does not answer", d.name)
+	}
+	return decision, reason, err
 }
 
 // Run reads files again when they change, until ctx ends.

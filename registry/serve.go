@@ -165,7 +165,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, h
 		own.headers = c.HTTP.Headers
 	}
 	registry.RegisterHandler(func(_ *configuration.Configuration, next http.Handler) http.Handler {
-		handler = o.API.Handler(own.handler(withPutNotes(next), o.SignatureEndpoint, !c.Log.AccessLog.Disabled))
+		handler = o.API.Handler(withStallTimeout(own.handler(withPutNotes(next), o.SignatureEndpoint, !c.Log.AccessLog.Disabled), stallTimeout))
 		return handler
 	})
 	disableTracing()

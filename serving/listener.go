@@ -17,17 +17,18 @@ const recordTypeHandshake = 0x16
 // with a TLS handshake come out as *tls.Conn.
 type eitherListener struct {
 	net.Listener
-	config *tls.Config
-	ready  chan net.Conn
-	failed chan error
-	ended  chan struct{}
-	closed chan struct{}
-	close  sync.Once
+	config  *tls.Config
+	timeout time.Duration // for the first byte
+	ready   chan net.Conn
+	failed  chan error
+	ended   chan struct{}
+	closed  chan struct{}
+	close   sync.Once
 }
 
-func newEitherListener(inner net.Listener, config *tls.Config) *eitherListener {
+func newEitherListener(inner net.Listener, config *tls.Config, timeout time.Duration) *eitherListener {
 	l := &eitherListener{
-		Listener: inner, config: config,
+		Listener: inner, config: config, timeout: timeout,
 		ready: make(chan net.Conn), failed: make(chan error), ended: make(chan struct{}), closed: make(chan struct{}),
 	}
 	go l.run()
@@ -56,8 +57,8 @@ func (l *eitherListener) run() {
 
 // sort looks at the first byte, which may be long in coming: not in run.
 func (l *eitherListener) sort(conn net.Conn) {
-	reader := bufio.NewReaderSize(conn, 16)                 // the least there is, as many connections say nothing
-	_ = conn.SetReadDeadline(time.Now().Add(headerTimeout)) // a connection that has failed fails in Peek
+	reader := bufio.NewReaderSize(conn, 16)             // the least there is, as many connections say nothing
+	_ = conn.SetReadDeadline(time.Now().Add(l.timeout)) // a connection that has failed fails in Peek
 	first, err := reader.Peek(1)
 	if err != nil {
 		_ = conn.Close() // nothing was asked, so nobody waits for an answer

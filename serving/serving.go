@@ -9,6 +9,7 @@
 package serving
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -43,6 +44,8 @@ type Options struct {
 	DisableHTTP2, UnencryptedHTTP2 bool
 	// TLS says how TLS is served.
 	TLS TLS
+
+	headerTimeout time.Duration // for tests; zero is headerTimeout
 }
 
 // Server answers requests on one port. Create it with New.
@@ -59,9 +62,10 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	timeout := cmp.Or(o.headerTimeout, headerTimeout)
 	s := &Server{listener: o.Listener, tls: t, http: &http.Server{
 		Handler:           o.Handler,
-		ReadHeaderTimeout: headerTimeout,
+		ReadHeaderTimeout: timeout,
 		IdleTimeout:       idleTimeout,
 		Protocols:         protocols(&o),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
@@ -72,7 +76,7 @@ func New(o Options) (*Server, error) {
 	switch {
 	case t == nil:
 	case o.TLS.Plain:
-		s.listener = newEitherListener(o.Listener, t.config)
+		s.listener = newEitherListener(o.Listener, t.config, timeout)
 	default:
 		s.listener = tls.NewListener(o.Listener, t.config)
 	}

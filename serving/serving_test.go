@@ -258,3 +258,30 @@ func TestTooManyFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestSilence: connections that say nothing, or too little, are closed, whatever the
+// port speaks.
+func TestSilence(t *testing.T) {
+	certificate, key := certificateFiles(t, t.TempDir(), "registry", "127.0.0.1")
+	for name, o := range map[string]TLS{
+		"plain": {}, "tls": {Certificate: certificate, Key: key}, "both": {APICertificate: certificate, APIKey: key, Plain: true},
+	} {
+		address := serve(t, Options{TLS: o, headerTimeout: 200 * time.Millisecond})
+		for _, beginning := range []string{"", "\x16\x03\x01", "GET / HTTP/1.1\r\nHost: x\r\n"} {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, beginning); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: a connection that says %q stays open", name, beginning)
+			}
+			_ = conn.Close()
+		}
+	}
+}

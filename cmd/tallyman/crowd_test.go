@@ -278,6 +278,14 @@ func TestCrowd(t *testing.T) {
 			t.Errorf("slow bodies are answered %v, want 200 times 429 and 100 times 408", answers)
 		}
 	})
+	t.Run("slow uploads", func(t *testing.T) {
+		for range 500 {
+			if _, err := c.say(http1("PUT", "/v2/a/manifests/v1", "Content-Type: application/vnd.oci.image.manifest.v1+json\r\nContent-Length: 1000\r\n") + "{"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.waitForRounds(5)
+	})
 	c.leave()
 	t.Run("slow readers", func(t *testing.T) {
 		s.growList(t, c)

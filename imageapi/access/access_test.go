@@ -276,3 +276,47 @@ func TestTokens(t *testing.T) {
 		t.Errorf("with nothing configured: %v, serves anonymous: %t", nothing.Challenges, nothing.ServesAnonymous())
 	}
 }
+
+// TestTokenFileReload: who is in the file is known, at any time; a broken file changes
+// nothing.
+func TestTokenFileReload(t *testing.T) {
+	path := write(t, "tokens.csv", "one,alice,1\n")
+	a := mustNew(t, Options{TokenAuthFile: path})
+	for _, step := range []struct{ content, token, want string }{
+		{"one,alice,1\n", "one", "alice"},
+		{"one,alice,1\ntwo,bob,2\n", "two", "bob"},
+		{"broken\n", "two", "bob"},
+		{"two,bob,2\n", "one", ""},
+	} {
+		rewrite(t, path, step.content)
+		for _, reload := range a.reloads {
+			reload(t.Context())
+		}
+		if got, _, err := authenticate(t, a, "Bearer "+step.token); got != step.want || (err != nil) != (step.want == "") {
+			t.Errorf("after %q the token %s is %q, %v", step.content, step.token, got, err)
+		}
+	}
+}
+
+// TestDelegationFaults: without a way to a cluster the error names the key and what is
+// wanted. A cluster that is away is no fault.
+func TestDelegationFaults(t *testing.T) {
+	for want, o := range map[string]Delegation{
+		"delegation: unable to load in-cluster configuration": {Enabled: true},
+		"want kubeconfigfile outside of a cluster":            {Enabled: true},
+		"delegation: stat /nonexistent":                       {Enabled: true, KubeconfigFile: "/nonexistent"},
+	} {
+		if _, err := New(t.Context(), Options{Delegation: o}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %s", err, want)
+		}
+	}
+	kubeconfig := write(t, "kubeconfig", `{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: c, user: u}}],
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}], users: [{name: u, user: {token: t}}]}`)
+	a := mustNew(t, Options{Delegation: Delegation{Enabled: true, KubeconfigFile: kubeconfig}, AdminTokens: []string{"secret"}, AnonymousRead: true})
+	if got, _, err := authenticate(t, a, "Bearer secret"); got != "admin" {
+		t.Errorf("the administrator is %q, %v", got, err)
+	}
+	if may(t, a, &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}, "get /version") != true {
+		t.Error("the version is kept from everybody")
+	}
+}

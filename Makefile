@@ -2,7 +2,7 @@
 
 export GOFLAGS += -buildvcs=false
 
-.PHONY: run build test tools lint vuln conformance bench scale faults fuzz generate
+.PHONY: run build test tools lint vuln conformance cluster crowd bench scale faults fuzz generate
 
 run: ## run the registry and the API on 127.0.0.1:5000
 	CGO_ENABLED=0 go run ./cmd/tallyman serve
@@ -12,7 +12,7 @@ build: ## build bin/tallyman, static
 
 test: tools ## run all tests, with the clients they drive
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
-	go vet ./...
+	CGO_ENABLED=0 go vet -trimpath ./... # as the tools are built, so that what they share is compiled once
 	CGO_ENABLED=1 go test -race -timeout 25m ./...
 
 tools: ## install what the tests need: Debian packages, and Go tools into bin/
@@ -28,6 +28,12 @@ vuln: ## look for known vulnerabilities (needs vuln.go.dev)
 conformance: tools ## compare with distribution in the OCI conformance suite
 	go test -count=1 -v -run TestOCIConformance ./cmd/tallyman
 
+cluster: tools ## run behind a real kube-apiserver, by the manifests and the chart
+	go test -count=1 -v -run 'TestAggregated|TestChart' ./cmd/tallyman
+
+crowd: ## let one client open 5 000 connections and watches beside others
+	go test -count=1 -v -run TestCrowd ./cmd/tallyman
+
 bench: ## measure reads of stored bytes against ordinary encoding, and of the cache against none
 	go test -run '^$$' -bench . -benchmem ./storage ./storage/redis ./imageapi/...
 
@@ -39,6 +45,7 @@ faults: tools ## run clients through some 100 failures of Redis and of the way t
 
 fuzz: ## fuzz what parses outside input, a minute each
 	go test -run '^$$' -fuzz FuzzImage -fuzztime 60s ./imageapi/derive
+	go test -run '^$$' -fuzz FuzzRouting -fuzztime 60s ./imageapi
 	go test -run '^$$' -fuzz FuzzExtract -fuzztime 60s ./signatures
 	go test -run '^$$' -fuzz FuzzAssess -fuzztime 60s -fuzzminimizetime 100x ./signatures/policy
 	go test -run '^$$' -fuzz FuzzSplicer -fuzztime 60s ./storage

@@ -436,7 +436,8 @@ func (a *aggregated) testPods(t *testing.T) {
 	}
 }
 
-// testChart: kube-apiserver takes what the chart and the other overlay make.
+// testChart: kube-apiserver takes what the chart and the other overlay make, and the
+// chart can be upgraded.
 func (a *aggregated) testChart(t *testing.T) {
 	for name, values := range map[string][]string{
 		"single": {}, "ha": {"--set=replicas=3,redis.enabled=true"},
@@ -444,6 +445,20 @@ func (a *aggregated) testChart(t *testing.T) {
 		path := filepath.Join(t.TempDir(), name+".yaml")
 		writeFile(t, path, command(t, nil, "helm", append([]string{"template", "other", chartDirectory(t), "-n=default", "--set=apiService.enabled=false", "--set-string=htpasswd=clerk:$2y$05$x"}, values...)...))
 		a.kubectl("create", "--dry-run=server", "--validate=strict", "-f", path)
+	}
+	// What an installation has made is kept by an upgrade.
+	helm := func(args ...string) {
+		command(t, []string{"KUBECONFIG=" + a.kubeconfig, "HOME=" + a.dir}, "helm", append(args, chartDirectory(t), "--namespace=other",
+			"--set=apiService.enabled=false,replicas=2,redis.enabled=true", "--set-string=htpasswd=clerk:$2y$05$x")...)
+	}
+	secrets := func() string {
+		return a.kubectl("get", "secrets", "-n", "other", "-l", "helm.sh/chart", "-o", "jsonpath={.items[*].data}")
+	}
+	helm("install", "other", "--create-namespace")
+	made := secrets()
+	helm("upgrade", "other")
+	if got := secrets(); got != made || !strings.Contains(made, "redis-password") || !strings.Contains(made, "tls.key") {
+		t.Errorf("after an upgrade the secrets are %s and not %s", got, made)
 	}
 	ha := filepath.Join(t.TempDir(), "ha.yaml")
 	other := strings.ReplaceAll(command(t, nil, "kubectl", "kustomize", filepath.Join(filepath.Dir(a.overlay), "ha")), "namespace: tallyman", "namespace: default")

@@ -165,9 +165,20 @@ func TestChartValues(t *testing.T) {
 	}
 	// config goes over what the chart makes; other storage needs no volume.
 	rendered := objects(t, command(t, nil, "helm", "template", "tallyman", chartDirectory(t),
-		"--set=existingSecret=s,config.storage.s3.bucket=b,config.imageapi.backfill=false"))
+		"--set=existingSecret=s,config.storage.s3.bucket=b,config.imageapi.backfill=false,env[0].name=REGISTRY_STORAGE_S3_SECRETKEY,volumes[0].name=keys,volumeMounts[0].name=keys,volumeMounts[0].mountPath=/keys,serviceAccountAnnotations.role=r"))
 	if _, ok := rendered["PersistentVolumeClaim/tallyman"]; ok {
 		t.Error("there is a volume for what is kept elsewhere")
+	}
+	for object, want := range map[string]string{
+		"Deployment/tallyman":     `{"name":"REGISTRY_STORAGE_S3_SECRETKEY"}`,
+		"ServiceAccount/tallyman": `"annotations":{"role":"r"}`,
+	} {
+		if got := text(t, rendered[object]); !strings.Contains(got, want) {
+			t.Errorf("%s lacks %s: %s", object, want, got)
+		}
+	}
+	if got := text(t, rendered["Deployment/tallyman"]); !strings.Contains(got, `{"mountPath":"/keys","name":"keys"}`) || !strings.Contains(got, `{"name":"keys"}`) {
+		t.Errorf("the volume is missing: %s", got)
 	}
 	config := text(t, rendered["ConfigMap/tallyman"])
 	for _, want := range []string{"bucket: b", "backfill: false", "delegation:"} {

@@ -25,7 +25,7 @@ func withDeadlines(next http.Handler, l *Limits) http.Handler {
 		if r.Body != nil && r.Body != http.NoBody && l.BodyTimeout > 0 {
 			// Where deadlines are not supported there is no connection to be slow.
 			_ = connection.SetReadDeadline(time.Now().Add(l.BodyTimeout))
-			r.Body = &punctualBody{ReadCloser: r.Body, connection: connection, timeout: l.BodyTimeout}
+			r.Body = &punctualBody{ReadCloser: r.Body, timeout: l.BodyTimeout}
 		}
 		if l.WriteTimeout > 0 {
 			w = withWriteDeadlines(w, connection, l.WriteTimeout)
@@ -34,25 +34,20 @@ func withDeadlines(next http.Handler, l *Limits) http.Handler {
 	})
 }
 
-// punctualBody is a body with a deadline, which is over at its end: net/http watches
-// the connection from then on.
+// punctualBody is a body with a deadline, which net/http lifts at its end.
 type punctualBody struct {
 	io.ReadCloser
-	connection *http.ResponseController
-	timeout    time.Duration
+	timeout time.Duration
 }
 
 // Read implements io.Reader.
 func (b *punctualBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, &apierrors.StatusError{ErrStatus: metav1.Status{
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = &apierrors.StatusError{ErrStatus: metav1.Status{
 			Status: metav1.StatusFailure, Code: http.StatusRequestTimeout, Reason: metav1.StatusReasonTimeout,
 			Message: fmt.Sprintf("the body of the request did not arrive within %s", b.timeout),
 		}}
-	case err != nil:
-		_ = b.connection.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }

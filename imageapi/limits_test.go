@@ -93,6 +93,9 @@ func TestLimits(t *testing.T) {
 		"watches that have yet to send what there is": {Limits{RequestsPerUser: 1}, []ask{
 			{target: watch, name: "a"}, {target: begin, name: "a"}, {target: begin, name: "a", want: 429}, {target: watch, name: "b"}, {target: watch, name: "b"},
 		}},
+		"a watch that was refused does not count": {Limits{RequestsPerUser: 1, Watches: 2}, []ask{
+			{target: begin, name: "a"}, {target: begin, name: "a", want: 429}, {target: watch, name: "b"}, {target: watch, name: "c", want: 429},
+		}},
 		"addresses without credentials": {Limits{RequestsPerUser: 1}, []ask{
 			{target: get, name: user.Anonymous, address: "10.0.0.1:1"}, {target: get, name: user.Anonymous, address: "10.0.0.1:2", want: 429},
 			{target: get, name: user.Anonymous, address: "10.0.0.2:1"}, {target: get, name: user.Anonymous, address: "@"},
@@ -116,7 +119,7 @@ func TestLimits(t *testing.T) {
 	for range 3 {
 		for _, target := range []string{get, begin} {
 			if got := f.ask(target, "a", ""); got != 0 {
-				t.Errorf("%s after the last has ended: %d", target, got)
+				t.Fatalf("%s after the last has ended: %d", target, got)
 			}
 			f.letGo <- struct{}{}
 			time.Sleep(20 * time.Millisecond) // for it to leave
@@ -139,11 +142,16 @@ func TestDeadlines(t *testing.T) {
 			http.Error(w, status.Status().Message, int(status.Status().Code))
 			return
 		}
-		if r.URL.Path == "/pauses" {
+		if strings.HasPrefix(r.URL.Path, "/pauses") {
 			for range 3 {
 				time.Sleep(timeout * 3 / 2)
 				_, _ = io.WriteString(w, "part")
-				w.(http.Flusher).Flush()
+				if r.URL.Path == "/pauses/flushed" {
+					w.(http.Flusher).Flush()
+				}
+			}
+			if err := r.Context().Err(); err != nil {
+				t.Errorf("%s %s: %v", r.Method, r.URL, err)
 			}
 			return
 		}
@@ -162,18 +170,20 @@ func TestDeadlines(t *testing.T) {
 	defer plain.Close()
 	for name, s := range map[string]*httptest.Server{"HTTP/1.1": plain, "HTTP/2": server} {
 		t.Run(name, func(t *testing.T) {
-			response, err := s.Client().Get(s.URL + "/pauses")
-			if err != nil {
-				t.Fatal(err)
+			for _, path := range []string{"/pauses", "/pauses/flushed"} {
+				response, err := s.Client().Get(s.URL + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if body, err := io.ReadAll(response.Body); err != nil || string(body) != "partpartpart" {
+					t.Errorf("%s: %q, %v", path, body, err)
+				}
+				_ = response.Body.Close()
 			}
-			if body, err := io.ReadAll(response.Body); err != nil || string(body) != "partpartpart" {
-				t.Errorf("with pauses: %q, %v", body, err)
-			}
-			_ = response.Body.Close()
 
 			body, send := io.Pipe()
 			go func() { _, _ = io.WriteString(send, "{") }()
-			response, err = s.Client().Post(s.URL, "application/json", body)
+			response, err := s.Client().Post(s.URL, "application/json", body)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,10 +9,12 @@
 package serving
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -27,8 +29,6 @@ const (
 	// connections must be the first to close them, or a request meets a connection
 	// that is being closed; the most patient keep them 10 minutes.
 	idleTimeout = 11 * time.Minute
-	// pingAfter and pingTimeout find HTTP/2 connections whose client is gone.
-	pingAfter, pingTimeout = 30 * time.Second, 15 * time.Second
 	// maxStreams is how many requests one HTTP/2 connection may have at a time, as
 	// many as net/http's own default.
 	maxStreams = 250
@@ -68,10 +68,8 @@ func New(o Options) (*Server, error) {
 		ReadHeaderTimeout: timeout,
 		IdleTimeout:       idleTimeout,
 		Protocols:         protocols(&o),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
-		// Handshakes fail at the client's will: container tools try TLS first and do
-		// not like a generated certificate, and health checks only connect.
-		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog:          log.New(errorLog{handshake: handshakeLevel(&o.TLS)}, "", 0),
 	}}
 	switch {
 	case t == nil:
@@ -89,6 +87,29 @@ func protocols(o *Options) *http.Protocols {
 	p.SetHTTP2(!o.DisableHTTP2)
 	p.SetUnencryptedHTTP2(o.UnencryptedHTTP2 && !o.DisableHTTP2)
 	return p
+}
+
+// handshakeLevel is how a TLS handshake that fails is logged: where plain HTTP is spoken
+// too, container tools try TLS first and do not like a generated certificate.
+func handshakeLevel(o *TLS) slog.Level {
+	if o.Plain {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// errorLog is what net/http has to say: of handshakes, which fail at the client's will,
+// and of real faults such as a panic.
+type errorLog struct{ handshake slog.Level }
+
+// Write implements io.Writer for one message.
+func (l errorLog) Write(message []byte) (int, error) {
+	level := slog.LevelError
+	if bytes.HasPrefix(message, []byte("http: TLS handshake error")) {
+		level = l.handshake
+	}
+	slog.Log(context.Background(), level, string(bytes.TrimSpace(message)))
+	return len(message), nil
 }
 
 // Serve answers requests until Shutdown, and reads certificates again when they

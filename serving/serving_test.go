@@ -1,11 +1,14 @@
 package serving
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -282,6 +285,27 @@ func TestSilence(t *testing.T) {
 				t.Errorf("%s: a connection that says %q stays open", name, beginning)
 			}
 			_ = conn.Close()
+		}
+	}
+}
+
+// TestErrorLog: a panic is an error in the log; a handshake that fails is not.
+func TestErrorLog(t *testing.T) {
+	var out bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil)))
+	defer slog.SetDefault(before)
+	for message, want := range map[string]string{
+		"http: panic serving 127.0.0.1:1: x\n":              "level=ERROR",
+		"http: TLS handshake error from 127.0.0.1:1: EOF\n": "level=INFO",
+	} {
+		out.Reset()
+		log.New(errorLog{handshake: handshakeLevel(&TLS{})}, "", 0).Print(message)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is logged as %s", message, out.String())
+		}
+		if handshakeLevel(&TLS{Plain: true}) != slog.LevelDebug {
+			t.Error("handshakes are logged where plain HTTP is served too")
 		}
 	}
 }

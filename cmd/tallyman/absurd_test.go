@@ -99,6 +99,7 @@ func TestAbsurdPushes(t *testing.T) {
 
 // TestListMemory: a LIST takes the memory of a page, not of the list.
 func TestListMemory(t *testing.T) {
+	t.Parallel()
 	const images, each = 1500, 100 << 10
 	s := startServer(t)
 	config, err := json.Marshal(strings.Repeat("x", each))

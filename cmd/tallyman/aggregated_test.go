@@ -16,12 +16,10 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"sigs.k8s.io/yaml"
 )
 
 // aggregated is a cluster with tallyman behind its aggregator, by the manifests that we
@@ -171,6 +169,7 @@ func (a *aggregated) audited(name string) *auditv1.Event {
 // TestAggregated runs tallyman behind a real kube-apiserver, by the manifests that we
 // ship: the aggregator reaches it, and the cluster says who may do what.
 func TestAggregated(t *testing.T) {
+	t.Parallel()
 	a := startAggregated(t)
 	a.available()
 	first, second := a.push("first"), a.push("second")
@@ -392,78 +391,6 @@ func certificateOf(t *testing.T, s *server) string {
 	}
 	defer response.Body.Close()
 	return response.TLS.PeerCertificates[0].SerialNumber.String()
-}
-
-// testPods: pods of what we ship are admitted where the Pod Security Standard
-// restricted is enforced.
-func (a *aggregated) testPods(t *testing.T) {
-	rendered := command(t, nil, "kubectl", "kustomize", filepath.Join(filepath.Dir(a.overlay), "ha"))
-	a.kubectl("create", "serviceaccount", "default", "-n", "tallyman") // a controller's work
-	pods := 0
-	for _, document := range strings.Split(rendered, "\n---\n") {
-		var workload struct {
-			Kind     string            `json:"kind"`
-			Metadata metav1.ObjectMeta `json:"metadata"`
-			Spec     struct {
-				Template corev1.PodTemplateSpec `json:"template"`
-			} `json:"spec"`
-		}
-		if err := yaml.Unmarshal([]byte(document), &workload); err != nil {
-			t.Fatal(err)
-		}
-		if workload.Kind != "Deployment" && workload.Kind != "StatefulSet" {
-			continue
-		}
-		pods++
-		pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: workload.Spec.Template.ObjectMeta, Spec: workload.Spec.Template.Spec}
-		pod.Name, pod.Namespace = workload.Metadata.Name, workload.Metadata.Namespace
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "data"}) // a StatefulSet's comes from its template
-		if workload.Kind == "Deployment" {
-			pod.Spec.Volumes = pod.Spec.Volumes[:len(pod.Spec.Volumes)-1]
-		}
-		content, err := yaml.Marshal(pod)
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(t.TempDir(), "pod.yaml")
-		writeFile(t, path, string(content))
-		if out := a.kubectl("create", "--dry-run=server", "-f", path); strings.Contains(out, "Warning") {
-			t.Error(out)
-		}
-	}
-	if pods != 2 {
-		t.Errorf("%d kinds of pods", pods)
-	}
-}
-
-// testChart: kube-apiserver takes what the chart and the other overlay make, and the
-// chart can be upgraded.
-func (a *aggregated) testChart(t *testing.T) {
-	for name, values := range map[string][]string{
-		"single": {}, "ha": {"--set=replicas=3,redis.enabled=true"},
-	} {
-		path := filepath.Join(t.TempDir(), name+".yaml")
-		writeFile(t, path, command(t, nil, "helm", append([]string{"template", "other", chartDirectory(t), "-n=default", "--set=apiService.enabled=false", "--set-string=htpasswd=clerk:$2y$05$x"}, values...)...))
-		a.kubectl("create", "--dry-run=server", "--validate=strict", "-f", path)
-	}
-	// What an installation has made is kept by an upgrade.
-	helm := func(args ...string) {
-		command(t, []string{"KUBECONFIG=" + a.kubeconfig, "HOME=" + a.dir}, "helm", append(args, chartDirectory(t), "--namespace=other",
-			"--set=apiService.enabled=false,replicas=2,redis.enabled=true", "--set-string=htpasswd=clerk:$2y$05$x")...)
-	}
-	secrets := func() string {
-		return a.kubectl("get", "secrets", "-n", "other", "-l", "helm.sh/chart", "-o", "jsonpath={.items[*].data}")
-	}
-	helm("install", "other", "--create-namespace")
-	made := secrets()
-	helm("upgrade", "other")
-	if got := secrets(); got != made || !strings.Contains(made, "redis-password") || !strings.Contains(made, "tls.key") {
-		t.Errorf("after an upgrade the secrets are %s and not %s", got, made)
-	}
-	ha := filepath.Join(t.TempDir(), "ha.yaml")
-	other := strings.ReplaceAll(command(t, nil, "kubectl", "kustomize", filepath.Join(filepath.Dir(a.overlay), "ha")), "namespace: tallyman", "namespace: default")
-	writeFile(t, ha, other)
-	a.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", ha)
 }
 
 // testClusterAway: while kube-apiserver is away pushes go on, also after a restart, and

@@ -182,6 +182,7 @@ func TestSignatures(t *testing.T) {
 // TestDynamicInformer: an informer (which lists by WatchList) sees pushes, goes
 // on after the server was restarted, and resyncs after 410.
 func TestDynamicInformer(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, "REGISTRY_IMAGEAPI_STORE_LOGENTRIES=20")
 	first := s.pushImage("team/app:v1", "one")
 	client, err := dynamic.NewForConfig(s.restConfig())

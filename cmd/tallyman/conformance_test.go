@@ -27,6 +27,7 @@ var conformanceRuns = map[string]struct {
 // against distribution as upstream builds it: what passes there passes here, and so do
 // all tests of referrers and subjects.
 func TestOCIConformance(t *testing.T) {
+	t.Parallel()
 	for name, run := range conformanceRuns {
 		t.Run(name, func(t *testing.T) {
 			s := startWithConfig(t, plainConfig+run.config)

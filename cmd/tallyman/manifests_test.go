@@ -10,8 +10,13 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
+
+// chartValues are those without which the chart makes nothing.
+const chartValues = "externalURL=https://registry.example.com,image.repository=registry.example.com/tallyman"
 
 func chartDirectory(t *testing.T) string {
 	t.Helper()
@@ -127,7 +132,7 @@ func TestChartAndKustomizeAgree(t *testing.T) {
 			writeFile(t, filepath.Join(overlay, "kustomization.yaml"),
 				"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../"+test.overlay+"]\n"+test.components+"\n")
 			kustomize := objects(t, command(t, nil, "kubectl", "kustomize", overlay))
-			chart := objects(t, command(t, nil, "helm", "template", "tallyman", chartDirectory(t), "-n=tallyman", "--set-string=htpasswd=clerk:$2y$05$x", "--set="+test.values))
+			chart := objects(t, command(t, nil, "helm", "template", "tallyman", chartDirectory(t), "-n=tallyman", "--set-string=htpasswd=clerk:$2y$05$x", "--set="+chartValues+","+test.values))
 			delete(kustomize, "Namespace/tallyman") // helm makes it with --create-namespace
 			for _, all := range []map[string]map[string]any{kustomize, chart} {
 				maps.DeleteFunc(all, func(name string, _ map[string]any) bool { return strings.HasPrefix(name, "Secret/") })
@@ -147,7 +152,7 @@ func TestChartAndKustomizeAgree(t *testing.T) {
 
 // TestChartValues: what makes no sense is refused, with a word on what would.
 func TestChartValues(t *testing.T) {
-	command(t, nil, "helm", "lint", "--strict", chartDirectory(t), "--set-string=htpasswd=clerk:$2y$05$x")
+	command(t, nil, "helm", "lint", "--strict", chartDirectory(t), "--set="+chartValues, "--set-string=htpasswd=clerk:$2y$05$x")
 	for values, want := range map[string]string{
 		"replicas=1":                              "htpasswd or existingSecret is required",
 		"replicas=3,existingSecret=s":             "more than one needs redis.enabled",
@@ -155,17 +160,19 @@ func TestChartValues(t *testing.T) {
 		"htpasswd=clerk:secret":                   "/htpasswd",
 		"tls.source=secret,existingSecret=s":      "/tls/secretName",
 		"externalURL=registry,existingSecret=s":   "/externalURL",
+		"externalURL=,existingSecret=s":           "/externalURL",
+		"image.repository=,existingSecret=s":      "/image/repository",
 		"persistence.sice=1Gi,existingSecret=s":   "sice",
 		"persistence.size=large,existingSecret=s": "/persistence/size",
 	} {
-		out, err := tryCommand(t, nil, "helm", "template", "tallyman", chartDirectory(t), "--set="+values)
+		out, err := tryCommand(t, nil, "helm", "template", "tallyman", chartDirectory(t), "--set="+chartValues+","+values)
 		if err == nil || !strings.Contains(out, want) {
 			t.Errorf("%s: %v: %s; want %s", values, err, out, want)
 		}
 	}
 	// config goes over what the chart makes; other storage needs no volume.
 	rendered := objects(t, command(t, nil, "helm", "template", "tallyman", chartDirectory(t),
-		"--set=existingSecret=s,config.storage.s3.bucket=b,config.imageapi.backfill=false,env[0].name=REGISTRY_STORAGE_S3_SECRETKEY,volumes[0].name=keys,volumeMounts[0].name=keys,volumeMounts[0].mountPath=/keys,serviceAccountAnnotations.role=r"))
+		"--set="+chartValues+",existingSecret=s,config.storage.s3.bucket=b,config.imageapi.backfill=false,env[0].name=REGISTRY_STORAGE_S3_SECRETKEY,volumes[0].name=keys,volumeMounts[0].name=keys,volumeMounts[0].mountPath=/keys,serviceAccountAnnotations.role=r"))
 	if _, ok := rendered["PersistentVolumeClaim/tallyman"]; ok {
 		t.Error("there is a volume for what is kept elsewhere")
 	}
@@ -189,4 +196,76 @@ func TestChartValues(t *testing.T) {
 	if strings.Contains(config, "filesystem") {
 		t.Errorf("there are two storage drivers: %s", config)
 	}
+}
+
+// testPods: pods of what we ship are admitted where the Pod Security Standard
+// restricted is enforced.
+func (a *aggregated) testPods(t *testing.T) {
+	rendered := command(t, nil, "kubectl", "kustomize", filepath.Join(filepath.Dir(a.overlay), "ha"))
+	a.kubectl("create", "serviceaccount", "default", "-n", "tallyman") // a controller's work
+	pods := 0
+	for _, document := range strings.Split(rendered, "\n---\n") {
+		var workload struct {
+			Kind     string            `json:"kind"`
+			Metadata metav1.ObjectMeta `json:"metadata"`
+			Spec     struct {
+				Template corev1.PodTemplateSpec `json:"template"`
+			} `json:"spec"`
+		}
+		if err := yaml.Unmarshal([]byte(document), &workload); err != nil {
+			t.Fatal(err)
+		}
+		if workload.Kind != "Deployment" && workload.Kind != "StatefulSet" {
+			continue
+		}
+		pods++
+		pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: workload.Spec.Template.ObjectMeta, Spec: workload.Spec.Template.Spec}
+		pod.Name, pod.Namespace = workload.Metadata.Name, workload.Metadata.Namespace
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "data"}) // a StatefulSet's comes from its template
+		if workload.Kind == "Deployment" {
+			pod.Spec.Volumes = pod.Spec.Volumes[:len(pod.Spec.Volumes)-1]
+		}
+		content, err := yaml.Marshal(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "pod.yaml")
+		writeFile(t, path, string(content))
+		if out := a.kubectl("create", "--dry-run=server", "-f", path); strings.Contains(out, "Warning") {
+			t.Error(out)
+		}
+	}
+	if pods != 2 {
+		t.Errorf("%d kinds of pods", pods)
+	}
+}
+
+// testChart: kube-apiserver takes what the chart and the other overlay make, and the
+// chart can be upgraded.
+func (a *aggregated) testChart(t *testing.T) {
+	for name, values := range map[string][]string{
+		"single": {}, "ha": {"--set=replicas=3,redis.enabled=true"},
+	} {
+		path := filepath.Join(t.TempDir(), name+".yaml")
+		writeFile(t, path, command(t, nil, "helm", append([]string{"template", "other", chartDirectory(t), "-n=default", "--set=apiService.enabled=false," + chartValues, "--set-string=htpasswd=clerk:$2y$05$x"}, values...)...))
+		a.kubectl("create", "--dry-run=server", "--validate=strict", "-f", path)
+	}
+	// What an installation has made is kept by an upgrade.
+	helm := func(args ...string) {
+		command(t, []string{"KUBECONFIG=" + a.kubeconfig, "HOME=" + a.dir}, "helm", append(args, chartDirectory(t), "--namespace=other",
+			"--set=apiService.enabled=false,replicas=2,redis.enabled=true,"+chartValues, "--set-string=htpasswd=clerk:$2y$05$x")...)
+	}
+	secrets := func() string {
+		return a.kubectl("get", "secrets", "-n", "other", "-l", "helm.sh/chart", "-o", "jsonpath={.items[*].data}")
+	}
+	helm("install", "other", "--create-namespace")
+	made := secrets()
+	helm("upgrade", "other")
+	if got := secrets(); got != made || !strings.Contains(made, "redis-password") || !strings.Contains(made, "tls.key") {
+		t.Errorf("after an upgrade the secrets are %s and not %s", got, made)
+	}
+	ha := filepath.Join(t.TempDir(), "ha.yaml")
+	other := strings.ReplaceAll(command(t, nil, "kubectl", "kustomize", filepath.Join(filepath.Dir(a.overlay), "ha")), "namespace: tallyman", "namespace: default")
+	writeFile(t, ha, other)
+	a.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", ha)
 }

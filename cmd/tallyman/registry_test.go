@@ -320,6 +320,7 @@ http: {addr: ADDR}
 // TestGarbageCollect: manifests that garbage-collect removes leave the Images,
 // with the server stopped and with it running.
 func TestGarbageCollect(t *testing.T) {
+	t.Parallel()
 	s := startWithConfig(t, plainConfig+"imageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}\n")
 	config := filepath.Join(s.dir, "config.yml")
 	collect := func(args ...string) string {

@@ -316,7 +316,14 @@ clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}], users: [{name: 
 	if got, _, err := authenticate(t, a, "Bearer secret"); got != "admin" {
 		t.Errorf("the administrator is %q, %v", got, err)
 	}
-	if may(t, a, &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}, "get /version") != true {
+	if !may(t, a, anonymousUser, "get /version") {
 		t.Error("the version is kept from everybody")
+	}
+	rbac, err := a.rbac(&Options{Delegation: Delegation{Enabled: true}, AnonymousRead: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if may(t, &Access{Authorizer: authorizer.AuthorizerFunc(rbac.Authorize)}, anonymousUser, "get images/x") {
+		t.Error("where a cluster is asked, everybody reads")
 	}
 }

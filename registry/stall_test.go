@@ -15,7 +15,7 @@ import (
 func TestStall(t *testing.T) {
 	const timeout = 300 * time.Millisecond
 	failures := make(chan error, 1)
-	server := httptest.NewUnstartedServer(withStallTimeout(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(withStallTimeout(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow-server" {
 			_, _ = r.Body.Read(make([]byte, 1))
 			time.Sleep(2 * timeout)

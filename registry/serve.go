@@ -125,7 +125,6 @@ func listen(o ServeOptions, handler http.Handler) (*serving.Server, error) {
 			MinimumTLS: c.TLS.MinimumTLS, CipherSuites: c.TLS.CipherSuites,
 			ClientCAs: c.TLS.ClientCAs, ClientAuth: string(c.TLS.ClientAuth),
 			APICertificate: o.APICertificate, APIKey: o.APIKey, Generated: o.Certificate,
-			Plain: c.TLS.Certificate == "" && c.TLS.LetsEncrypt.CacheFile == "",
 		},
 	})
 	if err != nil {

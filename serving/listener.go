@@ -21,7 +21,6 @@ type eitherListener struct {
 	timeout time.Duration // for the first byte
 	ready   chan net.Conn
 	failed  chan error
-	ended   chan struct{}
 	closed  chan struct{}
 	close   sync.Once
 }
@@ -29,7 +28,7 @@ type eitherListener struct {
 func newEitherListener(inner net.Listener, config *tls.Config, timeout time.Duration) *eitherListener {
 	l := &eitherListener{
 		Listener: inner, config: config, timeout: timeout,
-		ready: make(chan net.Conn), failed: make(chan error), ended: make(chan struct{}), closed: make(chan struct{}),
+		ready: make(chan net.Conn), failed: make(chan error), closed: make(chan struct{}),
 	}
 	go l.run()
 	return l
@@ -43,7 +42,6 @@ func (l *eitherListener) run() {
 			go l.sort(conn)
 			continue
 		case errors.Is(err, net.ErrClosed):
-			close(l.ended)
 			return
 		}
 		// Such as too many open files: the server waits a little before it accepts again,
@@ -83,7 +81,7 @@ func (l *eitherListener) Accept() (net.Conn, error) {
 		return conn, nil
 	case err := <-l.failed:
 		return nil, err
-	case <-l.ended:
+	case <-l.closed:
 		return nil, net.ErrClosed
 	}
 }

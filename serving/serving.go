@@ -73,7 +73,7 @@ func New(o Options) (*Server, error) {
 	}}
 	switch {
 	case t == nil:
-	case o.TLS.Plain:
+	case o.TLS.plain():
 		s.listener = newEitherListener(o.Listener, t.config, timeout)
 	default:
 		s.listener = tls.NewListener(o.Listener, t.config)
@@ -92,7 +92,7 @@ func protocols(o *Options) *http.Protocols {
 // handshakeLevel is how a TLS handshake that fails is logged: where plain HTTP is spoken
 // too, container tools try TLS first and do not like a generated certificate.
 func handshakeLevel(o *TLS) slog.Level {
-	if o.Plain {
+	if o.plain() {
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo

@@ -107,7 +107,7 @@ func TestBothOnOnePort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := serve(t, Options{TLS: TLS{Generated: &pair, Plain: true}})
+	address := serve(t, Options{TLS: TLS{Generated: &pair}})
 	silent, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func (l *exhausted) Accept() (net.Conn, error) {
 func TestTooManyFiles(t *testing.T) {
 	certificate, key := certificateFiles(t, t.TempDir(), "registry", "127.0.0.1")
 	for name, o := range map[string]TLS{
-		"plain": {}, "tls": {Certificate: certificate, Key: key}, "both": {APICertificate: certificate, APIKey: key, Plain: true},
+		"plain": {}, "tls": {Certificate: certificate, Key: key}, "both": {APICertificate: certificate, APIKey: key},
 	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -267,7 +267,7 @@ func TestTooManyFiles(t *testing.T) {
 func TestSilence(t *testing.T) {
 	certificate, key := certificateFiles(t, t.TempDir(), "registry", "127.0.0.1")
 	for name, o := range map[string]TLS{
-		"plain": {}, "tls": {Certificate: certificate, Key: key}, "both": {APICertificate: certificate, APIKey: key, Plain: true},
+		"plain": {}, "tls": {Certificate: certificate, Key: key}, "both": {APICertificate: certificate, APIKey: key},
 	} {
 		address := serve(t, Options{TLS: o, headerTimeout: 200 * time.Millisecond})
 		for _, beginning := range []string{"", "\x16\x03\x01", "GET / HTTP/1.1\r\nHost: x\r\n"} {
@@ -300,11 +300,11 @@ func TestErrorLog(t *testing.T) {
 		"http: TLS handshake error from 127.0.0.1:1: EOF\n": "level=INFO",
 	} {
 		out.Reset()
-		log.New(errorLog{handshake: handshakeLevel(&TLS{})}, "", 0).Print(message)
+		log.New(errorLog{handshake: handshakeLevel(&TLS{Certificate: "tls.crt"})}, "", 0).Print(message)
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is logged as %s", message, out.String())
 		}
-		if handshakeLevel(&TLS{Plain: true}) != slog.LevelDebug {
+		if handshakeLevel(&TLS{}) != slog.LevelDebug {
 			t.Error("handshakes are logged where plain HTTP is served too")
 		}
 	}

@@ -37,10 +37,12 @@ type TLS struct {
 	APICertificate, APIKey string
 	// Generated is served if there is no Certificate.
 	Generated *tls.Certificate
-	// Plain serves plain HTTP on the same port too: kubectl sends credentials over TLS
-	// only, while container tools expect plain HTTP on the loopback interface.
-	Plain bool
 }
+
+// plain reports whether plain HTTP is served, on the same port as TLS if there is a
+// certificate for the API only: kubectl sends credentials over TLS only, while container
+// tools expect plain HTTP on the loopback interface.
+func (o *TLS) plain() bool { return o.Certificate == "" && o.LetsEncrypt.CacheFile == "" }
 
 // LetsEncrypt says who issues certificates for which hosts, and where they are kept.
 type LetsEncrypt struct {

@@ -1,19 +1,30 @@
 # What one does here, one line each. `make test` is what CI runs.
 
-export GOFLAGS += -buildvcs=false
+# One set of flags for the product, its tests and the tools, so that a package that they
+# share is compiled once. Only the tests with the race detector need another.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath -buildvcs=false
 
-.PHONY: run build test tools lint vuln conformance cluster crowd bench scale faults fuzz generate
+# The packages whose tests run with the race detector: those that start goroutines.
+race := ./internal/... ./registry/... ./serving/... ./signatures/policy/... ./storage/... ./imageapi
+
+.PHONY: run build test race tools lint vuln conformance cluster crowd bench scale faults fuzz generate
 
 run: ## run the registry and the API on 127.0.0.1:5000
-	CGO_ENABLED=0 go run ./cmd/tallyman serve
+	go run ./cmd/tallyman serve
 
 build: ## build bin/tallyman, static
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$$(git describe --tags --always --dirty)" -o bin/tallyman ./cmd/tallyman
+	go build -ldflags "-s -w -X main.version=$$(git describe --tags --always --dirty)" -o bin/tallyman ./cmd/tallyman
 
-test: tools ## run all tests, with the clients they drive
+test: ## run all tests, with the clients they drive; prints the time of each step
+	.ci/step tools ./.ci/tools
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
-	CGO_ENABLED=0 go vet -trimpath ./... # as the tools are built, so that what they share is compiled once
-	CGO_ENABLED=1 go test -race -timeout 25m ./...
+	.ci/step vet go vet ./...
+	.ci/step race env CGO_ENABLED=1 go test -race -vet=off -timeout 60m $(race)
+	.ci/step test go test -vet=off -timeout 60m $$(go list ./... | grep -vxF "$$(go list $(race))")
+
+race: tools ## run all tests with the race detector, the server under test built with it, too
+	CGO_ENABLED=1 go test -race -vet=off -timeout 90m ./...
 
 tools: ## install what the tests need: Debian packages, and Go tools into bin/
 	./.ci/tools

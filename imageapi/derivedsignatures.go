@@ -170,6 +170,28 @@ func (s imageStrategy) assess(image *imagev1.Image) {
 	setList(image, AnnotationTrusted, s.verifier.Assess(image, Repositories(image), Tags(image)))
 }
 
+// keepConditions gives the signatures that a client has sent without conditions those
+// that verification wrote before, as a client that applies a manifest leaves them out.
+// So a verification with the same outcome keeps their times, and changes nothing.
+func keepConditions(image, before *imagev1.Image) {
+	known := map[string]*imagev1.ImageSignature{}
+	for i := range before.Signatures {
+		known[before.Signatures[i].Name] = &before.Signatures[i]
+	}
+	for i := range image.Signatures {
+		s := &image.Signatures[i]
+		old := known[s.Name]
+		if old == nil || len(s.Conditions) > 0 || s.Type != old.Type || !bytes.Equal(s.Content, old.Content) {
+			continue
+		}
+		for _, c := range old.Conditions {
+			if signatures.IsReason(c.Reason) {
+				s.Conditions = append(s.Conditions, c)
+			}
+		}
+	}
+}
+
 // restoreSignatures lets a client change the signatures that clients have posted, and
 // puts back those that are derived. What it adds is its own from then on.
 func restoreSignatures(image, before *imagev1.Image) {

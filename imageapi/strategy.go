@@ -97,6 +97,9 @@ func (s imageStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Ob
 		protectContent(image, before)
 		restoreManifest(image, before)
 		restoreSignatures(image, before)
+		if s.verifier != nil {
+			keepConditions(image, before)
+		}
 	}
 	s.finish(image)
 }

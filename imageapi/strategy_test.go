@@ -4,16 +4,19 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"tallyman/imageapi/derive"
+	"tallyman/signatures"
 )
 
 const (
@@ -289,6 +292,43 @@ func TestValidateImage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSameVerification: a client that applies its manifest again, which has no
+// conditions, changes nothing.
+func TestSameVerification(t *testing.T) {
+	strategy := imageStrategy{verifier: stamping{}}
+	before := &imagev1.Image{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
+	before.Signatures = []imagev1.ImageSignature{signature("a@b", nil)}
+	strategy.PrepareForCreate(t.Context(), before)
+	applied := before.DeepCopy()
+	applied.Signatures[0].Conditions = nil
+	strategy.PrepareForUpdate(t.Context(), applied, before)
+	if !equality.Semantic.DeepEqual(applied.Signatures, before.Signatures) {
+		t.Errorf("the signatures became\n%+v, want\n%+v", applied.Signatures, before.Signatures)
+	}
+	changed := before.DeepCopy()
+	changed.Signatures[0].Conditions, changed.Signatures[0].Content = nil, []byte("other")
+	strategy.PrepareForUpdate(t.Context(), changed, before)
+	if equality.Semantic.DeepEqual(changed.Signatures[0].Conditions, before.Signatures[0].Conditions) {
+		t.Error("another signature has the conditions of the one before")
+	}
+}
+
+// stamping is a Verifier that, as the real one, sets the time of a condition that it
+// has not found.
+type stamping struct{}
+
+var stamps atomic.Int64
+
+func (stamping) Assess(image *imagev1.Image, _, _ []string) []string {
+	for i := range image.Signatures {
+		if s := &image.Signatures[i]; len(s.Conditions) == 0 {
+			at := metav1.NewTime(time.Unix(stamps.Add(1), 0))
+			s.Conditions = []imagev1.SignatureCondition{{Type: signatures.ConditionTrusted, Status: "Unknown", Reason: signatures.ReasonNoPolicy, LastProbeTime: at}}
+		}
+	}
+	return nil
 }
 
 func TestValidateSignature(t *testing.T) {

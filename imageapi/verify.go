@@ -13,6 +13,7 @@ import (
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"tallyman/internal/crash"
 	"tallyman/storage"
 )
 
@@ -23,7 +24,7 @@ import (
 func (w *Writer) VerifyAll(ctx context.Context) (signed int, err error) {
 	sign := func(name digest.Digest) error {
 		signed++
-		if err := w.Sign(ctx, name); err != nil {
+		if err := crash.Guard("signature verification", func() error { return w.Sign(ctx, name) }); err != nil {
 			slog.WarnContext(ctx, "cannot verify the signatures of an image", "digest", name.String(), "err", err)
 		}
 		return ctx.Err()

@@ -14,6 +14,7 @@ import (
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/derive"
+	"tallyman/internal/crash"
 	"tallyman/signatures"
 )
 
@@ -24,7 +25,13 @@ func (r *Recorder) backfill(ctx context.Context) {
 	start := time.Now()
 	b := &backfiller{recorder: r, holders: r.tagHolders(ctx)}
 	err := eachRepository(ctx, r.inner, func(name string) error {
-		b.repository(ctx, name)
+		m := marker{Repository: name}
+		if err := crash.Guard("backfill", func() error {
+			b.repository(ctx, name)
+			return nil
+		}); err != nil {
+			b.fail(ctx, m, permanentError{err})
+		}
 		return b.goOn(ctx)
 	})
 	if ctx.Err() != nil {
@@ -169,6 +176,11 @@ func (b *backfiller) sync(ctx context.Context, m marker) {
 // fail counts a failure and leaves a marker, so that it is tried again.
 func (b *backfiller) fail(ctx context.Context, m marker, err error) {
 	if ctx.Err() != nil {
+		return
+	}
+	if isPermanent(err) {
+		b.failed++
+		b.recorder.setAside(ctx, m, err)
 		return
 	}
 	if b.recorder.options.Writer.Ready() != nil {

@@ -182,8 +182,7 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 		return nil
 	}
 	if isPermanent(err) {
-		recordedTotal.WithLabelValues("failed").Inc()
-		log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
+		r.setAside(ctx, m, err)
 		return nil
 	}
 	// A tag whose manifest is not recorded is no failure of the store: a

@@ -10,6 +10,7 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"tallyman/imageapi"
+	"tallyman/internal/crash"
 	"tallyman/signatures"
 )
 
@@ -89,7 +90,10 @@ func (r *Recorder) recordTagReferrer(ctx context.Context, repo distribution.Repo
 	says := false
 	if to != "" {
 		manifest, payload, err := readManifest(ctx, repo, to)
-		if err != nil {
+		if isPermanent(err) { // a tag on an unreadable manifest says nothing, but is a tag all the same
+			log(ctx).Warn("cannot read the manifest of a referrers tag", "repository", referrer.Repository, "tag", tag, "digest", to.String(), "err", err)
+			manifest = &signatures.Manifest{}
+		} else if err != nil {
 			return err
 		}
 		referrer.Descriptor = descriptorOf(to, payload, manifest)
@@ -125,8 +129,18 @@ func readManifest(ctx context.Context, repo distribution.Repository, name digest
 	return getManifest(ctx, service, name)
 }
 
+// getManifest returns a permanentError for a manifest that distribution cannot read:
+// its manifest store panics on some that it has accepted.
 func getManifest(ctx context.Context, service distribution.ManifestService, name digest.Digest) (*signatures.Manifest, []byte, error) {
-	manifest, err := service.Get(ctx, name)
+	var manifest distribution.Manifest
+	err := crash.Guard("manifest read", func() (err error) {
+		manifest, err = service.Get(ctx, name)
+		return err
+	})
+	var panicked *crash.Error
+	if errors.As(err, &panicked) {
+		return nil, nil, permanentError{err}
+	}
 	if isManifestUnknown(err) {
 		return &signatures.Manifest{}, nil, nil
 	}

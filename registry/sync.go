@@ -9,6 +9,8 @@ import (
 	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"tallyman/internal/crash"
 )
 
 const (
@@ -82,6 +84,10 @@ func (r *Recorder) replay(ctx context.Context) int {
 				return left + 1
 			}
 			err = r.sync(ctx, m, holders)
+			if isPermanent(err) {
+				r.setAside(ctx, m, err)
+				err = nil
+			}
 			synced[m.about()] = err
 		}
 		if err == nil {
@@ -114,8 +120,25 @@ func (r *Recorder) tagHolders(ctx context.Context) tagHolders {
 	}
 }
 
-// sync makes the Images that m is about agree with the registry.
+// setAside reports a change that can never be recorded.
+func (r *Recorder) setAside(ctx context.Context, m marker, err error) {
+	recordedTotal.WithLabelValues("failed").Inc()
+	log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
+}
+
+// sync makes the Images that m is about agree with the registry. It returns a
+// permanentError for an entry that is to be set aside, because trying again would
+// fail or panic again.
 func (r *Recorder) sync(ctx context.Context, m marker, holders tagHolders) error {
+	err := crash.Guard("reconcile", func() error { return r.syncOnce(ctx, m, holders) })
+	var panicked *crash.Error
+	if errors.As(err, &panicked) {
+		return permanentError{err}
+	}
+	return err
+}
+
+func (r *Recorder) syncOnce(ctx context.Context, m marker, holders tagHolders) error {
 	repo, err := openRepository(ctx, r.inner, m.Repository)
 	if err != nil {
 		return err
@@ -145,14 +168,10 @@ func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repositor
 		}
 		return r.removeReferrer(ctx, m.Repository, m.Digest, m.Subject)
 	}
-	if err == nil {
-		err = r.record(ctx, repo, m.Digest, parsed, payload, cmp.Or(r.options.Host, m.Host, r.options.DefaultHost), "")
+	if err != nil {
+		return err
 	}
-	if isPermanent(err) {
-		log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
-		return nil
-	}
-	return err
+	return r.record(ctx, repo, m.Digest, parsed, payload, cmp.Or(r.options.Host, m.Host, r.options.DefaultHost), "")
 }
 
 // syncTag reads the tag and puts it on the Image it points to, and on no other.

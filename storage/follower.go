@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"k8s.io/klog/v2"
+
+	"tallyman/internal/crash"
 )
 
 const (
@@ -86,7 +88,11 @@ func (f *follower) run() {
 	defer close(f.done)
 	failing := false
 	for f.ctx.Err() == nil {
-		changes, err := f.store.backend.Log(f.ctx, f.position(), followBatch)
+		var changes []Change
+		err := crash.Guard("change log", func() (err error) {
+			changes, err = f.store.backend.Log(f.ctx, f.position(), followBatch)
+			return err
+		})
 		switch {
 		case err == nil:
 			f.deliver(changes)

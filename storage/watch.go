@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/storage"
 	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
+
+	"tallyman/internal/crash"
 )
 
 const (
@@ -141,7 +143,7 @@ func (w *watcher) run() {
 	defer w.cancel()
 	stop := context.AfterFunc(w.follower.ctx, w.cancel)
 	defer stop()
-	if err := w.serve(); err != nil {
+	if err := crash.Guard("watch", w.serve); err != nil {
 		w.sendError(err)
 	}
 }

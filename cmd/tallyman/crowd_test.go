@@ -194,7 +194,7 @@ func (o *others) round() error {
 func TestCrowd(t *testing.T) {
 	const crowdSize = 5000
 	program := filepath.Join(t.TempDir(), "tallyman")
-	build := exec.Command("go", "build", "-trimpath", "-o", program, ".")
+	build := exec.Command("go", "build", "-o", program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -274,8 +274,10 @@ func TestCrowd(t *testing.T) {
 	})
 	t.Run("slow bodies", func(t *testing.T) {
 		answers := slowBodies(t, c, http1("POST", api+"/images", "Content-Type: application/json\r\nContent-Length: 1000\r\n"), 300, o)
-		if answers[http.StatusTooManyRequests] != 200 || answers[http.StatusRequestTimeout] != 100 {
-			t.Errorf("slow bodies are answered %v, want 200 times 429 and 100 times 408", answers)
+		// Those that time out make room for others: on a slow machine more than 100 are 408.
+		late, excess := answers[http.StatusRequestTimeout], answers[http.StatusTooManyRequests]
+		if late < 100 || excess == 0 || late+excess != 300 {
+			t.Errorf("slow bodies are answered %v, want at least 100 times 408, and 429 for all others", answers)
 		}
 	})
 	t.Run("slow uploads", func(t *testing.T) {
@@ -290,7 +292,7 @@ func TestCrowd(t *testing.T) {
 	t.Run("slow readers", func(t *testing.T) {
 		s.growList(t, c)
 		answers := map[int]int{}
-		for range 150 {
+		for answers[http.StatusTooManyRequests] < 50 && answers[http.StatusOK] < 2000 {
 			conn, err := c.say(http1("GET", api+"/images", ""))
 			if err != nil {
 				t.Fatal(err)
@@ -299,10 +301,14 @@ func TestCrowd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if code == http.StatusTooManyRequests && answers[http.StatusOK] < 100 {
+				t.Fatalf("429 with %d requests in flight, want it with 100", answers[http.StatusOK])
+			}
 			answers[code]++
 		}
-		if answers[200] != 100 || answers[429] != 50 {
-			t.Errorf("slow readers are answered %v, want 100 times 200 and 50 times 429", answers)
+		// Readers that stop for too long are dropped and make room for others.
+		if answers[http.StatusTooManyRequests] != 50 || len(answers) != 2 {
+			t.Errorf("slow readers are answered %v, want 200 and, with 100 in flight, 429", answers)
 		}
 		o.waitForRounds(5)
 		eventually(t, "the slow readers are gone", func() error {

@@ -15,6 +15,7 @@ import (
 
 	"tallyman/config"
 	"tallyman/imageapi"
+	"tallyman/internal/crash"
 	"tallyman/registry"
 	"tallyman/signatures/policy"
 	"tallyman/storage"
@@ -82,7 +83,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	for _, p := range c.Problems {
 		slog.Warn("configuration: " + p.Error())
 	}
-	prometheus.MustRegister(slices.Concat(storage.Collectors(), registry.Collectors(), policy.Collectors())...)
+	prometheus.MustRegister(slices.Concat(crash.Collectors(), storage.Collectors(), registry.Collectors(), policy.Collectors())...)
 	signing, verifier, err := signatureOptions(c)
 	if err != nil {
 		return err

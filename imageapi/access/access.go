@@ -28,6 +28,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	authorizerunion "k8s.io/apiserver/pkg/authorization/union"
 	authorizerwebhook "k8s.io/apiserver/plugin/pkg/authorizer/webhook"
+
+	"tallyman/internal/crash"
 )
 
 // logInterval keeps a failure that lasts from filling the log.
@@ -167,7 +169,11 @@ func (a *Access) Run(ctx context.Context) {
 			return
 		case <-ticker.C:
 			for _, reload := range a.reloads {
-				reload(ctx)
+				// A panic is logged and counted; the previous version stays in force.
+				_ = crash.Guard("access file reload", func() error {
+					reload(ctx)
+					return nil
+				})
 			}
 		}
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 
+	"tallyman/internal/crash"
 	"tallyman/signatures"
 )
 
@@ -116,7 +117,11 @@ func (v *Verifier) Watch(ctx context.Context, interval time.Duration, changed fu
 			failure = ""
 			continue
 		}
-		rules, err := v.load() // again and again until it works: what was missing may be there by now
+		var rules *ruleset
+		err := crash.Guard("policy reload", func() (err error) {
+			rules, err = v.load() // at every tick until it succeeds: a missing file may have appeared
+			return err
+		})
 		if err != nil {
 			if failure != err.Error() {
 				failure = err.Error()

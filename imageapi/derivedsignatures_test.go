@@ -343,12 +343,12 @@ type interrupted struct {
 	before func()
 }
 
-func (i *interrupted) Commit(ctx context.Context, m storage.Mutation) (*storage.CommitResult, error) {
-	if before := i.before; before != nil && strings.HasPrefix(m.Key, KeyPrefix) {
+func (i *interrupted) Commit(ctx context.Context, m ...storage.Mutation) (*storage.CommitResult, error) {
+	if before := i.before; before != nil && strings.HasPrefix(m[0].Key, KeyPrefix) {
 		i.before = nil
 		before()
 	}
-	return i.Backend.Commit(ctx, m)
+	return i.Backend.Commit(ctx, m...)
 }
 
 // TestSignatureComesBackMeanwhile: one process takes off a signature that is gone, and

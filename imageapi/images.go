@@ -55,6 +55,7 @@ func newImages(backend storage.Backend, o SignatureOptions) (*images, error) {
 		ResourcePrefix: KeyPrefix,
 		GroupResource:  imagesResource,
 		NewFunc:        func() runtime.Object { return &imagev1.Image{} },
+		Index:          &imageIndex,
 	})
 	if err != nil {
 		return nil, err

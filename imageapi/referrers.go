@@ -51,7 +51,7 @@ func referrerKey(subject digest.Digest, repository string) string {
 // parseReferrer is the inverse of key and of encoding.
 func parseReferrer(e *storage.Entry) (*Referrer, error) {
 	r := &Referrer{}
-	if err := json.Unmarshal(e.Value, r); err != nil {
+	if err := json.Unmarshal(e.Value.Body(), r); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Key, err)
 	}
 	subject, rest, _ := strings.Cut(strings.TrimPrefix(e.Key, referrerPrefix), "/")
@@ -81,12 +81,15 @@ func (w *Writer) RemoveReferrer(ctx context.Context, r *Referrer) (changed bool,
 
 // put makes key hold value, nothing if it is nil.
 func (w *Writer) put(ctx context.Context, key string, value []byte) (changed bool, err error) {
-	current, _, err := w.images.backend.Get(ctx, key)
+	current, _, err := storage.GetEntry(ctx, w.images.backend, key, storage.Read{})
 	for err == nil {
-		if (current == nil && value == nil) || (current != nil && value != nil && bytes.Equal(current.Value, value)) {
+		if (current == nil && value == nil) || (current != nil && value != nil && bytes.Equal(current.Value.Body(), value)) {
 			return false, nil
 		}
-		m := storage.Mutation{Key: key, Value: value, Delete: value == nil}
+		m := storage.Mutation{Operation: storage.Delete, Key: key}
+		if value != nil {
+			m.Operation, m.Value = storage.Put, storage.Body(value)
+		}
 		if current != nil {
 			m.Expect = current.Revision
 		}
@@ -126,7 +129,7 @@ func following(prefix, last string) string {
 // Referrer returns what is stored under the subject, repository and tag or digest of
 // r, nil if nothing is.
 func (w *Writer) Referrer(ctx context.Context, r *Referrer) (*Referrer, error) {
-	entry, _, err := w.images.backend.Get(ctx, r.key())
+	entry, _, err := storage.GetEntry(ctx, w.images.backend, r.key(), storage.Read{})
 	if err != nil || entry == nil {
 		return nil, err
 	}

@@ -33,15 +33,17 @@ const (
 	// fieldSigner by the name or the key ID of who made a trusted signature.
 	fieldTrustedIn = "trustedRepository"
 	fieldSigner    = "signer"
+	// fieldLayer selects by the digest of a layer.
+	fieldLayer = "layer"
 )
 
 // manyFields are the fields of which an Image may have several values.
-var manyFields = map[string]bool{fieldRepository: true, fieldTag: true, fieldTrustedIn: true, fieldSigner: true}
+var manyFields = map[string]bool{fieldRepository: true, fieldTag: true, fieldTrustedIn: true, fieldSigner: true, fieldLayer: true}
 
 var selectableFields = map[string]bool{
 	"metadata.name": true, "metadata.namespace": true, fieldRepository: true, fieldTag: true, fieldReference: true,
 	fieldMediaType: true, fieldArtifactType: true, fieldSubject: true, fieldPlatform: true, fieldSigned: true, fieldTrusted: true,
-	fieldTrustedIn: true, fieldSigner: true,
+	fieldTrustedIn: true, fieldSigner: true, fieldLayer: true,
 }
 
 // convertFieldLabel checks a field selector's term. An Image has any number of
@@ -90,6 +92,9 @@ func imageAttributes(obj runtime.Object) (labels.Set, fields.Set, error) {
 		if at := strings.LastIndexByte(full, ':'); at >= 0 {
 			set[manyField(fieldTag, full[at+1:])] = "true"
 		}
+	}
+	for i := range image.DockerImageLayers {
+		set[manyField(fieldLayer, image.DockerImageLayers[i].Name)] = "true"
 	}
 	signatureAttributes(image, set)
 	return image.Labels, set, nil

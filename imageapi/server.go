@@ -111,6 +111,7 @@ func New(o Options) (*Server, error) {
 	prepared := generic.PrepareRun()
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
+	go images.encoded.MaintainIndex(ctx)
 	go func() {
 		// There is no listener to run: this runs the start-up hooks and, when
 		// the context ends, fails /readyz. It does not return before all
@@ -153,6 +154,7 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	c.ReadyzChecks = append(c.ReadyzChecks, healthz.NamedCheck("store", func(*http.Request) error {
 		return s.images.encoded.ReadinessCheck()
 	}))
+	c.ReadyzChecks = append(c.ReadyzChecks, indexProgress{s.images.encoded})
 	c.ReadyzChecks = append(c.ReadyzChecks, s.options.ReadyChecks...)
 	configureOpenAPI(c)
 	generic, err := c.Complete(nil).New("tallyman", server.NewEmptyDelegate())

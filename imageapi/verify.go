@@ -42,7 +42,7 @@ func (w *Writer) VerifyAll(ctx context.Context) (signed int, err error) {
 		return signed, err
 	}
 	err = eachEntry(ctx, w.images.backend, KeyPrefix, false, func(e *storage.Entry) error {
-		if !bytes.Contains(e.Value, []byte(`"signatures":[`)) {
+		if !bytes.Contains(e.Value.Body(), []byte(`"signatures":[`)) {
 			return nil
 		}
 		return sign(digest.Digest(strings.TrimPrefix(e.Key, KeyPrefix)))
@@ -84,11 +84,11 @@ type Scanner interface {
 // repository's tag points to; nil if there is none. It goes over the store for a tag.
 func FindStored(ctx context.Context, s Scanner, repository, tag string, name digest.Digest) (found *imagev1.Image, err error) {
 	err = eachEntry(ctx, s, KeyPrefix+name.String(), false, func(e *storage.Entry) error {
-		if name == "" && !bytes.Contains(e.Value, []byte(repository+":"+tag)) {
+		if name == "" && !bytes.Contains(e.Value.Body(), []byte(repository+":"+tag)) {
 			return nil
 		}
 		image := &imagev1.Image{}
-		if err := runtime.DecodeInto(Codecs.LegacyCodec(imagev1.GroupVersion), e.Value, image); err != nil {
+		if err := runtime.DecodeInto(Codecs.LegacyCodec(imagev1.GroupVersion), e.Value.Body(), image); err != nil {
 			return fmt.Errorf("%s: %w", e.Key, err)
 		}
 		if slices.Contains(Repositories(image), repository) && (image.Name == name.String() || name == "" && slices.Contains(Tags(image), repository+":"+tag)) {

@@ -40,11 +40,11 @@ type unreliable struct {
 
 var errDown = errors.New("down")
 
-func (u *unreliable) Commit(ctx context.Context, m ourstorage.Mutation) (*ourstorage.CommitResult, error) {
+func (u *unreliable) Commit(ctx context.Context, m ...ourstorage.Mutation) (*ourstorage.CommitResult, error) {
 	if u.down.Load() {
 		return nil, errDown
 	}
-	return u.Backend.Commit(ctx, m)
+	return u.Backend.Commit(ctx, m...)
 }
 
 func (u *unreliable) Window(ctx context.Context) (ourstorage.Window, error) {

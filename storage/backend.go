@@ -28,51 +28,87 @@ import (
 
 // Errors of the Backend contract. Backends wrap them; callers use errors.Is.
 var (
-	// ErrCompacted is returned when a revision is asked for that is older than
-	// the change log reaches.
-	ErrCompacted = errors.New("revision is older than the change log")
-	// ErrFuture is returned when a revision is asked for that the store has
-	// not reached yet.
+	// ErrCompacted is returned for a revision that is older than the history, or of
+	// another history: a fail-over or a restored copy has lost it.
+	ErrCompacted = errors.New("revision is older than the history")
+	// ErrFuture is returned for a revision that the store has not reached yet.
 	ErrFuture = errors.New("revision is newer than the store")
 	// ErrClosed is returned by every call on a Backend after Close.
 	ErrClosed = errors.New("store is closed")
+	// ErrNoIndex is returned by a scan by term where the index cannot answer: it is
+	// not complete, or was not yet at that revision, or the store's format has none.
+	ErrNoIndex = errors.New("the index of terms is not complete")
 )
 
 // Entry is one key with its current value.
 type Entry struct {
-	Key   string
-	Value []byte
-	// Revision is that of the commit that wrote Value.
+	Key string
+	// Value has the sections that were asked for.
+	Value Value
+	// Revision is that of the change that wrote Value.
 	Revision int64
+	// Terms are those of all groups, sorted, if they were asked for.
+	Terms []Term
+	// Err is set if a section is malformed or its checksum does not match; it wraps
+	// ErrCorrupt. The other sections are good.
+	Err error
 }
 
-// Change is one entry of the log: what a commit did to one key.
+// Change is one entry of the history: what a commit did to one key.
 type Change struct {
 	Revision int64
 	Key      string
-	// Value is what was written; nil if the commit deleted the key.
-	Value []byte
-	// PrevValue and PrevRevision are what the key held before; PrevRevision
-	// is 0 if the commit created the key.
-	PrevValue    []byte
-	PrevRevision int64
+	// Commit is the revision of the last change of the same commit.
+	Commit int64
+	// Before is the revision of the store before this change: that of the change
+	// before it, or one to which Advance has raised it.
+	Before int64
+	// Delete reports that the change removed its key.
+	Delete bool
+	// Current is the entry that the change made, nil if it removed the key; Previous
+	// is the entry that it replaced, nil if it created the key. They have what was
+	// asked for of them.
+	Current, Previous *Entry
 }
 
-// Deleted reports whether the change removed its key.
-func (c *Change) Deleted() bool { return c.Value == nil }
+// Read says what is read of entries.
+type Read struct {
+	// Sections names the sections to read; nil means all.
+	Sections []string
+	// Terms asks for Entry.Terms.
+	Terms bool
+}
+
+// GetRequest asks for the entries under Keys.
+type GetRequest struct {
+	Keys []string
+	Read
+}
+
+// GetResult answers a GetRequest.
+type GetResult struct {
+	// Entries has one element for each key, nil if there is no entry under it.
+	Entries []*Entry
+	// Revision is the store's current one.
+	Revision int64
+}
 
 // ScanRequest asks for the entries with From <= key < To, in key order.
 type ScanRequest struct {
 	From, To string
+	// Term, if not empty, selects the entries that carry it.
+	Term string
 	// Limit bounds the number of entries returned; 0 means no bound.
 	Limit int
-	// Revision asks for the state as it was right after that revision; 0 means
-	// the current state.
+	// Revision asks for the state right after that revision, and after the whole
+	// commit that it belongs to; 0 means the current state.
 	Revision int64
-	// KeysOnly leaves Entry.Value nil.
+	// KeysOnly leaves Entry.Value and Entry.Terms nil.
 	KeysOnly bool
-	// Count asks for ScanResult.Count, which may cost a pass over the keys.
+	// Count asks for ScanResult.Count, which may cost a pass over the keys. It cannot
+	// be combined with Term.
 	Count bool
+	Read
 }
 
 // ScanResult is one page of entries.
@@ -83,31 +119,37 @@ type ScanResult struct {
 	// Count is the number of entries with From <= key < To, whatever Limit
 	// is; -1 if it was not asked for.
 	Count int64
-	// Revision is the one the page shows: the requested one, or the current.
+	// Revision is the one the page shows: the requested one or the last of its commit,
+	// or the current.
 	Revision int64
 }
 
-// Mutation is one conditional write.
-type Mutation struct {
-	Key string
-	// Expect is the revision that the key must have for the commit to happen;
-	// 0 means that the key must not exist.
-	Expect int64
-	// Value is what to write, and must not be nil unless Delete is set.
-	Value []byte
-	// Delete removes the key.
-	Delete bool
+// LogRequest asks for the changes after a revision.
+type LogRequest struct {
+	After int64
+	// Limit bounds the number of changes; 0 means no bound. A commit is never split,
+	// so that up to MaxMutations more may come.
+	Limit int
+	Read
 }
 
-// CommitResult says what became of a Mutation.
+// CommitResult says what became of a commit.
 type CommitResult struct {
-	// Succeeded is false if the key did not have the expected revision; then
-	// nothing was written and Current is what the key holds (nil if absent).
+	// Succeeded is false if a mutation's condition does not hold; then nothing was
+	// written.
 	Succeeded bool
-	Current   *Entry
-	// Revision is that of the new change, or the store's current one if the
-	// commit did not succeed.
+	// Revision is that of the last change, or the store's current one if there was
+	// none.
 	Revision int64
+	// Revisions has one element for each mutation of a commit that succeeded: the
+	// revision of its change, 0 if it made none.
+	Revisions []int64
+	// Conflict is the index of the first mutation whose condition does not hold.
+	Conflict int
+	// Current is the entry that stands in the way: what the key of the conflicting
+	// mutation holds (nil if there is nothing), or an entry in the range that it wants
+	// empty, which has Key and Revision only.
+	Current *Entry
 }
 
 // Window is the range of revisions the store can answer for.
@@ -118,51 +160,76 @@ type Window struct {
 	Current int64
 }
 
-// Backend is a revisioned, ordered, byte-valued map with a change log. Keys hold
-// no NUL byte. All methods are safe for concurrent use. Values that it returns
-// are shared and not to be changed. storagetest.Run states the contract as
-// tests; every implementation passes it.
+// Backend is a revisioned, ordered map with a history and an index of terms. All
+// methods are safe for concurrent use. Values and terms that it returns are shared and
+// not to be changed. storagetest.Run states the contract as tests; every
+// implementation passes it.
 //
-// There is one revision counter for the whole store. A commit's revision is the
+// There is one revision counter for the whole store. A change's revision is the
 // larger of the last revision plus one and the current time in microseconds, so
 // that a store which lost its last writes (a fail-over, a restored copy) never
-// gives the same revision to a different state.
+// gives the same revision to a different state. The changes of a commit have
+// consecutive revisions, and no reader sees a part of a commit.
 type Backend interface {
-	// Get returns the entry under key, nil if there is none, and the store's
-	// current revision, both from one point in time.
-	Get(ctx context.Context, key string) (*Entry, int64, error)
-	// Scan returns one page of a key range, now or at a past revision. It
-	// fails with ErrCompacted or ErrFuture if the store cannot answer for
-	// that revision.
+	// Get returns the entries under some keys and the store's current revision, all
+	// from one point in time.
+	Get(ctx context.Context, req GetRequest) (*GetResult, error)
+	// Scan returns one page of a key range, or of the entries in it that carry a term,
+	// now or at a past revision. It fails with ErrCompacted or ErrFuture if the store
+	// cannot answer for that revision, and with ErrNoIndex for a term that the index
+	// cannot answer for.
 	Scan(ctx context.Context, req ScanRequest) (*ScanResult, error)
-	// Commit compares, writes and appends to the log in one atomic, durable
-	// step: after a crash at any instant either all or nothing of it is there,
-	// and all of it if Commit had returned.
-	Commit(ctx context.Context, m Mutation) (*CommitResult, error)
-	// Log returns, in order, up to limit changes after revision, and blocks
-	// until there is at least one. It fails with ErrCompacted if changes
-	// after revision have been dropped, or if revision is not one that the
-	// store has had: a history that a fail-over lost cannot be gone on with.
-	Log(ctx context.Context, revision int64, limit int) ([]Change, error)
+	// CountTerms returns, for each term, about how many entries carry it. It fails
+	// with ErrNoIndex if the store's format has no index.
+	CountTerms(ctx context.Context, terms []string) ([]int64, error)
+	// Commit checks the conditions of all mutations, applies them and adds them to the
+	// history in one atomic, durable step: after a crash at any instant either all or
+	// nothing of it is there, and all of it if Commit had returned. It fails if
+	// ValidateMutations does.
+	Commit(ctx context.Context, mutations ...Mutation) (*CommitResult, error)
+	// Log returns changes in order, and blocks until there is at least one. It fails
+	// with ErrCompacted if changes after the revision have been dropped, or if it is
+	// not one that the store has had.
+	Log(ctx context.Context, req LogRequest) ([]Change, error)
 	// Window returns the revisions the store can answer for.
 	Window(ctx context.Context) (Window, error)
-	// Compact drops the log up to and including revision.
+	// Compact drops the history up to and including revision, but no part of a commit.
 	Compact(ctx context.Context, revision int64) error
 	// Advance raises the store's revision to at least revision, so that a copy
 	// of another store goes on from where that was. It changes nothing else.
 	Advance(ctx context.Context, revision int64) error
+	// IndexState returns how far the index called name is filled; the zero IndexState
+	// if it was never begun. It fails with ErrNoIndex if the store's format has none.
+	IndexState(ctx context.Context, name string) (IndexState, error)
+	// FillIndex sets the terms of entries that were written without them, in one atomic
+	// step that makes no revision and no change. It returns false, and does nothing, if
+	// the state is not req.State any more.
+	FillIndex(ctx context.Context, req FillRequest) (bool, error)
 	// Stats says how much the store holds.
 	Stats(ctx context.Context) (BackendStats, error)
-	// Close releases the store. Calls under way end with ErrClosed.
+	// Close releases the store. Calls in flight end with ErrClosed.
 	Close() error
 }
 
 // BackendStats says how much a Backend holds.
 type BackendStats struct {
 	Window
-	// Objects is the number of keys, LogEntries that of changes in the log.
-	Objects, LogEntries int64
+	// Objects is the number of keys, LogEntries that of changes in the history, Terms
+	// that of entries in the index.
+	Objects, LogEntries, Terms int64
 	// Bytes is the size of the current values, StoredBytes what they take
-	// where they are kept, compressed if the Backend does that.
+	// where they are kept, compressed and encoded.
 	Bytes, StoredBytes int64
+}
+
+// GetEntry returns the entry under one key, nil if there is none, and the store's
+// current revision.
+func GetEntry(ctx context.Context, b interface {
+	Get(ctx context.Context, req GetRequest) (*GetResult, error)
+}, key string, read Read) (*Entry, int64, error) {
+	result, err := b.Get(ctx, GetRequest{Keys: []string{key}, Read: read})
+	if err != nil {
+		return nil, 0, err
+	}
+	return result.Entries[0], result.Revision, nil
 }

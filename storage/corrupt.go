@@ -17,6 +17,16 @@ import (
 // readable. Values that cannot be decoded are corrupt, too.
 var ErrCorrupt = errors.New("the stored object is corrupt")
 
+// CorruptError is the error of one entry whose stored bytes are malformed. It wraps
+// ErrCorrupt.
+type CorruptError struct{ Reason string }
+
+// Error implements error.
+func (e *CorruptError) Error() string { return ErrCorrupt.Error() + ": " + e.Reason }
+
+// Unwrap returns ErrCorrupt.
+func (e *CorruptError) Unwrap() error { return ErrCorrupt }
+
 // maxCorrupt is how many corrupt objects a list reports before it gives up, as
 // upstream's etcd3 store.
 const maxCorrupt = 100

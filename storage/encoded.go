@@ -9,6 +9,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/storage"
@@ -26,6 +28,14 @@ type Encoded struct {
 	// encode: what they encode is kept.
 	shared *encodings
 	object func() (runtime.Object, error)
+	// terms are those that the store has, or that the object has where the store's are
+	// not complete.
+	terms func() ([]Term, error)
+
+	attributesOnce sync.Once // the attributes that selectors look at
+	labels         labels.Set
+	fields         fields.Set
+	attributesErr  error
 }
 
 var (
@@ -33,14 +43,53 @@ var (
 	_ metav1.ObjectMetaAccessor = (*Encoded)(nil)
 )
 
-func (s *Store) newEncoded(data []byte, revision int64) *Encoded {
-	return &Encoded{
+// newEncoded returns the object of an entry. data is its body, decrypted. indexed reports
+// that the index was complete when the entry was read.
+func (s *Store) newEncoded(data []byte, entry *Entry, indexed bool) *Encoded {
+	revision := entry.Revision
+	e := &Encoded{
 		store: s, data: data, revision: revision,
 		object: sync.OnceValues(func() (runtime.Object, error) {
 			obj := s.opts.NewFunc()
 			return obj, s.decode(data, revision, obj)
 		}),
 	}
+	e.terms = s.termsOf(entry, indexed, e.object)
+	return e
+}
+
+// newDecoded is newEncoded for an object that is decoded already, and is to be matched
+// only.
+func (s *Store) newDecoded(obj runtime.Object, entry *Entry, indexed bool) *Encoded {
+	e := &Encoded{store: s, revision: entry.Revision, object: func() (runtime.Object, error) { return obj, nil }}
+	e.terms = s.termsOf(entry, indexed, e.object)
+	return e
+}
+
+func (s *Store) termsOf(entry *Entry, indexed bool, object func() (runtime.Object, error)) func() ([]Term, error) {
+	stored := entry.Terms
+	return sync.OnceValues(func() ([]Term, error) {
+		if indexed {
+			return stored, nil
+		}
+		obj, err := object()
+		if err != nil {
+			return nil, err
+		}
+		return HashTerms(s.opts.Index.Terms(obj)), nil
+	})
+}
+
+// attributes returns the object's attributes, computed once.
+func (e *Encoded) attributes(of storage.AttrFunc) (labels.Set, fields.Set, error) {
+	e.attributesOnce.Do(func() {
+		obj, err := e.object()
+		if err == nil {
+			e.labels, e.fields, err = of(obj)
+		}
+		e.attributesErr = err
+	})
+	return e.labels, e.fields, e.attributesErr
 }
 
 // GetEncoded is Get for an answer: the object in its stored bytes.
@@ -54,7 +103,7 @@ func (s *Store) GetEncoded(ctx context.Context, key string, opts storage.GetOpti
 	if err != nil {
 		return nil, corruptObject(entry.Key, err)
 	}
-	encoded := s.newEncoded(data, entry.Revision)
+	encoded := s.newEncoded(data, entry, false)
 	if _, ok := newSplicer(data); !ok {
 		_, err = encoded.Object()
 	}
@@ -105,9 +154,8 @@ func (e *Encoded) CacheEncode(id runtime.Identifier, encode func(runtime.Object,
 	answer, err := e.shared.get(id, func(w io.Writer) error {
 		// What encode is given encodes itself in turn, inside the event: not
 		// shared, as that is already kept as part of the event.
-		inner := *e
-		inner.shared = nil
-		return encode(&inner, w)
+		inner := &Encoded{store: e.store, data: e.data, revision: e.revision, object: e.object, terms: e.terms}
+		return encode(inner, w)
 	})
 	if err != nil {
 		return err

@@ -65,7 +65,7 @@ func (e *EncodedList) preparePage(ctx context.Context, key string, opts storage.
 		if err != nil {
 			return false, err
 		}
-		matched, err := matches(&opts.Predicate, e.store.newEncoded(data, entry.Revision))
+		matched, err := l.selector.matches(e.store.newEncoded(data, entry, l.indexed))
 		if matched {
 			kept = append(kept, *entry)
 		}
@@ -162,7 +162,7 @@ func (e *EncodedList) writeItem(out *listWriter, entry *Entry) error {
 		return err
 	}
 	if !e.lister.paged() { // the items of a limited list have been matched already
-		matched, err := matches(&e.lister.opts.Predicate, e.store.newEncoded(data, entry.Revision))
+		matched, err := e.lister.selector.matches(e.store.newEncoded(data, entry, e.lister.indexed))
 		if err != nil || !matched {
 			return err
 		}

@@ -26,42 +26,43 @@ type event struct {
 
 func (s *Store) newEvent(c *Change) *event {
 	e := &event{change: c}
-	version := func(data []byte, exists bool) func() (*Encoded, error) {
+	version := func(entry *Entry) func() (*Encoded, error) {
 		return sync.OnceValues(func() (*Encoded, error) {
-			if !exists {
+			if entry == nil {
 				return nil, nil
 			}
-			// A deleted object carries the revision of its deletion.
-			return s.newShared(&Entry{Key: c.Key, Value: data, Revision: c.Revision})
+			shown := *entry
+			shown.Revision = c.Revision // a deleted object carries the revision of its deletion
+			// The previous entry had its terms if the index was complete before the change.
+			return s.newShared(&shown, s.indexer.trusted(c.Before))
 		})
 	}
-	e.current = version(c.Value, !c.Deleted())
-	e.previous = version(c.PrevValue, c.PrevRevision != 0)
+	e.current, e.previous = version(c.Current), version(c.Previous)
 	return e
 }
 
 // newShared returns the object of a watch event. It is decoded only if a
 // selector, or an answer other than JSON, needs it.
-func (s *Store) newShared(entry *Entry) (*Encoded, error) {
+func (s *Store) newShared(entry *Entry, indexed bool) (*Encoded, error) {
 	data, _, err := s.transform(context.Background(), entry)
 	if err != nil {
 		return nil, err
 	}
-	encoded := s.newEncoded(data, entry.Revision)
+	encoded := s.newEncoded(data, entry, indexed)
 	encoded.shared = &encodings{}
 	return encoded, nil
 }
 
-// forWatch returns what a watch with predicate p is to see of the change: an
+// forWatch returns what a watch with a selector is to see of the change: an
 // object that starts or stops matching is added or deleted. The bool is false
 // if there is nothing to see.
-func (e *event) forWatch(p *storage.SelectionPredicate) (watch.EventType, *Encoded, bool, error) {
+func (e *event) forWatch(sel *selector) (watch.EventType, *Encoded, bool, error) {
 	current, err := e.current()
 	if err != nil {
 		return "", nil, false, err
 	}
-	if p.Empty() && current != nil {
-		if e.change.PrevRevision == 0 {
+	if sel.everything() && current != nil {
+		if e.change.Previous == nil {
 			return watch.Added, current, true, nil
 		}
 		return watch.Modified, current, true, nil
@@ -70,11 +71,11 @@ func (e *event) forWatch(p *storage.SelectionPredicate) (watch.EventType, *Encod
 	if err != nil {
 		return "", nil, false, e.unreadable(err)
 	}
-	isMatch, err := matches(p, current)
+	isMatch, err := sel.matches(current)
 	if err != nil {
 		return "", nil, false, err
 	}
-	wasMatch, err := matches(p, previous)
+	wasMatch, err := sel.matches(previous)
 	if err != nil {
 		return "", nil, false, e.unreadable(err)
 	}
@@ -91,7 +92,7 @@ func (e *event) forWatch(p *storage.SelectionPredicate) (watch.EventType, *Encod
 
 // unreadable says that the object of a deletion cannot be shown.
 func (e *event) unreadable(err error) error {
-	if !e.change.Deleted() {
+	if !e.change.Delete {
 		return err
 	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
@@ -100,20 +101,6 @@ func (e *event) unreadable(err error) error {
 		Reason:  metav1.StatusReasonStoreReadError,
 		Message: fmt.Sprintf("saw a DELETED event, but object data is corrupt - key: %q, revision: %d: %v", e.change.Key, e.change.Revision, err),
 	}}
-}
-
-// matches applies a selector. It fails if the object cannot be decoded; an object
-// without the attributes that the selector is about matches nothing, as upstream.
-func matches(p *storage.SelectionPredicate, e *Encoded) (bool, error) {
-	if e == nil || p.Empty() {
-		return e != nil, nil
-	}
-	obj, err := e.Object()
-	if err != nil {
-		return false, err
-	}
-	matched, err := p.Matches(obj)
-	return err == nil && matched, nil
 }
 
 // timed is an event's object with the time it was seen, for a watch that asked

@@ -90,7 +90,7 @@ func (f *follower) run() {
 	for f.ctx.Err() == nil {
 		var changes []Change
 		err := crash.Guard("change log", func() (err error) {
-			changes, err = f.store.backend.Log(f.ctx, f.position(), followBatch)
+			changes, err = f.store.backend.Log(f.ctx, f.store.logRequest(f.position()))
 			return err
 		})
 		switch {
@@ -109,6 +109,11 @@ func (f *follower) run() {
 		}
 		failing = false
 	}
+}
+
+// logRequest asks for what watches need of the changes after a revision.
+func (s *Store) logRequest(after int64) LogRequest {
+	return LogRequest{After: after, Limit: followBatch, Read: Read{Sections: bodyOnly.Sections, Terms: s.opts.Index != nil}}
 }
 
 func (f *follower) pause() {

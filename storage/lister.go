@@ -34,6 +34,11 @@ type lister struct {
 	lastKey  string // last entry looked at
 	more     bool   // entries after lastKey exist
 	keysOnly bool
+
+	selector *selector
+	terms    []string // those of which each entry of the list carries one, if it is read by term
+	planned  bool     // terms are chosen
+	indexed  bool     // entries have their terms
 }
 
 func (s *Store) newLister(key string, opts storage.ListOptions) (*lister, error) {
@@ -45,7 +50,7 @@ func (s *Store) newLister(key string, opts storage.ListOptions) (*lister, error)
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{store: s, opts: opts, prefix: prefix, pinned: revision, limit: opts.Predicate.Limit}
+	l := &lister{store: s, opts: opts, prefix: prefix, pinned: revision, limit: opts.Predicate.Limit, selector: s.newSelector(opts.Predicate)}
 	l.from, l.to = prefixRange(prefix)
 	if !opts.Recursive {
 		l.to = prefix + "\x00"
@@ -95,9 +100,15 @@ func (l *lister) each(ctx context.Context, fn func(*Entry) (bool, error)) error 
 
 // next reads one page and moves on to the one after it.
 func (l *lister) next(ctx context.Context) ([]Entry, error) {
-	result, err := l.store.backend.Scan(ctx, ScanRequest{
+	if !l.planned {
+		if err := l.plan(ctx); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	result, err := l.scan(ctx, ScanRequest{
 		From: l.from, To: l.to, Limit: int(l.limit), Revision: l.pinned, KeysOnly: l.keysOnly,
 		Count: l.paged() && l.opts.Predicate.Empty(),
+		Read:  Read{Sections: bodyOnly.Sections, Terms: l.selector.usesTerms()},
 	})
 	if err != nil {
 		return nil, l.failure(ctx, err)
@@ -124,7 +135,7 @@ func (l *lister) next(ctx context.Context) ([]Entry, error) {
 func nextPage(entries []Entry, limit int64) int64 {
 	size := 1
 	for i := range entries {
-		size += len(entries[i].Value)
+		size += entries[i].Value.Size()
 	}
 	fitting := int64(len(entries)) * pageBytes / int64(size)
 	return max(1, min(fitting, limit*4, maxPage))

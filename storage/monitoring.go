@@ -21,11 +21,19 @@ var (
 		Name: "imageapi_watchers_dropped_total",
 		Help: "Watches closed because their client did not keep up.",
 	})
+	indexFilled = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "imageapi_index_filled_objects",
+		Help: "Objects that were looked at to fill the index of terms, by resource.",
+	}, []string{"resource"})
+	indexComplete = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "imageapi_index_complete",
+		Help: "1 if the index of terms is complete, so that lists by selector read only what they return, by resource.",
+	}, []string{"resource"})
 )
 
 // Collectors returns this package's metrics, for the process to register.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{operationSeconds, openWatches, slowWatches}
+	return []prometheus.Collector{operationSeconds, openWatches, slowWatches, indexFilled, indexComplete}
 }
 
 // instrumented measures the operations of a Backend.
@@ -41,11 +49,11 @@ func observe(op string, start time.Time, err error) {
 	operationSeconds.WithLabelValues(op, result).Observe(time.Since(start).Seconds())
 }
 
-func (b instrumented) Get(ctx context.Context, key string) (*Entry, int64, error) {
+func (b instrumented) Get(ctx context.Context, req GetRequest) (*GetResult, error) {
 	start := time.Now()
-	entry, revision, err := b.Backend.Get(ctx, key)
+	result, err := b.Backend.Get(ctx, req)
 	observe("get", start, err)
-	return entry, revision, err
+	return result, err
 }
 
 func (b instrumented) Scan(ctx context.Context, req ScanRequest) (*ScanResult, error) {
@@ -55,9 +63,9 @@ func (b instrumented) Scan(ctx context.Context, req ScanRequest) (*ScanResult, e
 	return result, err
 }
 
-func (b instrumented) Commit(ctx context.Context, m Mutation) (*CommitResult, error) {
+func (b instrumented) Commit(ctx context.Context, mutations ...Mutation) (*CommitResult, error) {
 	start := time.Now()
-	result, err := b.Backend.Commit(ctx, m)
+	result, err := b.Backend.Commit(ctx, mutations...)
 	observe("commit", start, err)
 	return result, err
 }

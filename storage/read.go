@@ -12,6 +12,9 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 )
 
+// bodyOnly is what a Store reads of an entry that no selector is to match.
+var bodyOnly = Read{Sections: []string{SectionBody}}
+
 // Get implements storage.Interface.
 func (s *Store) Get(ctx context.Context, key string, opts storage.GetOptions, out runtime.Object) error {
 	entry, err := s.getEntry(ctx, key, opts)
@@ -39,7 +42,7 @@ func (s *Store) getEntry(ctx context.Context, key string, opts storage.GetOption
 	if err != nil {
 		return nil, err
 	}
-	entry, revision, err := s.backend.Get(ctx, key)
+	entry, revision, err := GetEntry(ctx, s.backend, key, bodyOnly)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -87,9 +90,9 @@ func (s *Store) GetList(ctx context.Context, key string, opts storage.ListOption
 		if err := s.read(ctx, e, obj); err != nil {
 			return false, corrupt.note(e.Key, err)
 		}
-		matched, err := opts.Predicate.Matches(obj)
+		matched, err := l.selector.matches(s.newDecoded(obj, e, l.indexed))
 		if err != nil || !matched {
-			return false, nil // as upstream: what has no attributes matches nothing
+			return false, nil
 		}
 		items.Set(reflect.Append(items, reflect.ValueOf(obj).Elem()))
 		return true, nil

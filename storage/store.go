@@ -37,6 +37,9 @@ type Options struct {
 	GroupResource schema.GroupResource
 	// NewFunc returns an empty object of the stored type. Required.
 	NewFunc func() runtime.Object
+	// Index says by which terms objects are found. Nil means that lists with a selector
+	// read every object.
+	Index *Index
 	// Transformer encrypts at rest. Nil leaves the bytes as they are.
 	Transformer value.Transformer
 }
@@ -63,6 +66,7 @@ type Store struct {
 	versioner  storage.Versioner
 	identifier runtime.Identifier // of Options.Encoder; "" if there is none
 	follower   *follower
+	indexer    *indexer
 	compacted  atomic.Int64 // last Window.Compacted seen
 }
 
@@ -80,7 +84,7 @@ func New(o Options) (*Store, error) {
 	if o.Encoder != nil {
 		s.identifier = o.Encoder.Identifier()
 	}
-	s.follower = newFollower(s)
+	s.follower, s.indexer = newFollower(s), newIndexer(s)
 	return s, nil
 }
 
@@ -155,7 +159,10 @@ type state struct {
 
 // transform decrypts one stored value.
 func (s *Store) transform(ctx context.Context, e *Entry) (data []byte, stale bool, err error) {
-	data, stale, err = s.opts.Transformer.TransformFromStorage(ctx, e.Value, value.DefaultContext(e.Key))
+	if e.Err != nil {
+		return nil, false, storage.NewInternalError(fmt.Errorf("%q: %w", e.Key, e.Err))
+	}
+	data, stale, err = s.opts.Transformer.TransformFromStorage(ctx, e.Value.Body(), value.DefaultContext(e.Key))
 	if err != nil {
 		return nil, false, storage.NewInternalError(fmt.Errorf("unable to transform key %q: %w", e.Key, err))
 	}
@@ -177,7 +184,7 @@ func unavailable(err error) error {
 	switch {
 	case err == nil, errors.As(err, &status),
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, ErrCompacted), errors.Is(err, ErrFuture):
+		errors.Is(err, ErrCompacted), errors.Is(err, ErrFuture), errors.Is(err, ErrNoIndex):
 		return err
 	}
 	logOutages.Do(func() { slog.Error("the image store is not available", "err", err) })

@@ -41,7 +41,7 @@ func (s *Store) Watch(ctx context.Context, key string, opts storage.ListOptions)
 		return nil, err
 	}
 	w := &watcher{
-		store: s, follower: s.follower, key: key, opts: opts, revision: int64(version),
+		store: s, follower: s.follower, key: key, opts: opts, selector: s.newSelector(opts.Predicate), revision: int64(version),
 		result: make(chan watch.Event, 100), wake: make(chan struct{}, 1),
 	}
 	w.initial = (opts.SendInitialEvents == nil && version == 0) || (opts.SendInitialEvents != nil && *opts.SendInitialEvents)
@@ -70,6 +70,7 @@ type watcher struct {
 	cancel   context.CancelFunc
 	key      string
 	opts     storage.ListOptions
+	selector *selector
 	initial  bool
 	revision int64 // every change up to it has been sent
 	result   chan watch.Event
@@ -196,11 +197,11 @@ func (w *watcher) sendInitial() error {
 		return err
 	}
 	err = l.each(w.ctx, func(e *Entry) (bool, error) {
-		encoded, err := w.store.newShared(e)
+		encoded, err := w.store.newShared(e, l.indexed)
 		if err != nil {
 			return false, err
 		}
-		matched, err := matches(&w.opts.Predicate, encoded)
+		matched, err := w.selector.matches(encoded)
 		if err != nil || !matched {
 			return false, err
 		}
@@ -226,7 +227,7 @@ func (w *watcher) sendInitial() error {
 // catchUp reads the log until the watch is where the follower is, and joins it.
 func (w *watcher) catchUp() error {
 	for !w.follower.join(w) {
-		changes, err := w.store.backend.Log(w.ctx, w.revision, followBatch)
+		changes, err := w.store.backend.Log(w.ctx, w.store.logRequest(w.revision))
 		if err != nil {
 			return unavailable(err)
 		}
@@ -265,7 +266,7 @@ func (w *watcher) sendEvent(e *event) error {
 	if e.change.Revision <= w.revision {
 		return nil // the initial state had it
 	}
-	kind, obj, visible, err := e.forWatch(&w.opts.Predicate)
+	kind, obj, visible, err := e.forWatch(w.selector)
 	if err != nil {
 		return err
 	}

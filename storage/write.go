@@ -27,7 +27,7 @@ func (s *Store) Create(ctx context.Context, key string, obj, out runtime.Object,
 	if err != nil {
 		return err
 	}
-	result, err := s.commit(ctx, key, 0, data)
+	result, err := s.commit(ctx, key, 0, obj, data)
 	if err != nil {
 		return err
 	}
@@ -40,13 +40,18 @@ func (s *Store) Create(ctx context.Context, key string, obj, out runtime.Object,
 	return s.decode(data, result.Revision, out)
 }
 
-// commit encrypts data and writes it under key if key is at revision expect.
-func (s *Store) commit(ctx context.Context, key string, expect int64, data []byte) (*CommitResult, error) {
+// commit encrypts data, the encoding of obj, and writes it under key if key is at
+// revision expect.
+func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtime.Object, data []byte) (*CommitResult, error) {
 	stored, err := s.opts.Transformer.TransformToStorage(ctx, data, value.DefaultContext(key))
 	if err != nil {
 		return nil, storage.NewInternalError(err)
 	}
-	result, err := s.backend.Commit(ctx, Mutation{Key: key, Expect: expect, Value: stored})
+	m := Mutation{Key: key, Expect: expect, Value: Body(stored)}
+	if index := s.opts.Index; index != nil {
+		m.Terms = []TermChange{{Group: index.Group, Terms: index.Terms(obj)}}
+	}
+	result, err := s.backend.Commit(ctx, m)
 	return result, unavailable(err)
 }
 
@@ -82,7 +87,7 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 		if retry {
 			continue
 		}
-		result, err := s.backend.Commit(ctx, Mutation{Key: key, Expect: attempt.state.revision, Delete: true})
+		result, err := s.backend.Commit(ctx, Mutation{Operation: Delete, Key: key, Expect: attempt.state.revision})
 		if err != nil {
 			return unavailable(err)
 		}
@@ -142,7 +147,7 @@ func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination ru
 		if unchanged {
 			return s.decode(attempt.state.data, attempt.state.revision, destination)
 		}
-		result, err := s.commit(ctx, key, attempt.state.revision, data)
+		result, err := s.commit(ctx, key, attempt.state.revision, updated, data)
 		if err != nil {
 			return err
 		}
@@ -207,7 +212,7 @@ func (s *Store) stateOf(obj runtime.Object) (*state, error) {
 
 // load reads the state from the store.
 func (a *attempt) load(ctx context.Context) error {
-	entry, _, err := a.store.backend.Get(ctx, a.key)
+	entry, _, err := GetEntry(ctx, a.store.backend, a.key, bodyOnly)
 	if err != nil {
 		return unavailable(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"tallyman/registry"
 	"tallyman/storage"
 	"tallyman/storage/bolt"
+	"tallyman/storage/check"
 	"tallyman/storage/transfer"
 )
 
@@ -31,14 +32,13 @@ func newMetadataCommand() *cobra.Command {
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newStatsCommand(), newExportCommand(), newImportCommand(), newMigrateCommand())
+	cmd.AddCommand(newStatsCommand(), newExportCommand(), newImportCommand(), newMigrateCommand(), newCheckCommand(), newUpgradeCommand())
 	return cmd
 }
 
 // source is a store that is only read.
 type source interface {
-	transfer.Reader
-	Stats(ctx context.Context) (storage.BackendStats, error)
+	check.Reader
 	Close() error
 }
 
@@ -225,7 +225,7 @@ func newImportCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, to.Close()) }()
-		report, err := transfer.Import(cmd.Context(), in, to, imageapi.MergeStored, progress(cmd, "imported"))
+		report, err := transfer.Import(cmd.Context(), in, to, imageapi.MergeStored, imageapi.StoredTerms, progress(cmd, "imported"))
 		if err != nil {
 			return fmt.Errorf("import: %w", err)
 		}

@@ -62,7 +62,7 @@ func migrate(cmd *cobra.Command, o *metadataOptions, from, to string, follow boo
 	if err != nil {
 		return err
 	}
-	options := transfer.Options{From: source, To: target, Name: o.sourceName(from), Merge: imageapi.MergeStored, Progress: progress(cmd, "copied")}
+	options := transfer.Options{From: source, To: target, Name: o.sourceName(from), Merge: imageapi.MergeStored, Terms: imageapi.StoredTerms, Progress: progress(cmd, "copied")}
 	if follow {
 		options.Follow = cmd.Context()
 		cmd.PrintErrln("following; stop the registry to finish")

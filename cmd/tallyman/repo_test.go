@@ -45,7 +45,7 @@ func packages(t *testing.T) []goPackage {
 
 // allowed says which of our packages each may import.
 var allowed = map[string][]string{
-	"tallyman/cmd/tallyman":            {"internal/crash", "config", "imageapi", "imageapi/access", "registry", "storage", "storage/bolt", "storage/redis", "storage/transfer", "signatures", "signatures/policy"},
+	"tallyman/cmd/tallyman":            {"internal/crash", "config", "imageapi", "imageapi/access", "registry", "storage", "storage/bolt", "storage/check", "storage/redis", "storage/transfer", "signatures", "signatures/policy"},
 	"tallyman/config":                  {"signatures"},
 	"tallyman/internal/crash":          {},
 	"tallyman/registry":                {"internal/crash", "imageapi", "imageapi/derive", "serving", "signatures"},
@@ -58,9 +58,12 @@ var allowed = map[string][]string{
 	"tallyman/signatures/policy":       {"internal/crash", "signatures"},
 	"tallyman/signatures/signtest":     {"signatures"},
 	"tallyman/storage":                 {"internal/crash"},
-	"tallyman/storage/bolt":            {"storage"},
-	"tallyman/storage/redis":           {"storage"},
+	"tallyman/storage/bolt":            {"internal/crash", "storage", "storage/section"},
+	"tallyman/storage/check":           {"storage"},
+	"tallyman/storage/memory":          {"storage"},
+	"tallyman/storage/redis":           {"storage", "storage/section"},
 	"tallyman/storage/redis/redistest": {},
+	"tallyman/storage/section":         {},
 	"tallyman/storage/storagetest":     {"storage"},
 	"tallyman/storage/transfer":        {"storage"},
 }

@@ -112,14 +112,14 @@ func seed(b *testing.B, addr string, n int) {
 			random := rand.New(rand.NewPCG(uint64(w), 3))
 			for i := w; i < n; i += workers {
 				name := ""
-				value := hexDigits.ReplaceAllFunc(scan.Entries[0].Value, func(old []byte) []byte {
+				value := hexDigits.ReplaceAllFunc(scan.Entries[0].Value.Body(), func(old []byte) []byte {
 					fresh := fmt.Appendf(nil, "%016x%016x%016x%016x", random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64())
 					if len(old) == 64 && name == "" {
 						name = string(fresh)
 					}
 					return fresh[:len(old)]
 				})
-				if _, err := store.Commit(b.Context(), storage.Mutation{Key: imageapi.KeyPrefix + "sha256:" + name, Value: value}); err != nil {
+				if _, err := store.Commit(b.Context(), storage.Mutation{Key: imageapi.KeyPrefix + "sha256:" + name, Value: storage.Body(value)}); err != nil {
 					b.Error(err)
 					return
 				}

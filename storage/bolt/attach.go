@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,14 +24,10 @@ const (
 	attachWait = time.Second
 )
 
+func init() { gob.Register(&storage.CorruptError{}) } // for Entry.Err
+
 // reader is what other processes may call.
 type reader struct{ store *Store }
-
-// LogArgs asks for changes after Revision.
-type LogArgs struct {
-	Revision int64
-	Limit    int
-}
 
 // Result carries what a call returned. The errors that callers tell apart cross
 // the socket by name.
@@ -38,11 +35,12 @@ type Result struct {
 	Scan    *storage.ScanResult
 	Changes []storage.Change
 	Stats   storage.BackendStats
+	Index   storage.IndexState
 	Failure string
 }
 
 var failures = map[string]error{
-	"compacted": storage.ErrCompacted, "future": storage.ErrFuture, "closed": storage.ErrClosed, "timeout": context.DeadlineExceeded,
+	"compacted": storage.ErrCompacted, "future": storage.ErrFuture, "closed": storage.ErrClosed, "timeout": context.DeadlineExceeded, "noindex": storage.ErrNoIndex,
 }
 
 func (r *Result) fail(err error) error {
@@ -62,10 +60,10 @@ func (r *reader) Scan(args storage.ScanRequest, result *Result) (err error) {
 }
 
 // Log is Store.Log, but gives up after a while.
-func (r *reader) Log(args LogArgs, result *Result) (err error) {
+func (r *reader) Log(args storage.LogRequest, result *Result) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), attachWait)
 	defer cancel()
-	result.Changes, err = r.store.Log(ctx, args.Revision, args.Limit)
+	result.Changes, err = r.store.Log(ctx, args)
 	return result.fail(err)
 }
 
@@ -78,6 +76,12 @@ func (r *reader) Stats(_ struct{}, result *Result) (err error) {
 // Window is Store.Window.
 func (r *reader) Window(_ struct{}, result *Result) (err error) {
 	result.Stats.Window, err = r.store.Window(context.Background())
+	return result.fail(err)
+}
+
+// IndexState is Store.IndexState.
+func (r *reader) IndexState(name string, result *Result) (err error) {
+	result.Index, err = r.store.IndexState(context.Background(), name)
 	return result.fail(err)
 }
 
@@ -154,8 +158,8 @@ func (a *Attached) Scan(ctx context.Context, req storage.ScanRequest) (*storage.
 
 // Log is Store.Log, but fails with context.DeadlineExceeded if there is no change
 // for a second.
-func (a *Attached) Log(ctx context.Context, revision int64, limit int) ([]storage.Change, error) {
-	result, err := a.call(ctx, "Log", LogArgs{revision, limit})
+func (a *Attached) Log(ctx context.Context, req storage.LogRequest) ([]storage.Change, error) {
+	result, err := a.call(ctx, "Log", req)
 	if err != nil {
 		return nil, err
 	}
@@ -178,4 +182,13 @@ func (a *Attached) Window(ctx context.Context) (storage.Window, error) {
 		return storage.Window{}, err
 	}
 	return result.Stats.Window, nil
+}
+
+// IndexState is Store.IndexState.
+func (a *Attached) IndexState(ctx context.Context, name string) (storage.IndexState, error) {
+	result, err := a.call(ctx, "IndexState", name)
+	if err != nil {
+		return storage.IndexState{}, err
+	}
+	return result.Index, nil
 }

@@ -30,7 +30,7 @@ func TestAttach(t *testing.T) {
 	}
 	defer a.Close()
 	scan, err := a.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Revision: first, Count: true})
-	if err != nil || len(scan.Entries) != 1 || string(scan.Entries[0].Value) != "/a" || scan.Count != 1 {
+	if err != nil || len(scan.Entries) != 1 || string(scan.Entries[0].Value.Body()) != "/a" || scan.Count != 1 {
 		t.Errorf("Scan: %+v, %v", scan, err)
 	}
 	if w, err := a.Window(t.Context()); err != nil || w.Current != second {
@@ -39,10 +39,10 @@ func TestAttach(t *testing.T) {
 	if stats, err := a.Stats(t.Context()); err != nil || stats.Objects != 2 || stats.Current != second {
 		t.Errorf("Stats: %+v, %v", stats, err)
 	}
-	if changes, err := a.Log(t.Context(), first, 0); err != nil || len(changes) != 1 || changes[0].Revision != second || string(changes[0].Value) != "/b" {
+	if changes, err := a.Log(t.Context(), storage.LogRequest{After: first}); err != nil || len(changes) != 1 || changes[0].Revision != second || string(changes[0].Current.Value.Body()) != "/b" {
 		t.Errorf("Log: %+v, %v", changes, err)
 	}
-	if _, err := a.Log(t.Context(), second, 0); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := a.Log(t.Context(), storage.LogRequest{After: second}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Log with nothing to tell: %v", err)
 	}
 	if _, err := a.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Revision: second + 1<<40}); !errors.Is(err, storage.ErrFuture) {
@@ -51,7 +51,7 @@ func TestAttach(t *testing.T) {
 	if err := s.Compact(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Log(t.Context(), first, 0); !errors.Is(err, storage.ErrCompacted) {
+	if _, err := a.Log(t.Context(), storage.LogRequest{After: first}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log from before the window: %v", err)
 	}
 	closeStore(t, s)

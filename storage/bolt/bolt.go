@@ -19,6 +19,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,17 +36,22 @@ import (
 var ErrLocked = errors.New("the store is in use by another process")
 
 const (
-	// formatVersion is the layout of the file; Open refuses any other.
-	formatVersion = 1
+	// formatVersion is the layout of the file. Open upgrades oldFormat to it in one
+	// small transaction: values of the old layout are read as they are, and stored anew
+	// when they are written or indexed. It refuses any other.
+	formatVersion = 2
+	oldFormat     = 1
 	lockTimeout   = time.Second
 	// maxBatch bounds how many waiting commits share one transaction.
 	maxBatch = 256
 )
 
 var (
-	metaBucket = []byte("meta")
-	dataBucket = []byte("data")
-	logBucket  = []byte("log")
+	metaBucket    = []byte("meta")
+	dataBucket    = []byte("data")    // key: record
+	logBucket     = []byte("log")     // revision: logEntry
+	historyBucket = []byte("history") // historyKey: a part that the log still reaches
+	termsBucket   = []byte("terms")   // term and key of each entry that carries it
 
 	formatKey    = []byte("format")
 	revisionKey  = []byte("revision")
@@ -158,19 +164,24 @@ func (s *Store) load(tx *bbolt.Tx) error {
 			}
 		}
 	}
-	if got := decodeRevision(meta.Get(formatKey)); got != formatVersion {
-		return fmt.Errorf("format %d is not the one this version reads (%d)", got, formatVersion)
+	switch got := decodeRevision(meta.Get(formatKey)); got {
+	case formatVersion:
+	case oldFormat:
+		if err := meta.Put(formatKey, encodeRevision(formatVersion)); err != nil {
+			return err
+		}
+		slog.Info("store upgraded", "path", s.opts.Path, "from", oldFormat, "to", formatVersion)
+	default:
+		return fmt.Errorf("format %d is not one that this version reads (%d): run the version of tallyman that made it, or a newer one", got, formatVersion)
 	}
-	if _, err := tx.CreateBucketIfNotExists(dataBucket); err != nil {
-		return err
-	}
-	log, err := tx.CreateBucketIfNotExists(logBucket)
-	if err != nil {
-		return err
+	for _, name := range [][]byte{dataBucket, logBucket, historyBucket, termsBucket} {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
 	}
 	s.current = decodeRevision(meta.Get(revisionKey))
 	s.compacted = decodeRevision(meta.Get(compactedKey))
-	s.logEntries = log.Stats().KeyN
+	s.logEntries = tx.Bucket(logBucket).Stats().KeyN
 	return nil
 }
 

@@ -25,7 +25,7 @@ func open(t *testing.T, o bolt.Options) *bolt.Store {
 
 func commit(t *testing.T, s *bolt.Store, key string) int64 {
 	t.Helper()
-	r, err := s.Commit(t.Context(), storage.Mutation{Key: key, Value: []byte(key)})
+	r, err := s.Commit(t.Context(), storage.Mutation{Key: key, Value: storage.Body([]byte(key))})
 	if err != nil || !r.Succeeded {
 		t.Fatalf("commit %s: %+v, %v", key, r, err)
 	}
@@ -51,7 +51,7 @@ func TestReopen(t *testing.T) {
 	}
 	s = open(t, bolt.Options{Path: path, Now: func() time.Time { return time.UnixMicro(1) }})
 	defer closeStore(t, s)
-	changes, err := s.Log(t.Context(), first, 0)
+	changes, err := s.Log(t.Context(), storage.LogRequest{After: first})
 	if err != nil || len(changes) != 1 || changes[0].Revision != second {
 		t.Errorf("the log after a restart: %+v, %v", changes, err)
 	}
@@ -98,18 +98,18 @@ func TestLogWindow(t *testing.T) {
 	for i := range 5 {
 		revisions = append(revisions, commit(t, s, fmt.Sprintf("/%d", i)))
 	}
-	if _, err := s.Log(t.Context(), revisions[0], 0); !errors.Is(err, storage.ErrCompacted) {
+	if _, err := s.Log(t.Context(), storage.LogRequest{After: revisions[0]}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log beyond the count: %v", err)
 	}
-	if changes, err := s.Log(t.Context(), revisions[1], 0); err != nil || len(changes) != 3 {
+	if changes, err := s.Log(t.Context(), storage.LogRequest{After: revisions[1]}); err != nil || len(changes) != 3 {
 		t.Errorf("Log at the start of the window: %+v, %v", changes, err)
 	}
 	now = now.Add(2 * time.Hour)
 	last := commit(t, s, "/late")
-	if _, err := s.Log(t.Context(), revisions[3], 0); !errors.Is(err, storage.ErrCompacted) {
+	if _, err := s.Log(t.Context(), storage.LogRequest{After: revisions[3]}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log beyond the age: %v", err)
 	}
-	if changes, err := s.Log(t.Context(), revisions[4], 0); err != nil || len(changes) != 1 || changes[0].Revision != last {
+	if changes, err := s.Log(t.Context(), storage.LogRequest{After: revisions[4]}); err != nil || len(changes) != 1 || changes[0].Revision != last {
 		t.Errorf("the newest change: %+v, %v", changes, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	slashpath "path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -32,7 +33,22 @@ func TestMain(m *testing.M) {
 
 // payload is long, so that a half-written value would show, and says what key it
 // is for.
-func payload(key string) []byte { return []byte(strings.Repeat(key+";", 2000)) }
+func payload(key string) []byte { return []byte(strings.Repeat(key+";", 500)) }
+
+// commitKeys is how many keys each commit of the writer has.
+const commitKeys = 5
+
+// together puts several keys that start with prefix.
+func together(prefix string) []storage.Mutation {
+	var mutations []storage.Mutation
+	for i := range commitKeys {
+		key := fmt.Sprintf("%s/%d", prefix, i)
+		mutations = append(mutations, storage.Mutation{
+			Key: key, Value: storage.Body(payload(key)), Terms: []storage.TermChange{{Group: "g", Terms: []string{key, "all"}}},
+		})
+	}
+	return mutations
+}
 
 // writeUntilKilled commits from several goroutines and prints each key once its
 // commit is acknowledged.
@@ -48,7 +64,7 @@ func writeUntilKilled(path string) {
 		wg.Go(func() {
 			for i := 0; ; i++ {
 				key := fmt.Sprintf("/%d/%d/%d", os.Getpid(), worker, i)
-				r, err := s.Commit(context.Background(), storage.Mutation{Key: key, Value: payload(key)})
+				r, err := s.Commit(context.Background(), together(key)...)
 				mu.Lock()
 				if err != nil || !r.Succeeded {
 					fmt.Println("error", key, err)
@@ -63,8 +79,8 @@ func writeUntilKilled(path string) {
 }
 
 // TestCrash kills a writer with SIGKILL at a different moment each round. No
-// commit that it acknowledged is missing, none is there in part, and entries and
-// log agree.
+// commit that it acknowledged is missing, none is there in part, and entries, index
+// and history agree.
 func TestCrash(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "images.db")
 	acknowledged := map[string]int64{}
@@ -121,29 +137,40 @@ func checkStore(t *testing.T, path string, acknowledged map[string]int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored := map[string]int64{}
+	stored, commits := map[string]int64{}, map[string][]int64{}
 	for _, e := range r.Entries {
 		stored[e.Key] = e.Revision
-		if string(e.Value) != string(payload(e.Key)) {
+		prefix := slashpath.Dir(e.Key)
+		commits[prefix] = append(commits[prefix], e.Revision)
+		if string(e.Value.Body()) != string(payload(e.Key)) {
 			t.Fatalf("%s holds something else than was written", e.Key)
 		}
 	}
-	for key, revision := range acknowledged {
-		if stored[key] != revision {
-			t.Fatalf("%s was acknowledged at revision %d, and is stored at %d", key, revision, stored[key])
+	for prefix, revisions := range commits {
+		if len(revisions) != commitKeys || revisions[commitKeys-1] != revisions[0]+commitKeys-1 {
+			t.Fatalf("a part of the commit %s is stored: revisions %v", prefix, revisions)
+		}
+	}
+	for prefix, revision := range acknowledged {
+		if revisions := commits[prefix]; len(revisions) == 0 || revisions[commitKeys-1] != revision {
+			t.Fatalf("%s was acknowledged at revision %d, and is stored at %v", prefix, revision, revisions)
 		}
 	}
 	w, err := s.Window(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	changes, err := s.Log(t.Context(), w.Compacted, 0)
+	changes, err := s.Log(t.Context(), storage.LogRequest{After: w.Compacted, Read: storage.Read{Terms: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range changes {
-		if stored[c.Key] != c.Revision || string(c.Value) != string(payload(c.Key)) {
-			t.Fatalf("the log has %s at %d, the entries at %d", c.Key, c.Revision, stored[c.Key])
+		if stored[c.Key] != c.Revision || string(c.Current.Value.Body()) != string(payload(c.Key)) || len(c.Current.Terms) != 2 {
+			t.Fatalf("the history has %s at %d, the entries at %d", c.Key, c.Revision, stored[c.Key])
 		}
+	}
+	counts, err := s.Stats(t.Context())
+	if err != nil || counts.Terms != int64(2*len(stored)) {
+		t.Fatalf("%d entries have %d terms, %v", len(stored), counts.Terms, err)
 	}
 }

@@ -9,18 +9,25 @@ import (
 	"go.etcd.io/bbolt"
 
 	"tallyman/storage"
+	"tallyman/storage/section"
 )
 
 // Get implements storage.Backend.
-func (s *Store) Get(ctx context.Context, key string) (*storage.Entry, int64, error) {
-	var entry *storage.Entry
-	var revision int64
+func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetResult, error) {
+	result := &storage.GetResult{Entries: make([]*storage.Entry, len(req.Keys))}
 	err := s.view(ctx, func(tx *bbolt.Tx) error {
-		entry = decodeEntry(tx.Bucket(dataBucket).Get([]byte(key))).entry(key)
-		revision = decodeRevision(tx.Bucket(metaBucket).Get(revisionKey))
+		result.Revision = decodeRevision(tx.Bucket(metaBucket).Get(revisionKey))
+		data := tx.Bucket(dataBucket)
+		for i, key := range req.Keys {
+			r, err := decodeRecord(data.Get([]byte(key)))
+			if err != nil {
+				return err
+			}
+			result.Entries[i] = r.entry(key, &req.Read)
+		}
 		return nil
 	})
-	return entry, revision, err
+	return result, err
 }
 
 // Scan implements storage.Backend. For a past revision it reads the range as it
@@ -28,25 +35,24 @@ func (s *Store) Get(ctx context.Context, key string) (*storage.Entry, int64, err
 func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error) {
 	result := &storage.ScanResult{Count: -1}
 	err := s.view(ctx, func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(metaBucket)
-		result.Revision = decodeRevision(meta.Get(revisionKey))
-		past := map[string]stored{}
+		result.Revision = decodeRevision(tx.Bucket(metaBucket).Get(revisionKey))
+		if req.Term != "" {
+			if ok, err := indexed(tx, req.Revision); err != nil || !ok {
+				return errOr(err, storage.ErrNoIndex)
+			}
+		}
+		past := map[string]*undo{}
 		if req.Revision != 0 {
-			if req.Revision > result.Revision {
-				return storage.ErrFuture
-			}
-			if req.Revision < decodeRevision(meta.Get(compactedKey)) {
-				return storage.ErrCompacted
-			}
-			var err error
-			if past, err = versionsAt(tx, req); err != nil {
+			end, err := readable(tx, req.Revision, result.Revision)
+			if err != nil {
 				return err
 			}
-			result.Revision = req.Revision
+			if past, err = undone(tx, &req, end); err != nil {
+				return err
+			}
+			result.Revision = end
 		}
-		p := &page{req: req, result: result}
-		p.fill(tx, past)
-		return nil
+		return (&page{req: req, result: result}).fill(tx, past)
 	})
 	if err != nil {
 		return nil, err
@@ -54,22 +60,52 @@ func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 	return result, nil
 }
 
-// versionsAt returns, for each key of the range that changed after
-// req.Revision, what it held at req.Revision; revision 0 if it did not exist.
-func versionsAt(tx *bbolt.Tx, req storage.ScanRequest) (map[string]stored, error) {
-	past := map[string]stored{}
+func errOr(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// readable returns the end of the commit that revision is in, or the error that says
+// why the state at revision cannot be told.
+func readable(tx *bbolt.Tx, revision, current int64) (int64, error) {
+	switch {
+	case revision > current:
+		return 0, storage.ErrFuture
+	case revision < decodeRevision(tx.Bucket(metaBucket).Get(compactedKey)):
+		return 0, storage.ErrCompacted
+	}
+	return insideCommit(tx.Bucket(logBucket), revision)
+}
+
+// undo is what changes after some revision did to a key: the first of them, and
+// whether the key had the term of the scan before the first that gave or took it.
+type undo struct {
+	first     *logEntry
+	mentioned bool
+	had       bool
+}
+
+// undone returns what happened to the keys of the range after revision.
+func undone(tx *bbolt.Tx, req *storage.ScanRequest, revision int64) (map[string]*undo, error) {
+	past, term := map[string]*undo{}, storage.HashTerm(req.Term)
 	c := tx.Bucket(logBucket).Cursor()
-	for k, v := c.Seek(encodeRevision(req.Revision + 1)); k != nil; k, v = c.Next() {
-		change, err := viewChange(v)
+	for k, v := c.Seek(encodeRevision(revision + 1)); k != nil; k, v = c.Next() {
+		e, err := decodeLogEntry(k, v)
 		if err != nil {
 			return nil, err
 		}
-		key := string(change.key)
-		if key < req.From || key >= req.To {
+		if e.key < req.From || e.key >= req.To {
 			continue
 		}
-		if _, ok := past[key]; !ok {
-			past[key] = stored{revision: change.prevRevision, value: change.old}
+		u := past[e.key]
+		if u == nil {
+			u = &undo{first: e}
+			past[e.key] = u
+		}
+		if removed := storage.HasTerm(e.removed, term); !u.mentioned && (removed || storage.HasTerm(e.added, term)) {
+			u.mentioned, u.had = true, removed
 		}
 	}
 	return past, nil
@@ -83,53 +119,115 @@ type page struct {
 }
 
 // fill merges the current entries of the range with the past ones, which win.
-func (p *page) fill(tx *bbolt.Tx, past map[string]stored) {
-	undone := slices.Sorted(maps.Keys(past))
-	c := tx.Bucket(dataBucket).Cursor()
-	to := []byte(p.req.To)
-	for k, v := c.Seek([]byte(p.req.From)); k != nil && bytes.Compare(k, to) < 0; k, v = c.Next() {
-		for len(undone) > 0 && undone[0] < string(k) {
-			p.addPast(undone[0], past)
-			undone = undone[1:]
+func (p *page) fill(tx *bbolt.Tx, past map[string]*undo) error {
+	keys := slices.Sorted(maps.Keys(past))
+	next := p.keys(tx)
+	data := tx.Bucket(dataBucket)
+	for key, ok := next(); ok; key, ok = next() {
+		for len(keys) > 0 && keys[0] < key {
+			if err := p.addPast(tx, keys[0], past[keys[0]], false); err != nil {
+				return err
+			}
+			keys = keys[1:]
 		}
-		if len(undone) > 0 && undone[0] == string(k) {
-			p.addPast(undone[0], past)
-			undone = undone[1:]
+		if len(keys) > 0 && keys[0] == key {
+			if err := p.addPast(tx, key, past[key], true); err != nil {
+				return err
+			}
+			keys = keys[1:]
 		} else {
-			p.add(string(k), *decodeEntry(v))
+			r, err := p.record(data, key)
+			if err != nil {
+				return err
+			}
+			if r != nil || p.full() { // a damaged index may have keys that are not there
+				p.add(key, r)
+			}
 		}
 		if p.done() {
-			return
+			return nil
 		}
 	}
-	for _, key := range undone {
-		p.addPast(key, past)
+	for _, key := range keys {
+		if err := p.addPast(tx, key, past[key], false); err != nil {
+			return err
+		}
 	}
 	if p.req.Count {
 		p.result.Count = p.count
 	}
+	return nil
 }
+
+// record reads the current record of key, but not one that is only counted.
+func (p *page) record(data *bbolt.Bucket, key string) (*record, error) {
+	if p.full() {
+		return nil, nil
+	}
+	return decodeRecord(data.Get([]byte(key)))
+}
+
+// keys returns an iterator over the keys of the range that are there now, or over
+// those with the term.
+func (p *page) keys(tx *bbolt.Tx) func() (string, bool) {
+	bucket, prefix := dataBucket, []byte{}
+	if p.req.Term != "" {
+		term := storage.HashTerm(p.req.Term)
+		bucket, prefix = termsBucket, term[:]
+	}
+	c := tx.Bucket(bucket).Cursor()
+	to := append(slices.Clone(prefix), p.req.To...)
+	started := false
+	return func() (string, bool) {
+		var k []byte
+		if started {
+			k, _ = c.Next()
+		} else {
+			started = true
+			k, _ = c.Seek(append(slices.Clone(prefix), p.req.From...))
+		}
+		if k == nil || bytes.Compare(k, to) >= 0 {
+			return "", false
+		}
+		return string(k[len(prefix):]), true
+	}
+}
+
+// full reports that the page has as many entries as it may.
+func (p *page) full() bool { return p.req.Limit > 0 && len(p.result.Entries) == p.req.Limit }
 
 // done reports that nothing more needs to be looked at.
 func (p *page) done() bool { return p.result.More && !p.req.Count }
 
-func (p *page) addPast(key string, past map[string]stored) {
-	if old := past[key]; old.revision != 0 {
-		p.add(key, old)
+// addPast adds what key held before u, if it belongs to the page. listed reports that
+// the key belongs to the range now.
+func (p *page) addPast(tx *bbolt.Tx, key string, u *undo, listed bool) error {
+	if u.first.previous == 0 || p.req.Term != "" && (u.mentioned && !u.had || !u.mentioned && !listed) {
+		return nil
 	}
+	read := p.req.Read
+	if p.req.KeysOnly || p.full() {
+		read = storage.Read{Sections: []string{}}
+	}
+	r, err := u.first.recordBefore(tx, &read)
+	if err != nil {
+		return err
+	}
+	p.add(key, r)
+	return nil
 }
 
-func (p *page) add(key string, e stored) {
+func (p *page) add(key string, r *record) {
 	p.count++
-	if p.req.Limit > 0 && len(p.result.Entries) == p.req.Limit {
+	if p.full() {
 		p.result.More = true
 		return
 	}
-	entry := storage.Entry{Key: key, Revision: e.revision}
-	if !p.req.KeysOnly {
-		entry.Value = bytes.Clone(e.value)
+	if p.req.KeysOnly {
+		p.result.Entries = append(p.result.Entries, storage.Entry{Key: key, Revision: r.at()})
+		return
 	}
-	p.result.Entries = append(p.result.Entries, entry)
+	p.result.Entries = append(p.result.Entries, *r.entry(key, &p.req.Read))
 }
 
 // Stats implements storage.Backend. It goes over all entries.
@@ -139,10 +237,19 @@ func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 		meta := tx.Bucket(metaBucket)
 		stats.Compacted, stats.Current = decodeRevision(meta.Get(compactedKey)), decodeRevision(meta.Get(revisionKey))
 		stats.LogEntries = int64(tx.Bucket(logBucket).Stats().KeyN)
+		stats.Terms = int64(tx.Bucket(termsBucket).Stats().KeyN)
 		return tx.Bucket(dataBucket).ForEach(func(_, v []byte) error {
 			stats.Objects++
-			stats.Bytes += int64(len(v) - 8)
 			stats.StoredBytes += int64(len(v))
+			r, err := decodeRecord(v)
+			if err != nil {
+				return err
+			}
+			for _, p := range r.parts {
+				if p.name[:1] != groupPrefix {
+					stats.Bytes += int64(section.Size(p.data))
+				}
+			}
 			return nil
 		})
 	})

@@ -32,13 +32,13 @@ func BenchmarkCache(b *testing.B) {
 		for len(value) < 8000 {
 			value = fmt.Appendf(value, `{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:%016x"},`, random.Uint64())
 		}
-		if _, err := plain.Commit(b.Context(), storage.Mutation{Key: fmt.Sprintf("/images/%d", i), Value: value}); err != nil {
+		if _, err := plain.Commit(b.Context(), storage.Mutation{Key: fmt.Sprintf("/images/%d", i), Value: storage.Body(value)}); err != nil {
 			b.Fatal(err)
 		}
 	}
 	for name, read := range map[string]func(*redis.Store) error{
 		"get": func(s *redis.Store) error {
-			_, _, err := s.Get(b.Context(), "/images/7")
+			_, _, err := storage.GetEntry(b.Context(), s, "/images/7", storage.Read{})
 			return err
 		},
 		"scan": func(s *redis.Store) error {

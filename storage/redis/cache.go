@@ -2,21 +2,56 @@ package redis
 
 import (
 	"math"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"tallyman/storage"
 )
 
-// version is one value that a key had. It never changes.
-type version struct {
-	revision int64
-	value    []byte
+// cached is an element of the cache: one value that a key had, or the part of it that
+// read asks for. It never changes.
+type cached struct {
+	entry *storage.Entry
+	read  storage.Read
 }
 
-// cached is an element of the cache.
-type cached struct {
-	key   string
-	value []byte
+// covers reports whether c has what read asks for.
+func (c *cached) covers(read *storage.Read) bool {
+	if read.Terms && !c.read.Terms {
+		return false
+	}
+	if c.read.Sections == nil {
+		return true
+	}
+	return read.Sections != nil && !slices.ContainsFunc(read.Sections, func(name string) bool { return !c.read.Wants(name) })
+}
+
+// cut returns the entry with what read asks for.
+func (c *cached) cut(read *storage.Read) *storage.Entry {
+	e := *c.entry
+	if read.Sections != nil {
+		e.Value = nil
+		for _, s := range c.entry.Value {
+			if read.Wants(s.Name) {
+				e.Value = append(e.Value, s)
+			}
+		}
+	}
+	if !read.Terms {
+		e.Terms = nil
+	}
+	return &e
+}
+
+func (c *cached) size() int64 {
+	return int64(len(c.entry.Key)+c.entry.Value.Size()+len(c.entry.Terms)*storage.TermSize) + overhead
+}
+
+func sortSections(v storage.Value) {
+	slices.SortFunc(v, func(a, b storage.Section) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // overhead is about what an element takes besides its value.
@@ -30,58 +65,67 @@ type cache struct {
 
 	mu     sync.Mutex
 	size   int64
-	values *simplelru.LRU[int64, cached]
+	values *simplelru.LRU[int64, *cached]
 	newest map[string]int64 // of each key, the newest revision in values
 }
 
 func newCache(limit int64) *cache {
 	c := &cache{limit: limit, newest: map[string]int64{}}
-	c.values, _ = simplelru.NewLRU(math.MaxInt32, func(revision int64, v cached) { // fails for a size of 0 only
-		c.size -= int64(len(v.key)+len(v.value)) + overhead
-		if c.newest[v.key] == revision {
-			delete(c.newest, v.key)
+	c.values, _ = simplelru.NewLRU(math.MaxInt32, func(revision int64, v *cached) { // fails for a size of 0 only
+		c.size -= v.size()
+		if c.newest[v.entry.Key] == revision {
+			delete(c.newest, v.entry.Key)
 		}
 	})
 	return c
 }
 
-// latest returns the newest version of key in the cache, the zero version if
-// there is none.
-func (c *cache) latest(key string) version {
+// latest returns the newest value of key in the cache, nil if there is none that has
+// what read asks for.
+func (c *cache) latest(key string, read *storage.Read) *storage.Entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	revision, ok := c.newest[key]
-	if !ok {
-		return version{}
-	}
-	v, _ := c.values.Get(revision)
-	return version{revision, v.value}
+	return c.find(c.newest[key], read)
 }
 
-func (c *cache) get(revision int64) ([]byte, bool) {
+// get returns the value of a revision, nil if the cache lacks what read asks for of it.
+func (c *cache) get(revision int64, read *storage.Read) *storage.Entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.find(revision, read)
+}
+
+func (c *cache) find(revision int64, read *storage.Read) *storage.Entry {
 	v, ok := c.values.Get(revision)
-	return v.value, ok
+	if !ok || !v.covers(read) {
+		return nil
+	}
+	return v.cut(read)
 }
 
-// add keeps a version that may well be asked for again.
-func (c *cache) add(key string, v version) { c.put(key, v, true) }
+// add keeps a value that may well be asked for again.
+func (c *cache) add(key string, e *storage.Entry, read *storage.Read) { c.put(key, e, read, true) }
 
-// offer keeps a version if there is room: a list of everything is not to push
-// out what is in use.
-func (c *cache) offer(key string, v version) { c.put(key, v, false) }
+// offer keeps a value if there is room: a list of everything is not to push out what
+// is in use.
+func (c *cache) offer(key string, e *storage.Entry, read *storage.Read) { c.put(key, e, read, false) }
 
-func (c *cache) put(key string, v version, force bool) {
-	size := int64(len(key)+len(v.value)) + overhead
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if size > c.limit/4 || c.values.Contains(v.revision) || (!force && c.size+size > c.limit) {
+func (c *cache) put(key string, e *storage.Entry, read *storage.Read, force bool) {
+	if e.Err != nil {
 		return
 	}
-	c.values.Add(v.revision, cached{key, v.value})
+	v := &cached{e, *read}
+	size := v.size()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, ok := c.values.Peek(e.Revision)
+	if size > c.limit/4 || ok && known.covers(read) || (!force && c.size+size > c.limit) {
+		return
+	}
+	c.values.Remove(e.Revision) // it lacks something that this one has
+	c.values.Add(e.Revision, v)
 	c.size += size
-	c.newest[key] = max(c.newest[key], v.revision)
+	c.newest[key] = max(c.newest[key], e.Revision)
 	for c.size > c.limit {
 		c.values.RemoveOldest()
 	}
@@ -94,4 +138,11 @@ func (c *cache) clear() {
 	c.values.Purge()
 	c.size = 0
 	clear(c.newest)
+}
+
+// drop forgets the value of a revision.
+func (c *cache) drop(revision int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.values.Remove(revision)
 }

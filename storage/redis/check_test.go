@@ -33,7 +33,7 @@ func TestRefusals(t *testing.T) {
 		o    redis.Options
 		want string
 	}{
-		"newer format":   {server.Addr, redis.Options{Prefix: "future"}, "it has format 99, this version reads and writes format 1"},
+		"newer format":   {server.Addr, redis.Options{Prefix: "future"}, "it has format 99, this version reads and writes formats 1 and 2"},
 		"no password":    {locked.Addr, redis.Options{}, "NOAUTH"},
 		"wrong password": {locked.Addr, user("default"), "WRONGPASS"},
 		"reader":         {server.Addr, user("reader"), "lacks permissions: want ~{tallyman}:* +@read +@write"},
@@ -85,7 +85,7 @@ func TestDocumentedPermissions(t *testing.T) {
 	s := open(t, o, server.Addr)
 	revision := put(t, s, "/a", "1", 0)
 	put(t, s, "/a", "2", revision)
-	if changes, err := s.Log(t.Context(), revision, 0); err != nil || len(changes) != 1 {
+	if changes, err := s.Log(t.Context(), storage.LogRequest{After: revision}); err != nil || len(changes) != 1 {
 		t.Errorf("%d changes, %v", len(changes), err)
 	}
 	if _, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Count: true}); err != nil {
@@ -130,12 +130,12 @@ func TestFormatChanges(t *testing.T) {
 	server := redistest.Start(t, flavor)
 	s := open(t, redis.Options{}, server.Addr)
 	revision := put(t, s, "/a", "1", 0)
-	server.Command(t, "HSET", "{tallyman}:meta", "format", "2")
-	_, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Value: []byte("2"), Expect: revision})
+	server.Command(t, "HSET", "{tallyman}:meta", "format", "3")
+	_, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Value: storage.Body([]byte("2")), Expect: revision})
 	if !errors.Is(err, redis.ErrFormat) {
 		t.Errorf("a commit in another format: %v", err)
 	}
-	if _, _, err := s.Get(t.Context(), "/a"); !errors.Is(err, redis.ErrFormat) {
+	if _, _, err := storage.GetEntry(t.Context(), s, "/a", storage.Read{}); !errors.Is(err, redis.ErrFormat) {
 		t.Errorf("a read of another format: %v", err)
 	}
 }
@@ -178,7 +178,7 @@ func TestSecretsStayOut(t *testing.T) {
 		}
 		return nil
 	})
-	_, _, err := s.Get(t.Context(), "/a")
+	_, _, err := storage.GetEntry(t.Context(), s, "/a", storage.Read{})
 	if err == nil || strings.Contains(err.Error()+log.String(), "hunter2-secret") {
 		t.Errorf("%v\n%s", err, log)
 	}

@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -11,103 +10,189 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"tallyman/storage"
+	"tallyman/storage/section"
 )
 
 // Commit implements storage.Backend.
-func (s *Store) Commit(ctx context.Context, m storage.Mutation) (*storage.CommitResult, error) {
-	if m.Key == "" || strings.Contains(m.Key, "\x00") || (m.Value == nil && !m.Delete) {
-		return nil, errors.New("redis: a commit needs a key without NUL, and a value")
+func (s *Store) Commit(ctx context.Context, mutations ...storage.Mutation) (*storage.CommitResult, error) {
+	if err := storage.ValidateMutations(mutations); err != nil {
+		return nil, err
 	}
-	r, err := s.commit(ctx, m)
+	result, err := s.commitIn(ctx, s.format.Load(), mutations)
+	if errors.Is(err, errOtherFormat) { // another process has upgraded the store
+		if err := s.learnFormat(ctx); err != nil {
+			return nil, err
+		}
+		result, err = s.commitIn(ctx, s.format.Load(), mutations)
+	}
 	if err != nil {
 		return nil, err
 	}
-	result := &storage.CommitResult{Succeeded: r.integer(0) == 1, Revision: r.integer(1)}
 	s.observe(result.Revision)
 	if result.Succeeded {
-		s.setExpired(r.list(2))
-		if !m.Delete {
-			s.cache.add(m.Key, version{result.Revision, bytes.Clone(m.Value)})
-		}
-		return result, nil
-	}
-	if current := r.text(2); current != "" {
-		revision, value, err := decode(current)
-		if err != nil {
-			return nil, fmt.Errorf("redis: %s: %w", s.objectKey(m.Key), err)
-		}
-		result.Current = &storage.Entry{Key: m.Key, Value: value, Revision: revision}
+		s.remember(mutations, result)
 	}
 	return result, nil
 }
 
-// commit runs the script. A retry, ours or the client's, carries the same token,
-// by which the script knows a commit that it has made already.
-func (s *Store) commit(ctx context.Context, m storage.Mutation) (reply, error) {
-	keys := []string{s.meta, s.index, s.log, s.objectKey(m.Key), s.versionKey(m.Expect), s.outcomeKey(rand.Text())}
-	value := []byte{}
-	if !m.Delete {
-		value = encode(m.Value)
+func (s *Store) commitIn(ctx context.Context, format int32, mutations []storage.Mutation) (*storage.CommitResult, error) {
+	if format == 1 {
+		return s.commitFormat1(ctx, mutations)
 	}
-	args := []any{
-		formatVersion, m.Key, digits(m.Expect), value, len(m.Value), s.clock(),
-		s.opts.LogMaxEntries, s.opts.LogMaxAge.Microseconds(), (s.opts.Timeout + outcomeSpare).Milliseconds(),
-	}
-	for _, e := range s.takeExpired() {
-		keys, args = append(keys, s.versionKey(e.previous)), append(args, digits(e.revision))
-	}
-	if s.opts.Replicas == 0 && !s.opts.AOF {
-		return s.run(ctx, commitScript, keys, args...)
-	}
-	return s.script(ctx, s.durably, keys, args...)
-}
-
-func (s *Store) takeExpired() []logEntry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	expired := s.expired
-	s.expired = nil
-	return expired
-}
-
-func (s *Store) setExpired(pairs reply) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.expired = nil
-	for i := 0; i+1 < len(pairs); i += 2 {
-		s.expired = append(s.expired, logEntry{revision: pairs.integer(i), previous: pairs.integer(i + 1)})
-	}
-}
-
-// durably is a runner for the commit script that waits as Options say. WAIT is
-// about the writes of its own connection, so both go to one node in one pipeline.
-func (s *Store) durably(ctx context.Context, _ goredis.Scripter, keys []string, args ...any) *goredis.Cmd {
-	var commit *goredis.Cmd
-	const tries = 3 // a Cluster may have moved the slot
-	for range tries {
-		node, err := s.node(ctx)
-		if err != nil {
-			failed := goredis.NewCmd(ctx)
-			failed.SetErr(err)
-			return failed
+	keys, args := []string{s.meta, s.index, s.log, s.terms, s.outcomeKey(rand.Text())}, []any{}
+	for i := range mutations {
+		m := &mutations[i]
+		if m.Operation != storage.CheckEmpty {
+			keys = append(keys, s.valueKey(m.Key), s.historyKey(m.Key), s.objectKey(m.Key))
 		}
-		pipe := node.Pipeline()
-		commit = commitScript.Eval(ctx, pipe, keys, args...)
-		wait := s.wait(ctx, pipe)
-		_, err = pipe.Exec(ctx)
-		if isMoved(commit.Err()) {
-			s.reload(ctx)
+		args = appendMutation(args, m, m.Expect)
+	}
+	return s.runCommit(ctx, commitScript, newFormat, keys, args, mutations)
+}
+
+// operations are the names that scripts have for them.
+var operations = map[storage.Operation]string{storage.Put: "put", storage.Delete: "delete", storage.Check: "check"}
+
+var termOperations = map[storage.TermOperation]string{storage.ReplaceTerms: "replace", storage.AddTerms: "add", storage.RemoveTerms: "remove"}
+
+// appendMutation appends the arguments for m.
+func appendMutation(args []any, m *storage.Mutation, expect int64) []any {
+	if m.Operation == storage.CheckEmpty {
+		term := ""
+		if m.Term != "" {
+			term = encodeTerms([]storage.Term{storage.HashTerm(m.Term)})
+		}
+		return append(args, "empty", "["+bound(m.From), "("+bound(m.To), term, "["+term+m.From, "("+term+m.To)
+	}
+	args = append(args, operations[m.Operation], m.Key, digits(expect), len(m.Value))
+	for _, part := range m.Value {
+		if part.Data == nil {
+			args = append(args, part.Name, "0", "")
+		} else {
+			args = append(args, part.Name, "1", section.Append(nil, part.Data))
+		}
+	}
+	args = append(args, len(m.Terms))
+	for i := range m.Terms {
+		c := &m.Terms[i]
+		args = append(args, c.Group, termOperations[c.Operation], encodeTerms(storage.HashTerms(c.Terms)))
+	}
+	return args
+}
+
+// runCommit runs the script. A retry, ours or the client's, carries the same token,
+// by which the script knows a commit that it has made already.
+func (s *Store) runCommit(ctx context.Context, script *goredis.Script, format string, keys []string, mutations []any, all []storage.Mutation) (*storage.CommitResult, error) {
+	expired := s.takeExpired()
+	args := append([]any{
+		format, len(all), s.clock(), s.opts.LogMaxEntries, s.opts.LogMaxAge.Microseconds(),
+		(s.opts.Timeout + outcomeSpare).Milliseconds(), len(expired),
+	}, mutations...)
+	keys, args = s.appendTrims(keys, args, expired)
+	run := s.run
+	if s.opts.Replicas > 0 || s.opts.AOF {
+		run = func(ctx context.Context, script *goredis.Script, keys []string, args ...any) (reply, error) {
+			return s.script(ctx, s.durably(script), keys, args...)
+		}
+	}
+	r, err := run(ctx, script, keys, args...)
+	if err != nil {
+		return nil, err
+	}
+	if r.integer(0) == 0 {
+		return s.conflict(r, all), nil
+	}
+	if err := s.setExpired(r.list(2)); err != nil {
+		return nil, err
+	}
+	return parseOutcome(r.text(1))
+}
+
+// parseOutcome reads "<revision> <revision>,…" as commits leave it.
+func parseOutcome(outcome string) (*storage.CommitResult, error) {
+	last, list, ok := strings.Cut(outcome, " ")
+	if !ok {
+		return nil, fmt.Errorf("redis: the outcome of a commit is malformed: %q", outcome)
+	}
+	result := &storage.CommitResult{Succeeded: true, Revision: parseDigits(last)}
+	for revision := range strings.SplitSeq(list, ",") {
+		result.Revisions = append(result.Revisions, parseDigits(revision))
+	}
+	return result, nil
+}
+
+// conflict makes the result of a commit that did not succeed.
+func (s *Store) conflict(r reply, mutations []storage.Mutation) *storage.CommitResult {
+	result := &storage.CommitResult{Revision: r.integer(1), Conflict: int(r.integer(2))}
+	m := &mutations[result.Conflict]
+	if m.Operation == storage.CheckEmpty {
+		key, revision, _ := splitMember(r.text(3))
+		result.Current = &storage.Entry{Key: key, Revision: revision}
+	} else if value := r.list(3); len(value) > 0 {
+		result.Current = decodeValue(m.Key, value, &storage.Read{})
+	}
+	return result
+}
+
+// remember keeps what a commit has written. Of an update, only the sections that it
+// wrote are known.
+func (s *Store) remember(mutations []storage.Mutation, result *storage.CommitResult) {
+	for i := range mutations {
+		m := &mutations[i]
+		if m.Operation != storage.Put || result.Revisions[i] == 0 {
 			continue
 		}
-		if commit.Err() == nil && err == nil {
-			err = s.enough(wait)
+		e, read := &storage.Entry{Key: m.Key, Revision: result.Revisions[i]}, &storage.Read{Sections: []string{}}
+		for _, part := range m.Value {
+			read.Sections = append(read.Sections, part.Name)
+			if part.Data != nil {
+				e.Value = append(e.Value, storage.Section{Name: part.Name, Data: append([]byte{}, part.Data...)})
+			}
 		}
-		if commit.Err() == nil && err != nil {
-			commit.SetErr(err)
+		if m.Expect == 0 {
+			read = &storage.Read{Terms: true}
+			var groups [][]storage.Term
+			for n := range m.Terms {
+				groups = append(groups, m.Terms[n].Apply(nil))
+			}
+			e.Terms = storage.MergeTerms(groups...)
+		}
+		sortSections(e.Value)
+		s.cache.add(m.Key, e, read)
+	}
+}
+
+// durably returns a runner for a commit script that waits as Options say. WAIT is
+// about the writes of its own connection, so both go to one node in one pipeline.
+func (s *Store) durably(script *goredis.Script) runner {
+	return func(ctx context.Context, _ goredis.Scripter, keys []string, args ...any) *goredis.Cmd {
+		var commit *goredis.Cmd
+		const tries = 3 // a Cluster may have moved the slot
+		for range tries {
+			node, err := s.node(ctx)
+			if err != nil {
+				failed := goredis.NewCmd(ctx)
+				failed.SetErr(err)
+				return failed
+			}
+			pipe := node.Pipeline()
+			commit = script.Eval(ctx, pipe, keys, args...)
+			wait := s.wait(ctx, pipe)
+			_, err = pipe.Exec(ctx)
+			if isMoved(commit.Err()) {
+				s.reload(ctx)
+				continue
+			}
+			if commit.Err() == nil && err == nil {
+				err = s.enough(wait)
+			}
+			if commit.Err() == nil && err != nil {
+				commit.SetErr(err)
+			}
+			return commit
 		}
 		return commit
 	}
-	return commit
 }
 
 // reload makes the client of a Cluster look where the slots are now. It does so
@@ -152,31 +237,4 @@ func (s *Store) enough(wait *goredis.Cmd) error {
 
 func isMoved(err error) bool {
 	return err != nil && (strings.HasPrefix(err.Error(), "MOVED ") || strings.HasPrefix(err.Error(), "ASK "))
-}
-
-// Compact implements storage.Backend.
-func (s *Store) Compact(ctx context.Context, revision int64) error {
-	const batch = 100
-	for {
-		var first []goredis.XMessage
-		err := s.do(ctx, func(ctx context.Context) (err error) {
-			first, err = s.client.XRangeN(ctx, s.log, "-", digits(revision)+"-0", batch).Result()
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		keys, args := []string{s.meta, s.log}, []any{formatVersion, digits(revision)}
-		for _, message := range first {
-			e, err := messageEntry(message)
-			if err != nil {
-				return err
-			}
-			keys, args = append(keys, s.versionKey(e.previous)), append(args, digits(e.revision))
-		}
-		r, err := s.run(ctx, compactScript, keys, args...)
-		if err != nil || r.integer(0) == 1 {
-			return err
-		}
-	}
 }

@@ -3,6 +3,8 @@ package redis
 import (
 	"context"
 	"sync"
+
+	"tallyman/storage"
 )
 
 // history keeps the end of the log in this process, so that the pages of a long
@@ -15,15 +17,23 @@ type history struct {
 	entries []logEntry
 }
 
-// between returns, for each key from from to before to that changed after the
-// revision after, up to the revision until, its first and its last change.
-func (h *history) between(ctx context.Context, after, until int64, from, to string) (first, last map[string]logEntry, err error) {
+// undo is what changes in some interval did to a key.
+type undo struct {
+	first, last logEntry
+	// mentioned is set if a change gave or took the term of the scan; had says whether
+	// the key had it before the first such change.
+	mentioned, had bool
+}
+
+// between returns what happened to each key in [from, to) in the revision interval
+// (after, until]. term is that of a scan by term, "" for none.
+func (h *history) between(ctx context.Context, after, until int64, from, to, term string) (map[string]*undo, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.reach(ctx, after, until); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	first, last = map[string]logEntry{}, map[string]logEntry{}
+	past := map[string]*undo{}
 	for _, e := range h.entries {
 		if e.revision <= after || e.key < from || e.key >= to {
 			continue
@@ -31,12 +41,27 @@ func (h *history) between(ctx context.Context, after, until int64, from, to stri
 		if e.revision > until {
 			break
 		}
-		if _, ok := first[e.key]; !ok {
-			first[e.key] = e
+		u := past[e.key]
+		if u == nil {
+			u = &undo{first: e}
+			past[e.key] = u
 		}
-		last[e.key] = e
+		u.last = e
+		if removed := hasTerm(e.removed, term); term != "" && !u.mentioned && (removed || hasTerm(e.added, term)) {
+			u.mentioned, u.had = true, removed
+		}
 	}
-	return first, last, nil
+	return past, nil
+}
+
+// hasTerm reports whether one of the terms, one after the other, is term.
+func hasTerm(terms, term string) bool {
+	for ; len(terms) >= storage.TermSize; terms = terms[storage.TermSize:] {
+		if terms[:storage.TermSize] == term {
+			return true
+		}
+	}
+	return false
 }
 
 // reach makes entries cover what is after after, up to until.

@@ -12,16 +12,31 @@ import (
 	"tallyman/storage"
 )
 
-// logBatch bounds how many entries are read from the log in one step.
-const logBatch = 500
+const (
+	// logBatch bounds how many entries are read from the log in one step, but for the
+	// rest of a commit.
+	logBatch = 500
+	// maxCommit is how many entries a commit has at most.
+	maxCommit = storage.MaxMutations
+)
 
 var errMalformedLog = errors.New("redis: an entry of the log is malformed")
 
 // logEntry is one change without its values.
 type logEntry struct {
 	revision, previous int64
-	key                string
-	deleted            bool
+	// before is the revision before the change, 0 if the version that wrote the entry
+	// did not say; commit is that of the last change of the commit.
+	before, commit int64
+	key            string
+	deleted        bool
+	// moved are the fields of the key's history that the change has written for what it
+	// replaced, comma-separated.
+	moved string
+	// added and removed are the terms that the change gave and took.
+	added, removed string
+	// format1 is set if the replaced value is under a key of its own.
+	format1 bool
 }
 
 // parseEntry reads an entry as XRANGE replies it inside a script.
@@ -41,14 +56,21 @@ func parseEntry(v any) (logEntry, error) {
 }
 
 func messageEntry(m goredis.XMessage) (logEntry, error) {
-	e := logEntry{deleted: m.Values["d"] != nil}
+	e := logEntry{deleted: m.Values["d"] != nil, format1: m.Values["w"] == nil}
 	var err error
 	if e.revision, err = messageRevision(m); err != nil {
 		return e, err
 	}
-	e.key, _ = m.Values["k"].(string)
-	previous, _ := m.Values["p"].(string)
-	if e.previous, err = strconv.ParseInt(previous, 10, 64); err != nil || e.key == "" {
+	text := func(name string) string {
+		value, _ := m.Values[name].(string)
+		return value
+	}
+	e.key, e.moved, e.added, e.removed = text("k"), text("w"), text("a"), text("x")
+	e.before, e.commit = parseDigits(text("b")), e.revision
+	if end := text("c"); end != "" {
+		e.commit = parseDigits(end)
+	}
+	if e.previous, err = strconv.ParseInt(text("p"), 10, 64); err != nil || e.key == "" {
 		return e, fmt.Errorf("%w: %s", errMalformedLog, m.ID)
 	}
 	return e, nil
@@ -63,17 +85,32 @@ func messageRevision(m goredis.XMessage) (int64, error) {
 	return revision, nil
 }
 
+// wholeCommits cuts entries after at least n, but not inside a commit. What follows a
+// commit that is not there to its end is cut, too.
+func wholeCommits(entries []logEntry, n int) []logEntry {
+	whole := 0
+	for i := range entries {
+		if entries[i].commit == entries[i].revision {
+			whole = i + 1
+			if whole >= n {
+				break
+			}
+		}
+	}
+	return entries[:whole]
+}
+
 // Log implements storage.Backend. A revision that the log does not hold, because
 // it was dropped or because a fail-over lost it, is ErrCompacted.
-func (s *Store) Log(ctx context.Context, revision int64, limit int) ([]storage.Change, error) {
+func (s *Store) Log(ctx context.Context, req storage.LogRequest) ([]storage.Change, error) {
 	for {
-		bell := s.nextChange()
-		changes, err := s.changes(ctx, revision, limit)
+		changed := s.nextChange()
+		changes, err := s.changes(ctx, req)
 		if err != nil || len(changes) > 0 {
 			return changes, err
 		}
 		select {
-		case <-bell:
+		case <-changed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-s.done:
@@ -82,37 +119,37 @@ func (s *Store) Log(ctx context.Context, revision int64, limit int) ([]storage.C
 	}
 }
 
-// changes returns the changes after revision that there are now.
-func (s *Store) changes(ctx context.Context, revision int64, limit int) ([]storage.Change, error) {
+// changes returns the changes after a revision that there are now.
+func (s *Store) changes(ctx context.Context, req storage.LogRequest) ([]storage.Change, error) {
 	var all []storage.Change
 	for {
 		batch := logBatch
-		if limit > 0 {
-			batch = min(batch, limit-len(all))
+		if req.Limit > 0 {
+			batch = min(batch, req.Limit-len(all))
 		}
-		entries, err := s.entries(ctx, revision, batch)
+		entries, err := s.entries(ctx, req.After, batch)
 		if err != nil {
 			return nil, err
 		}
-		changes, err := s.withValues(ctx, entries)
+		changes, err := s.withValues(ctx, entries, req.After, &req.Read)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, changes...)
-		if len(entries) < logBatch || len(all) == limit {
+		if len(entries) < batch || req.Limit > 0 && len(all) >= req.Limit {
 			return all, nil
 		}
-		revision = entries[len(entries)-1].revision
+		req.After = entries[len(entries)-1].revision
 	}
 }
 
-// entries returns up to limit entries after revision.
+// entries returns limit entries after revision, and the rest of the last commit.
 func (s *Store) entries(ctx context.Context, revision int64, limit int) ([]logEntry, error) {
-	r, err := s.read(ctx, logScript, []string{s.meta, s.log}, formatVersion, digits(revision), limit)
+	r, err := s.read(ctx, logScript, []string{s.meta, s.log}, formatAny, digits(revision), limit+maxCommit)
 	if err != nil {
 		return nil, err
 	}
-	list := r.list(1)
+	list := r.list(2)
 	entries := make([]logEntry, len(list))
 	for i := range list {
 		if entries[i], err = parseEntry(list[i]); err != nil {
@@ -120,42 +157,59 @@ func (s *Store) entries(ctx context.Context, revision int64, limit int) ([]logEn
 		}
 	}
 	s.observe(r.integer(0))
-	return entries, nil
+	return wholeCommits(entries, limit), checkChain(entries, revision, r.integer(1))
 }
 
-// withValues reads the values of entries. One that is gone has been dropped with
-// its entry since, or was evicted: either way what happened cannot be told.
-func (s *Store) withValues(ctx context.Context, entries []logEntry) ([]storage.Change, error) {
+// checkChain wants each entry to follow the one before it. One that does not, but
+// follows base, the newest revision that no commit made, follows an Advance.
+func checkChain(entries []logEntry, after, base int64) error {
+	for i := range entries {
+		if before := entries[i].before; before != 0 && before != after && before != base {
+			return fmt.Errorf("redis: the change %d follows %d, which is missing: %w", entries[i].revision, before, storage.ErrCompacted)
+		}
+		after = entries[i].revision
+	}
+	return nil
+}
+
+// withValues reads the values of entries, which follow the revision after. One that is
+// gone has been dropped with its entry since, or was evicted: either way what happened
+// cannot be told.
+func (s *Store) withValues(ctx context.Context, entries []logEntry, after int64, read *storage.Read) ([]storage.Change, error) {
 	refs := make([]ref, 0, 2*len(entries))
 	for i := range entries {
 		e := &entries[i]
 		if e.previous != 0 {
-			refs = append(refs, ref{key: e.key, revision: e.previous, replaced: true})
+			refs = append(refs, ref{key: e.key, revision: e.previous})
 		}
 		if !e.deleted {
 			refs = append(refs, ref{key: e.key, revision: e.revision})
 		}
 	}
-	if err := s.load(ctx, refs); err != nil {
+	if err := s.load(ctx, refs, read); err != nil {
 		return nil, err
 	}
 	changes := make([]storage.Change, len(entries))
 	next := 0
-	take := func() []byte {
+	take := func() *storage.Entry {
 		next++
-		return refs[next-1].value
+		return refs[next-1].entry
 	}
 	for i := range entries {
 		e := &entries[i]
 		c := &changes[i]
-		*c = storage.Change{Revision: e.revision, Key: e.key, PrevRevision: e.previous}
+		*c = storage.Change{Revision: e.revision, Key: e.key, Commit: e.commit, Before: e.before, Delete: e.deleted}
+		if c.Before == 0 {
+			c.Before = after
+		}
+		after = e.revision
 		if e.previous != 0 {
-			if c.PrevValue = take(); c.PrevValue == nil {
+			if c.Previous = take(); c.Previous == nil {
 				return nil, storage.ErrCompacted
 			}
 		}
 		if !e.deleted {
-			if c.Value = take(); c.Value == nil {
+			if c.Current = take(); c.Current == nil {
 				return nil, storage.ErrCompacted
 			}
 		}

@@ -42,7 +42,7 @@ func follow(t *testing.T, s *redis.Store) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
 		for revision := w.Current; ; {
-			changes, err := s.Log(t.Context(), revision, 0)
+			changes, err := s.Log(t.Context(), storage.LogRequest{After: revision})
 			if err != nil && (errors.Is(err, storage.ErrCompacted) || t.Context().Err() != nil) {
 				ended <- err
 				return
@@ -80,7 +80,7 @@ func TestOutage(t *testing.T) {
 	got := make(chan storage.Change, 1)
 	go func() {
 		for {
-			changes, err := s.Log(t.Context(), first, 0)
+			changes, err := s.Log(t.Context(), storage.LogRequest{After: first})
 			if err == nil {
 				got <- changes[0]
 				return
@@ -100,7 +100,7 @@ func TestOutage(t *testing.T) {
 		return nil
 	})
 	for range 1000 { // as none of them is tried, this takes no time
-		if _, _, err := s.Get(t.Context(), "/a"); err == nil || !strings.Contains(err.Error(), "redis") {
+		if _, _, err := storage.GetEntry(t.Context(), s, "/a", storage.Read{}); err == nil || !strings.Contains(err.Error(), "redis") {
 			t.Fatalf("Get without Redis: %v", err)
 		}
 	}
@@ -113,7 +113,7 @@ func TestOutage(t *testing.T) {
 		t.Errorf("the acknowledged value is now %q", value)
 	}
 	second := put(t, s, "/a", "2", first)
-	if change := <-got; change.Revision != second || change.PrevRevision != first {
+	if change := <-got; change.Revision != second || change.Previous.Revision != first {
 		t.Errorf("the follower went on with %+v", change)
 	}
 	if len(reasons) > 0 {
@@ -125,7 +125,7 @@ func TestOutage(t *testing.T) {
 func TestStartWithoutRedis(t *testing.T) {
 	server := redistest.New(t, flavor)
 	s := open(t, redis.Options{}, server.Addr)
-	if _, _, err := s.Get(t.Context(), "/a"); err == nil {
+	if _, _, err := storage.GetEntry(t.Context(), s, "/a", storage.Read{}); err == nil {
 		t.Error("Get without Redis succeeds")
 	}
 	server.Run(t)
@@ -147,18 +147,18 @@ func TestEmptied(t *testing.T) {
 	ended := follow(t, s)
 	server.Command(t, "FLUSHALL")
 	eventually(t, "the store is there again", func() error { // this one makes it anew
-		entry, _, err := other.Get(t.Context(), "/a")
+		entry, _, err := storage.GetEntry(t.Context(), other, "/a", storage.Read{})
 		if entry != nil {
-			t.Fatalf("an empty Redis holds %q", entry.Value)
+			t.Fatalf("an empty Redis holds %q", entry.Value.Body())
 		}
 		return err
 	})
 	wantLoss(t, reasons, "Redis")
 	wantCompacted(t, ended)
 	eventually(t, "the store serves", func() error {
-		entry, _, err := s.Get(t.Context(), "/a")
+		entry, _, err := storage.GetEntry(t.Context(), s, "/a", storage.Read{})
 		if entry != nil {
-			t.Fatalf("the store still shows %q", entry.Value)
+			t.Fatalf("the store still shows %q", entry.Value.Body())
 		}
 		return err
 	})
@@ -177,7 +177,7 @@ func TestLossyFailover(t *testing.T) {
 	s := open(t, w.options(master.Addr, o))
 	kept := put(t, s, "/a", "kept", 0)
 	eventually(t, "the replica has it", func() error {
-		if n := replica.Command(t, "EXISTS", "{tallyman}:object:/a"); n != int64(1) {
+		if n := replica.Command(t, "EXISTS", "{tallyman}:value:/a"); n != int64(1) {
 			return errors.New("not yet")
 		}
 		return nil
@@ -197,13 +197,13 @@ func TestLossyFailover(t *testing.T) {
 	if value := get(t, s, "/a"); value != "kept" {
 		t.Errorf("the new master has %q", value)
 	}
-	if _, err := s.Log(t.Context(), lost, 0); !errors.Is(err, storage.ErrCompacted) {
+	if _, err := s.Log(t.Context(), storage.LogRequest{After: lost}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log from the lost revision: %v", err)
 	}
 	if next := put(t, s, "/a", "next", kept); next <= lost {
 		t.Errorf("revision %d after %d", next, lost)
 	}
-	if _, err := s.Log(t.Context(), lost, 0); !errors.Is(err, storage.ErrCompacted) {
+	if _, err := s.Log(t.Context(), storage.LogRequest{After: lost}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log from the lost revision, later: %v", err)
 	}
 }
@@ -219,7 +219,7 @@ func TestOldMaster(t *testing.T) {
 	s := open(t, w.options(replica.Addr, o))
 	first := put(t, s, "/a", "1", 0)
 	eventually(t, "the old master has it", func() error {
-		if n := master.Command(t, "EXISTS", "{tallyman}:object:/a"); n != int64(1) {
+		if n := master.Command(t, "EXISTS", "{tallyman}:value:/a"); n != int64(1) {
 			return errors.New("not yet")
 		}
 		return nil
@@ -229,10 +229,10 @@ func TestOldMaster(t *testing.T) {
 	w.target.Store(&master.Addr)
 	w.cut()
 	for range 50 {
-		if entry, _, err := s.Get(t.Context(), "/a"); err == nil && string(entry.Value) != "2" {
-			t.Fatalf("the old master was believed: %q", entry.Value)
+		if entry, _, err := storage.GetEntry(t.Context(), s, "/a", storage.Read{}); err == nil && string(entry.Value.Body()) != "2" {
+			t.Fatalf("the old master was believed: %q", entry.Value.Body())
 		}
-		if r, err := s.Commit(t.Context(), storage.Mutation{Key: "/b", Value: []byte("lost")}); err == nil {
+		if r, err := s.Commit(t.Context(), storage.Mutation{Key: "/b", Value: storage.Body([]byte("lost"))}); err == nil {
 			t.Fatalf("the old master was written to: %+v", r)
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -258,14 +258,14 @@ func TestEviction(t *testing.T) {
 	put(t, s, "/b", "1", 0)
 	put(t, s, "/c", "1", 0)
 	ended := follow(t, s)
-	server.Command(t, "DEL", "{tallyman}:object:/b", "{tallyman}:object:/c")
+	server.Command(t, "DEL", "{tallyman}:value:/b", "{tallyman}:value:/c")
 	if value := get(t, s, "/b"); value != "" {
 		t.Errorf("Get of what was evicted: %q", value)
 	}
 	put(t, s, "/b", "2", 0)
 	wantLoss(t, reasons, "evicted /b")
 	scan, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0"})
-	if err != nil || len(scan.Entries) != 2 || string(scan.Entries[1].Value) != "2" {
+	if err != nil || len(scan.Entries) != 2 || string(scan.Entries[1].Value.Body()) != "2" {
 		t.Errorf("%+v, %v", scan, err)
 	}
 	wantLoss(t, reasons, "evicted /c")
@@ -294,7 +294,7 @@ func TestDurability(t *testing.T) {
 			replica.Kill()
 			o.DurabilityTimeout = 50 * time.Millisecond
 			s = open(t, o, master.Addr)
-			_, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Value: []byte("2"), Expect: revision})
+			_, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Value: storage.Body([]byte("2")), Expect: revision})
 			if err == nil || !strings.Contains(err.Error(), "not as durable as configured") {
 				t.Errorf("a write without a replica: %v", err)
 			}
@@ -315,7 +315,7 @@ func TestSentinel(t *testing.T) {
 	s := open(t, o, sentinels.Addrs...)
 	master.Kill()
 	eventually(t, "the store has failed over", func() error {
-		r, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Value: []byte("2"), Expect: revision})
+		r, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Value: storage.Body([]byte("2")), Expect: revision})
 		if err == nil && !r.Succeeded {
 			return fmt.Errorf("%+v", r.Current)
 		}

@@ -63,6 +63,7 @@ func (s *Store) monitor(ctx context.Context) {
 			continue
 		}
 		s.up()
+		s.attend(ctx)
 		s.listen(ctx)
 	}
 }
@@ -106,7 +107,7 @@ func (s *Store) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	seen := s.seen.Load()
-	r, err := logScript.RunRO(ctx, s.client, []string{s.meta, s.log}, formatVersion, digits(seen), 1, 0).Slice()
+	r, err := logScript.RunRO(ctx, s.client, []string{s.meta, s.log}, formatAny, digits(seen), 1, 0).Slice()
 	err = scriptError(err)
 	switch {
 	case errors.Is(err, errEmpty):
@@ -154,7 +155,7 @@ func (s *Store) reposition(ctx context.Context, seen int64) error {
 
 // believe reads the window of the store as it is, be it behind what was seen.
 func (s *Store) believe(ctx context.Context) (storage.Window, error) {
-	r, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatVersion, 0).Slice()
+	r, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatAny, 0).Slice()
 	if err != nil {
 		return storage.Window{}, scriptError(err)
 	}
@@ -202,12 +203,17 @@ func (s *Store) wasThere() bool {
 // create makes the store if there is none. It reports whether the store is
 // another one than it was.
 func (s *Store) create(ctx context.Context) (replaced bool, err error) {
-	r, err := openScript.Run(ctx, s.client, []string{s.meta, s.log}, formatVersion, rand.Text(), s.clock()).Slice()
+	r, err := openScript.Run(ctx, s.client, []string{s.meta, s.log}, newFormat, rand.Text(), s.clock()).Slice()
 	if err != nil {
 		return false, err
 	}
 	answer := reply(r)
-	if format := answer.text(0); format != formatVersion {
+	switch format := answer.text(0); format {
+	case oldFormat:
+		s.format.Store(1)
+	case newFormat:
+		s.format.Store(2)
+	default:
 		return false, formatError(format)
 	}
 	s.mu.Lock()

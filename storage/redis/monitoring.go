@@ -48,6 +48,9 @@ func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 			return err
 		}
 		stats.StoredBytes, stats.Bytes = number(sizes[0]), number(sizes[1])
+		if stats.Terms, err = s.client.ZCard(ctx, s.terms).Result(); err != nil {
+			return err
+		}
 		if stats.Objects, err = s.client.ZCard(ctx, s.index).Result(); err != nil {
 			return err
 		}

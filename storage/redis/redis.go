@@ -19,14 +19,23 @@
 //
 //	{tallyman}:meta            hash: format, id, revision, base, compacted, bytes, rawbytes
 //	{tallyman}:index           sorted set of "<key>\0<revision>", all of score 0
-//	{tallyman}:log             stream; ids are <revision>-0; fields k (key), p (previous revision, 0 if none), d (deleted)
-//	{tallyman}:object:<key>    "<revision>:<size>:<codec><value>", the current value
-//	{tallyman}:version:<rev>   the same, a value that was replaced by one that the log still reaches
-//	{tallyman}:commit:<token>  the revision of a commit, for some seconds
+//	{tallyman}:terms           sorted set of "<term><key>", all of score 0
+//	{tallyman}:indexes         hash: of each index of terms its state, as JSON
+//	{tallyman}:log             stream; ids are <revision>-0; fields k (key), p (previous revision, 0 if none),
+//	                           b (the store's revision before), c (last revision of the commit, if it is another),
+//	                           w (the parts that it replaced), a and x (terms that it gave and took), d (deleted)
+//	{tallyman}:value:<key>     hash: the current value, a field for each section and group of terms
+//	{tallyman}:history:<key>   hash: replaced parts of values that the log still reaches
+//	{tallyman}:commit:<token>  the revisions of a commit, for some seconds
 //	{tallyman}:lock:<name>     who holds a lock (Lock), for half a minute at most
+//	{tallyman}:processes       sorted set of the processes that use the store, with the newest format they know
 //
-// A value is written once, and moved when it is replaced. The log holds no
-// values, so that following it costs little and a value is never there twice.
+// A part of a value is written once, and moved when it is replaced. The log holds no
+// values, so that following it costs little and a part is never there twice.
+//
+// Format 1, which older versions of tallyman read and write, has no terms, and values in
+// {tallyman}:object:<key> and {tallyman}:version:<revision>. This version works in it
+// until Upgrade; see there.
 //
 // # Caveats
 //
@@ -35,8 +44,10 @@ package redis
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,7 +63,11 @@ import (
 var ErrFormat = errors.New("the store in Redis is not for this version")
 
 const (
-	formatVersion = "1"
+	// The formats that this version reads and writes.
+	oldFormat = "1"
+	newFormat = "2"
+	// formatAny is the format argument of scripts that work in both.
+	formatAny = ""
 	// outcomeSpare is how much longer a commit's outcome is known than it may be
 	// tried again, which Options.Timeout bounds.
 	outcomeSpare = 10 * time.Second
@@ -154,7 +169,12 @@ type Store struct {
 	stopped sync.WaitGroup
 	close   sync.Once
 
-	meta, index, log string // keys
+	meta, index, log, terms, indexes, processes string // keys
+
+	process    string       // the name of this process among all
+	format     atomic.Int32 // 1 or 2
+	olderSeen  time.Time    // when an older process was seen last; the monitor's own
+	lastLeased time.Time    // when the lease was renewed last; the monitor's own
 
 	behind time.Time // since when Redis lacks what was seen; the monitor's own
 
@@ -182,11 +202,17 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	o.setDefaults()
 	useLogger()
+	process := rand.Text()
+	if o.Client.ClientName == "" {
+		o.Client.ClientName = clientName + process
+	}
 	s := &Store{
 		opts: o, client: goredis.NewUniversalClient(&o.Client), cache: newCache(o.CacheBytes),
-		done: make(chan struct{}), bell: make(chan struct{}),
+		done: make(chan struct{}), bell: make(chan struct{}), process: process,
 	}
-	s.meta, s.index, s.log = s.key("meta"), s.key("index"), s.key("log")
+	s.format.Store(2) // until the store says otherwise
+	s.meta, s.index, s.log, s.terms = s.key("meta"), s.key("index"), s.key("log"), s.key("terms")
+	s.indexes, s.processes = s.key("indexes"), s.key("processes")
 	s.history.store = s
 	if err := s.connect(ctx); isRefusal(err) {
 		return nil, errors.Join(fmt.Errorf("redis: %w", err), s.client.Close())
@@ -208,6 +234,9 @@ func (s *Store) Close() error {
 	s.close.Do(func() {
 		close(s.done)
 		err = s.client.Close() // ends what is blocked, too
+		if errors.Is(err, net.ErrClosed) {
+			err = nil // of a connection that a call in flight has given up
+		}
 		s.stopped.Wait()
 	})
 	return err
@@ -218,6 +247,8 @@ func (s *Store) key(name string) string { return "{" + s.opts.Prefix + "}:" + na
 
 func (s *Store) objectKey(key string) string      { return s.key("object:" + key) }
 func (s *Store) versionKey(revision int64) string { return s.key("version:" + digits(revision)) }
+func (s *Store) valueKey(key string) string       { return s.key("value:" + key) }
+func (s *Store) historyKey(key string) string     { return s.key("history:" + key) }
 func (s *Store) outcomeKey(token string) string   { return s.key("commit:" + token) }
 
 // do makes one call within Options.Timeout, unless Redis is known to be away.
@@ -261,37 +292,50 @@ func (s *Store) clock() string {
 	return digits(s.opts.Now().UnixMicro())
 }
 
+// getBatch bounds how many values one call of Get reads.
+const getBatch = 256
+
 // Get implements storage.Backend.
-func (s *Store) Get(ctx context.Context, key string) (*storage.Entry, int64, error) {
-	known := s.cache.latest(key)
-	r, err := s.read(ctx, getScript, []string{s.meta, s.objectKey(key), s.index}, formatVersion, digits(known.revision), "["+bound(key), "("+bound(key+"\x00"))
-	if err != nil {
-		return nil, 0, err
+func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetResult, error) {
+	if len(req.Keys) > getBatch {
+		return nil, fmt.Errorf("redis: want %d keys at once: at most %d", len(req.Keys), getBatch)
 	}
-	current := r.integer(0)
-	s.observe(current)
-	switch {
-	case r.text(1) == "":
-		if _, revision, ok := splitMember(r.text(2)); ok {
-			if _, err := s.forget(ctx, key, revision); err != nil {
-				return nil, 0, err
+	names, terms := wants(&req.Read)
+	keys, args := []string{s.meta, s.index}, []any{formatAny, names, terms}
+	known := make([]*storage.Entry, len(req.Keys))
+	for i, key := range req.Keys {
+		known[i] = s.cache.latest(key, &req.Read)
+		keys = append(keys, s.valueKey(key), s.objectKey(key))
+		args = append(args, digits(revisionOf(known[i])), "["+bound(key), "("+bound(key+"\x00"))
+	}
+	r, err := s.read(ctx, getScript, keys, args...)
+	if err != nil {
+		return nil, err
+	}
+	result := &storage.GetResult{Revision: r.integer(0), Entries: make([]*storage.Entry, len(req.Keys))}
+	s.observe(result.Revision)
+	for i, key := range req.Keys {
+		value := r.list(i + 1)
+		switch {
+		case len(value) == 0:
+			if _, revision, ok := splitMember(r.text(i + 1)); ok {
+				if _, err := s.forget(ctx, key, revision); err != nil {
+					return nil, err
+				}
 			}
+		case known[i] != nil && value.integer(0) == known[i].Revision:
+			result.Entries[i] = known[i]
+		default:
+			result.Entries[i] = decodeValue(key, value, &req.Read)
+			s.cache.add(key, result.Entries[i], &req.Read)
 		}
-		return nil, current, nil
-	case len(r) == 2:
-		return &storage.Entry{Key: key, Value: known.value, Revision: known.revision}, current, nil
 	}
-	revision, value, err := decode(r.text(2))
-	if err != nil {
-		return nil, 0, fmt.Errorf("redis: %s: %w", s.objectKey(key), err)
-	}
-	s.cache.add(key, version{revision, value})
-	return &storage.Entry{Key: key, Value: value, Revision: revision}, current, nil
+	return result, nil
 }
 
 // Window implements storage.Backend.
 func (s *Store) Window(ctx context.Context) (storage.Window, error) {
-	r, err := s.read(ctx, windowScript, []string{s.meta}, formatVersion)
+	r, err := s.read(ctx, windowScript, []string{s.meta}, formatAny)
 	if err != nil {
 		return storage.Window{}, err
 	}
@@ -301,6 +345,6 @@ func (s *Store) Window(ctx context.Context) (storage.Window, error) {
 
 // Advance implements storage.Backend.
 func (s *Store) Advance(ctx context.Context, revision int64) error {
-	_, err := s.run(ctx, advanceScript, []string{s.meta}, formatVersion, digits(revision))
+	_, err := s.run(ctx, advanceScript, []string{s.meta}, formatAny, digits(revision))
 	return err
 }

@@ -48,7 +48,7 @@ func open(t *testing.T, o redis.Options, addrs ...string) *redis.Store {
 
 func put(t *testing.T, s *redis.Store, key, value string, expect int64) int64 {
 	t.Helper()
-	r, err := s.Commit(t.Context(), storage.Mutation{Key: key, Value: []byte(value), Expect: expect})
+	r, err := s.Commit(t.Context(), storage.Mutation{Key: key, Value: storage.Body([]byte(value)), Expect: expect})
 	if err != nil || !r.Succeeded {
 		t.Fatalf("put %s: %+v, %v", key, r, err)
 	}
@@ -57,14 +57,14 @@ func put(t *testing.T, s *redis.Store, key, value string, expect int64) int64 {
 
 func get(t *testing.T, s *redis.Store, key string) string {
 	t.Helper()
-	entry, _, err := s.Get(t.Context(), key)
+	entry, _, err := storage.GetEntry(t.Context(), s, key, storage.Read{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if entry == nil {
 		return ""
 	}
-	return string(entry.Value)
+	return string(entry.Value.Body())
 }
 
 func eventually(t *testing.T, what string, check func() error) {
@@ -122,19 +122,19 @@ func TestTrim(t *testing.T) {
 		revision = put(t, s, "/a", fmt.Sprint(i), revision)
 	}
 	length, _ := server.Command(t, "XLEN", "{tallyman}:log").(int64)
-	versions, _ := server.Command(t, "KEYS", "{tallyman}:version:*").([]any)
-	const bound = 11 // a commit trims what the one before found to be too much
-	if length != bound || len(versions) != bound {
-		t.Errorf("after 100 changes the log holds %d entries and %d old values, want %d", length, len(versions), bound)
+	parts, _ := server.Command(t, "HLEN", "{tallyman}:history:/a").(int64) // of each old value its body and its parts' names
+	const bound = 11                                                       // a commit trims what the one before found to be too much
+	if length != bound || parts != 2*bound {
+		t.Errorf("after 100 changes the log holds %d entries and %d old values, want %d", length, parts/2, bound)
 	}
-	if _, err := s.Log(t.Context(), first, 0); !errors.Is(err, storage.ErrCompacted) {
+	if _, err := s.Log(t.Context(), storage.LogRequest{After: first}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log from a dropped revision: %v", err)
 	}
 	w, err := s.Window(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if changes, err := s.Log(t.Context(), w.Compacted, 0); err != nil || len(changes) != bound || string(changes[0].PrevValue) != "88" {
+	if changes, err := s.Log(t.Context(), storage.LogRequest{After: w.Compacted}); err != nil || len(changes) != bound || string(changes[0].Previous.Value.Body()) != "88" {
 		t.Errorf("Log from the start of the window: %d changes, %v", len(changes), err)
 	}
 }
@@ -149,7 +149,7 @@ func TestTrimByAge(t *testing.T) {
 	now.Add((2 * time.Hour).Microseconds())
 	put(t, s, "/c", "0", 0)
 	put(t, s, "/d", "0", 0)
-	if _, err := s.Log(t.Context(), old, 0); !errors.Is(err, storage.ErrCompacted) {
+	if _, err := s.Log(t.Context(), storage.LogRequest{After: old}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log from two hours ago: %v", err)
 	}
 }
@@ -192,8 +192,8 @@ func TestCommands(t *testing.T) {
 	if _, err := s.Stats(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	bounded := strings.Fields("auth client|setinfo client|maint_notifications command config|get del eval eval_ro evalsha evalsha_ro exists get getrange hello hincrby " +
-		"hmget hset info mget ping rename set strlen time unlink xadd xdel xlen xrange xread xrevrange zadd zcard zlexcount zrangebylex zrem zremrangebylex")
+	bounded := strings.Fields("auth client|setinfo client|list client|maint_notifications client|setname command config|get del eval eval_ro evalsha evalsha_ro exists get getrange hdel hello hget hincrby hkeys " +
+		"hmget hset hvals info mget ping rename set strlen time unlink xadd xdel xlen xrange xread xrevrange zadd zcard zlexcount zrangebylex zrem zremrangebylex zremrangebyscore")
 	for line := range strings.Lines(fmt.Sprint(server.Command(t, "INFO", "commandstats"))) {
 		name, _, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":")
 		if strings.HasPrefix(line, "cmdstat_") && !slices.Contains(bounded, name) {
@@ -277,10 +277,10 @@ func TestLostAnswer(t *testing.T) {
 	lose()
 	updated := put(t, s, "/a", "2", created)
 	lose()
-	if r, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Delete: true, Expect: updated}); err != nil || !r.Succeeded {
+	if r, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Operation: storage.Delete, Expect: updated}); err != nil || !r.Succeeded {
 		t.Fatalf("delete: %+v, %v", r, err)
 	}
-	if changes, err := s.Log(t.Context(), warm, 0); err != nil || len(changes) != 3 {
+	if changes, err := s.Log(t.Context(), storage.LogRequest{After: warm}); err != nil || len(changes) != 3 {
 		t.Errorf("%d changes, %v, want 3", len(changes), err)
 	}
 	if w.dropped.Load() != 3 {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"tallyman/storage"
@@ -17,6 +19,9 @@ const indexBatch = 1000
 // evictionQuiet is for how many seconds after an eviction was found others are not
 // logged: there may be very many.
 const evictionQuiet = 5
+
+// errMalformed is returned for a member of the index that is none.
+var errMalformed = errors.New("value is malformed")
 
 // errMoved is returned by a scan of the current state that changes overtook.
 var errMoved = errors.New("the store changed faster than it could be read")
@@ -39,24 +44,25 @@ func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 
 func (s *Store) scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error) {
 	result := &storage.ScanResult{Count: -1, Revision: req.Revision}
-	from, wantCount := req.From, req.Count
+	p := pageRequest{from: req.From, to: req.To, count: req.Count}
+	if req.Term != "" {
+		p.term = encodeTerms([]storage.Term{storage.HashTerm(req.Term)})
+	}
 	for {
-		size := indexBatch
-		if req.Limit > 0 {
-			size = min(size, req.Limit-len(result.Entries)+1)
+		if p.size = indexBatch; req.Limit > 0 {
+			p.size = max(1, min(p.size, req.Limit-len(result.Entries)+1))
 		}
-		page, err := s.page(ctx, from, req.To, size, wantCount, result.Revision)
+		p.revision = result.Revision
+		page, err := s.page(ctx, p)
 		if err != nil {
 			return nil, err
 		}
-		if result.Revision == 0 {
-			result.Revision = page.revision
-		}
-		if err := s.undo(ctx, page, result.Revision); err != nil {
+		result.Revision = page.shows
+		if err := s.undo(ctx, page, p.term); err != nil {
 			return nil, err
 		}
-		if wantCount {
-			result.Count, wantCount = page.count, false
+		if p.count {
+			result.Count, p.count = page.count, false
 		}
 		result.Entries = append(result.Entries, page.entries...)
 		if req.Limit > 0 && len(result.Entries) > req.Limit {
@@ -65,37 +71,53 @@ func (s *Store) scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 		if result.More || page.last {
 			break
 		}
-		from = page.end
+		p.from = page.end
 	}
 	if req.KeysOnly {
 		return result, nil
 	}
-	return result, s.fill(ctx, result)
+	return result, s.fill(ctx, result, &req.Read)
+}
+
+// pageRequest asks for a part of the index: of the keys in [from, to), or of those that
+// carry a term, at a revision (0 for now).
+type pageRequest struct {
+	from, to, term string
+	size           int
+	count          bool
+	revision       int64
 }
 
 // page is a part of the index.
 type page struct {
-	from, end, to string // it covers the keys from from to before end, of a range that ends with to
+	from, end, to string // it covers the keys in [from, end), of a range that ends with to
 	last          bool   // end is to
 	entries       []storage.Entry
 	count         int64 // of the range
 	revision      int64 // that it was read at
+	shows         int64 // that it is to show
 }
 
 // page reads a part of the index, having made sure that history reaches back to
-// revision, if that is not 0.
-func (s *Store) page(ctx context.Context, from, to string, size int, count bool, revision int64) (*page, error) {
+// the revision, if that is not 0.
+func (s *Store) page(ctx context.Context, req pageRequest) (*page, error) {
 	counting := "0"
-	if count {
+	if req.count {
 		counting = "1"
 	}
-	r, err := s.read(ctx, pageScript, []string{s.meta, s.index, s.log}, formatVersion,
-		"["+bound(from), "("+bound(to), size, counting, digits(revision))
+	r, err := s.read(ctx, pageScript, []string{s.meta, s.index, s.log, s.terms, s.indexes}, formatAny,
+		"["+bound(req.from), "("+bound(req.to), req.size, counting, digits(req.revision), req.term, "["+req.term+req.from, "("+req.term+req.to)
 	if err != nil {
 		return nil, err
 	}
-	members := r.list(1)
-	p := &page{from: from, end: to, to: to, last: true, entries: make([]storage.Entry, len(members)), count: r.integer(2), revision: r.integer(0)}
+	members := r.list(2)
+	p := &page{
+		from: req.from, end: req.to, to: req.to, last: true, entries: make([]storage.Entry, len(members)), count: r.integer(3),
+		revision: r.integer(0), shows: r.integer(1),
+	}
+	if p.shows == 0 {
+		p.shows = p.revision
+	}
 	for i := range members {
 		key, revision, ok := splitMember(members.text(i))
 		if !ok {
@@ -103,24 +125,24 @@ func (s *Store) page(ctx context.Context, from, to string, size int, count bool,
 		}
 		p.entries[i] = storage.Entry{Key: key, Revision: revision}
 	}
-	if len(members) == size {
-		p.last, p.end = false, p.entries[size-1].Key+"\x00"
+	if r.integer(4) == int64(req.size) {
+		p.last, p.end = false, r.text(5)+"\x00"
 	}
 	s.observe(p.revision)
 	return p, nil
 }
 
-// undo takes p back to revision.
-func (s *Store) undo(ctx context.Context, p *page, revision int64) error {
-	if revision == p.revision {
+// undo takes p back to the revision that it is to show.
+func (s *Store) undo(ctx context.Context, p *page, term string) error {
+	if p.shows == p.revision {
 		return nil
 	}
-	first, last, err := s.history.between(ctx, revision, p.revision, p.from, p.to)
+	past, err := s.history.between(ctx, p.shows, p.revision, p.from, p.to, term)
 	if err != nil {
 		return err
 	}
-	for key, e := range first {
-		if existed, exists := e.previous != 0, !last[key].deleted; p.count >= 0 && existed != exists {
+	for _, u := range past {
+		if existed, exists := u.first.previous != 0, !u.last.deleted; p.count >= 0 && existed != exists {
 			if existed {
 				p.count++
 			} else {
@@ -128,52 +150,55 @@ func (s *Store) undo(ctx context.Context, p *page, revision int64) error {
 			}
 		}
 	}
-	undone := slices.DeleteFunc(slices.Sorted(maps.Keys(first)), func(key string) bool { return key >= p.end })
-	if len(undone) == 0 {
-		return nil
+	keys := slices.DeleteFunc(slices.Sorted(maps.Keys(past)), func(key string) bool { return key >= p.end })
+	if len(keys) > 0 {
+		p.entries = merge(p.entries, keys, past, term != "")
 	}
-	p.entries = merge(p.entries, undone, first)
 	return nil
 }
 
-// merge returns entries with the keys of undone as they were before first.
-func merge(entries []storage.Entry, undone []string, first map[string]logEntry) []storage.Entry {
+// merge returns entries with some keys as they were before.
+func merge(entries []storage.Entry, keys []string, past map[string]*undo, byTerm bool) []storage.Entry {
 	var merged []storage.Entry
-	add := func(key string) {
-		if previous := first[key].previous; previous != 0 {
-			merged = append(merged, storage.Entry{Key: key, Revision: previous})
+	add := func(key string, listed bool) {
+		u := past[key]
+		if byTerm && u.mentioned {
+			listed = u.had
+		}
+		if u.first.previous != 0 && (!byTerm || listed) {
+			merged = append(merged, storage.Entry{Key: key, Revision: u.first.previous})
 		}
 	}
 	for _, e := range entries {
-		for len(undone) > 0 && undone[0] < e.Key {
-			add(undone[0])
-			undone = undone[1:]
+		for len(keys) > 0 && keys[0] < e.Key {
+			add(keys[0], false)
+			keys = keys[1:]
 		}
-		if len(undone) > 0 && undone[0] == e.Key {
-			add(e.Key)
-			undone = undone[1:]
+		if len(keys) > 0 && keys[0] == e.Key {
+			add(e.Key, true)
+			keys = keys[1:]
 			continue
 		}
 		merged = append(merged, e)
 	}
-	for _, key := range undone {
-		add(key)
+	for _, key := range keys {
+		add(key, false)
 	}
 	return merged
 }
 
 // fill reads the values of a result.
-func (s *Store) fill(ctx context.Context, result *storage.ScanResult) error {
+func (s *Store) fill(ctx context.Context, result *storage.ScanResult, read *storage.Read) error {
 	refs := make([]ref, len(result.Entries))
 	for i, e := range result.Entries {
 		refs[i] = ref{key: e.Key, revision: e.Revision}
 	}
-	if err := s.load(ctx, refs); err != nil {
+	if err := s.load(ctx, refs, read); err != nil {
 		return err
 	}
 	entries := result.Entries[:0]
 	for i, e := range result.Entries {
-		if e.Value = refs[i].value; e.Value == nil {
+		if refs[i].entry == nil {
 			evicted, err := s.forget(ctx, e.Key, e.Revision)
 			if err != nil {
 				return err
@@ -183,7 +208,7 @@ func (s *Store) fill(ctx context.Context, result *storage.ScanResult) error {
 			}
 			continue
 		}
-		entries = append(entries, e)
+		entries = append(entries, *refs[i].entry)
 	}
 	result.Entries = entries
 	return nil
@@ -191,7 +216,7 @@ func (s *Store) fill(ctx context.Context, result *storage.ScanResult) error {
 
 // forget takes an object whose value is gone off the index, if it is still there.
 func (s *Store) forget(ctx context.Context, key string, revision int64) (bool, error) {
-	r, err := s.run(ctx, forgetScript, []string{s.meta, s.index, s.log, s.objectKey(key)}, formatVersion, key, digits(revision))
+	r, err := s.run(ctx, forgetScript, []string{s.meta, s.index, s.log, s.valueKey(key), s.objectKey(key)}, formatAny, key, digits(revision))
 	if err != nil || r.integer(0) == 0 {
 		return false, err
 	}
@@ -203,4 +228,23 @@ func (s *Store) forget(ctx context.Context, key string, revision int64) (bool, e
 		go s.opts.OnLoss(reason)
 	}
 	return true, nil
+}
+
+// bound turns a key that bounds a range of keys into the one that bounds their
+// members of the index. A final NUL stands for "right after this key".
+func bound(key string) string {
+	if after, ok := strings.CutSuffix(key, "\x00"); ok {
+		return after + "\x00\xff"
+	}
+	return key + "\x00"
+}
+
+// splitMember takes a member of the index apart.
+func splitMember(member string) (key string, revision int64, ok bool) {
+	key, digits, ok := strings.Cut(member, "\x00")
+	if !ok {
+		return "", 0, false
+	}
+	revision, err := strconv.ParseInt(digits, 10, 64)
+	return key, revision, err == nil
 }

@@ -2,7 +2,7 @@ package redis
 
 import (
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"strconv"
@@ -15,44 +15,46 @@ import (
 
 // The scripts are atomic steps of the server. Every key that one touches is
 // declared to it, and its work is bounded by the page it is asked for.
-var (
-	//go:embed scripts/meta.lua
-	metaSource string
-	//go:embed scripts/open.lua
-	openSource string
-	//go:embed scripts/get.lua
-	getSource string
-	//go:embed scripts/page.lua
-	pageSource string
-	//go:embed scripts/log.lua
-	logSource string
-	//go:embed scripts/window.lua
-	windowSource string
-	//go:embed scripts/commit.lua
-	commitSource string
-	//go:embed scripts/compact.lua
-	compactSource string
-	//go:embed scripts/forget.lua
-	forgetSource string
-	//go:embed scripts/advance.lua
-	advanceSource string
-	//go:embed scripts/permissions.lua
-	permissionsSource string
+//
+//go:embed scripts/*.lua
+var sources embed.FS
 
-	openScript        = goredis.NewScript(openSource)
-	getScript         = goredis.NewScript(metaSource + getSource)
-	pageScript        = goredis.NewScript(metaSource + pageSource)
-	logScript         = goredis.NewScript(metaSource + logSource)
-	windowScript      = goredis.NewScript(metaSource + windowSource)
-	commitScript      = goredis.NewScript(metaSource + commitSource)
-	compactScript     = goredis.NewScript(metaSource + compactSource)
-	forgetScript      = goredis.NewScript(metaSource + forgetSource)
-	advanceScript     = goredis.NewScript(metaSource + advanceSource)
-	permissionsScript = goredis.NewScript(permissionsSource)
+// script joins parts of scripts, the first of which most begin with.
+func script(parts ...string) *goredis.Script {
+	var b strings.Builder
+	for _, part := range parts {
+		source, err := sources.ReadFile("scripts/" + part + ".lua")
+		if err != nil {
+			panic(err) // it is compiled in
+		}
+		b.Write(source)
+	}
+	return goredis.NewScript(b.String())
+}
+
+var (
+	openScript        = script("open")
+	permissionsScript = script("permissions")
+	getScript         = script("meta", "value", "get")
+	valuesScript      = script("meta", "value", "values")
+	pageScript        = script("meta", "page")
+	countScript       = script("meta", "count")
+	logScript         = script("meta", "log")
+	windowScript      = script("meta", "window")
+	commitScript      = script("meta", "value", "trim", "commit", "commitend")
+	commit1Script     = script("meta", "value", "trim", "commit1", "commitend")
+	compactScript     = script("meta", "trim", "compact")
+	forgetScript      = script("meta", "forget")
+	advanceScript     = script("meta", "advance")
+	fillScript        = script("meta", "value", "fill")
+	upgradeScript     = script("meta", "upgrade")
 )
 
 // errEmpty is what a script answers where there is no store.
 var errEmpty = errors.New("the store in Redis is empty")
+
+// errOtherFormat is what a script answers where another process has upgraded the store.
+var errOtherFormat = errors.New("the store in Redis has another format by now")
 
 // errStale is what a script answers where the store is behind what was seen of it.
 var errStale = errors.New("redis is behind what it has acknowledged: it is not the master, or has lost something")
@@ -72,6 +74,10 @@ func scriptError(err error) error {
 		return storage.ErrFuture
 	case strings.Contains(text, "TALLYSTALE"):
 		return errStale
+	case strings.Contains(text, "TALLYNOINDEX"):
+		return storage.ErrNoIndex
+	case strings.Contains(text, "TALLYOTHERFORMAT"):
+		return errOtherFormat
 	case strings.Contains(text, "TALLYFORMAT"):
 		_, format, _ := strings.Cut(text, "TALLYFORMAT ")
 		return formatError(format)
@@ -80,7 +86,7 @@ func scriptError(err error) error {
 }
 
 func formatError(found string) error {
-	return fmt.Errorf("%w: it has format %s, this version reads and writes format %s: run the version of tallyman that made it, or a newer one", ErrFormat, found, formatVersion)
+	return fmt.Errorf("%w: it has format %s, this version reads and writes formats %s and %s: run the version of tallyman that made it, or a newer one", ErrFormat, found, oldFormat, newFormat)
 }
 
 // reply is what a script returned: strings, integers, nils and lists of them.
@@ -140,5 +146,3 @@ func (r reply) list(i int) reply {
 	v, _ := r[i].([]any)
 	return v
 }
-
-func digits(n int64) string { return strconv.FormatInt(n, 10) }

@@ -42,6 +42,16 @@ func Run(t *testing.T, open Open) {
 		"ConcurrentCommits":     testConcurrentCommits,
 		"ValuesAreCopies":       testValuesAreCopies,
 		"EmptyAndBinaryContent": testBinary,
+		"GetSeveral":            testGetSeveral,
+		"Sections":              testSections,
+		"Mutations":             testMutations,
+		"CommitIsAtomic":        testCommitIsAtomic,
+		"InsideACommit":         testInsideACommit,
+		"Terms":                 testTerms,
+		"TermsOfThePast":        testTermsOfThePast,
+		"FillIndex":             testFillIndex,
+		"Model":                 testModel,
+		"ConcurrentModel":       testConcurrentModel,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -59,7 +69,7 @@ func Run(t *testing.T, open Open) {
 
 func put(t *testing.T, b storage.Backend, key, value string, expect int64) int64 {
 	t.Helper()
-	r, err := b.Commit(t.Context(), storage.Mutation{Key: key, Value: []byte(value), Expect: expect})
+	r, err := b.Commit(t.Context(), storage.Mutation{Key: key, Value: storage.Body([]byte(value)), Expect: expect})
 	if err != nil || !r.Succeeded {
 		t.Fatalf("put %s: %+v, %v", key, r, err)
 	}
@@ -68,7 +78,7 @@ func put(t *testing.T, b storage.Backend, key, value string, expect int64) int64
 
 func remove(t *testing.T, b storage.Backend, key string, expect int64) int64 {
 	t.Helper()
-	r, err := b.Commit(t.Context(), storage.Mutation{Key: key, Delete: true, Expect: expect})
+	r, err := b.Commit(t.Context(), storage.Mutation{Key: key, Operation: storage.Delete, Expect: expect})
 	if err != nil || !r.Succeeded {
 		t.Fatalf("delete %s: %+v, %v", key, r, err)
 	}
@@ -84,17 +94,33 @@ func scan(t *testing.T, b storage.Backend, req storage.ScanRequest) *storage.Sca
 	return r
 }
 
+// body returns the body of an entry, "" for nil.
+func body(e *storage.Entry) string {
+	if e == nil {
+		return ""
+	}
+	return string(e.Value.Body())
+}
+
+// revisionOf returns the revision of an entry, 0 for nil.
+func revisionOf(e *storage.Entry) int64 {
+	if e == nil {
+		return 0
+	}
+	return e.Revision
+}
+
 // keys prints entries as "key=value", which most checks compare.
 func keys(entries []storage.Entry) string {
 	var all []string
 	for _, e := range entries {
-		all = append(all, e.Key+"="+string(e.Value))
+		all = append(all, e.Key+"="+string(e.Value.Body()))
 	}
 	return strings.Join(all, " ")
 }
 
 func testEmpty(t *testing.T, b storage.Backend) {
-	entry, revision, err := b.Get(t.Context(), "/a")
+	entry, revision, err := storage.GetEntry(t.Context(), b, "/a", storage.Read{})
 	if entry != nil || err != nil || revision <= 0 {
 		t.Errorf("Get on an empty store: %v, revision %d, %v", entry, revision, err)
 	}
@@ -114,12 +140,12 @@ func testCommitAndGet(t *testing.T, b storage.Backend) {
 	if second <= first {
 		t.Errorf("revision %d follows %d", second, first)
 	}
-	entry, revision, err := b.Get(t.Context(), "/a")
-	if err != nil || entry == nil || string(entry.Value) != "2" || entry.Revision != second || revision != second {
+	entry, revision, err := storage.GetEntry(t.Context(), b, "/a", storage.Read{})
+	if err != nil || entry == nil || string(entry.Value.Body()) != "2" || entry.Revision != second || revision != second {
 		t.Fatalf("Get: %+v at %d, %v", entry, revision, err)
 	}
 	third := remove(t, b, "/a", second)
-	entry, revision, err = b.Get(t.Context(), "/a")
+	entry, revision, err = storage.GetEntry(t.Context(), b, "/a", storage.Read{})
 	if err != nil || entry != nil || revision != third {
 		t.Errorf("Get after delete: %+v at %d, want nothing at %d, %v", entry, revision, third, err)
 	}
@@ -128,13 +154,13 @@ func testCommitAndGet(t *testing.T, b storage.Backend) {
 func testCommitIsConditional(t *testing.T, b storage.Backend) {
 	revision := put(t, b, "/a", "1", 0)
 	for name, m := range map[string]storage.Mutation{
-		"create what exists":     {Key: "/a", Value: []byte("x")},
-		"update a stale one":     {Key: "/a", Value: []byte("x"), Expect: revision - 1},
-		"delete a stale one":     {Key: "/a", Delete: true, Expect: revision - 1},
-		"delete as if absent":    {Key: "/a", Delete: true},
-		"update what is absent":  {Key: "/b", Value: []byte("x"), Expect: revision},
-		"delete what is absent":  {Key: "/b", Delete: true, Expect: revision},
-		"delete absent, unknown": {Key: "/b", Delete: true},
+		"create what exists":     {Key: "/a", Value: storage.Body([]byte("x"))},
+		"update a stale one":     {Key: "/a", Value: storage.Body([]byte("x")), Expect: revision - 1},
+		"delete a stale one":     {Key: "/a", Operation: storage.Delete, Expect: revision - 1},
+		"delete as if absent":    {Key: "/a", Operation: storage.Delete},
+		"update what is absent":  {Key: "/b", Value: storage.Body([]byte("x")), Expect: revision},
+		"delete what is absent":  {Key: "/b", Operation: storage.Delete, Expect: revision},
+		"delete absent, unknown": {Key: "/b", Operation: storage.Delete},
 	} {
 		r, err := b.Commit(t.Context(), m)
 		if err != nil {
@@ -143,7 +169,7 @@ func testCommitIsConditional(t *testing.T, b storage.Backend) {
 		if r.Succeeded || r.Revision != revision {
 			t.Errorf("%s: %+v", name, r)
 		}
-		if exists := m.Key == "/a"; exists != (r.Current != nil) || exists && (string(r.Current.Value) != "1" || r.Current.Revision != revision) {
+		if exists := m.Key == "/a"; exists != (r.Current != nil) || exists && (string(r.Current.Value.Body()) != "1" || r.Current.Revision != revision) {
 			t.Errorf("%s: the current entry is %+v", name, r.Current)
 		}
 	}
@@ -238,7 +264,7 @@ func testScanAgainstModel(t *testing.T, b storage.Backend) {
 		} else {
 			value := fmt.Sprint(random.IntN(1000))
 			revision := put(t, b, key, value, before.Revision)
-			state[key] = storage.Entry{Key: key, Value: []byte(value), Revision: revision}
+			state[key] = storage.Entry{Key: key, Value: storage.Body([]byte(value)), Revision: revision}
 			history = append(history, snapshot{revision: revision})
 		}
 		at := &history[len(history)-1]
@@ -277,7 +303,7 @@ func testLog(t *testing.T, b storage.Backend) {
 	created := put(t, b, "/a", "1", 0)
 	updated := put(t, b, "/a", "2", created)
 	deleted := remove(t, b, "/a", updated)
-	changes, err := b.Log(t.Context(), start.Current, 0)
+	changes, err := b.Log(t.Context(), storage.LogRequest{After: start.Current})
 	if err != nil || len(changes) != 3 {
 		t.Fatalf("%d changes, %v", len(changes), err)
 	}
@@ -291,12 +317,12 @@ func testLog(t *testing.T, b storage.Backend) {
 		{deleted, updated, "", "2", true},
 	} {
 		c := changes[i]
-		if c.Key != "/a" || c.Revision != want.revision || c.PrevRevision != want.prevRevision || string(c.Value) != want.value ||
-			string(c.PrevValue) != want.prevValue || c.Deleted() != want.deleted {
+		if c.Key != "/a" || c.Revision != want.revision || revisionOf(c.Previous) != want.prevRevision || body(c.Current) != want.value ||
+			body(c.Previous) != want.prevValue || c.Delete != want.deleted {
 			t.Errorf("change %d: %+v, want %+v", i, c, want)
 		}
 	}
-	if changes, err = b.Log(t.Context(), created, 1); err != nil || len(changes) != 1 || changes[0].Revision != updated {
+	if changes, err = b.Log(t.Context(), storage.LogRequest{After: created, Limit: 1}); err != nil || len(changes) != 1 || changes[0].Revision != updated {
 		t.Errorf("one change after %d: %+v, %v", created, changes, err)
 	}
 }
@@ -308,12 +334,12 @@ func testLogBlocks(t *testing.T, b storage.Backend) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if changes, err := b.Log(ctx, w.Current, 0); !errors.Is(err, context.DeadlineExceeded) {
+	if changes, err := b.Log(ctx, storage.LogRequest{After: w.Current}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Log with nothing to tell: %v, %v", changes, err)
 	}
 	got := make(chan []storage.Change, 1)
 	go func() {
-		changes, err := b.Log(t.Context(), w.Current, 0)
+		changes, err := b.Log(t.Context(), storage.LogRequest{After: w.Current})
 		if err != nil {
 			t.Error(err)
 		}
@@ -332,13 +358,13 @@ func testCompact(t *testing.T, b storage.Backend) {
 	if err := b.Compact(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Log(t.Context(), first, 0); !errors.Is(err, storage.ErrCompacted) {
+	if _, err := b.Log(t.Context(), storage.LogRequest{After: first}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log from before the window: %v", err)
 	}
 	if _, err := b.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Revision: first}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Scan from before the window: %v", err)
 	}
-	if changes, err := b.Log(t.Context(), second, 0); err != nil || len(changes) != 1 || changes[0].Revision != third {
+	if changes, err := b.Log(t.Context(), storage.LogRequest{After: second}); err != nil || len(changes) != 1 || changes[0].Revision != third {
 		t.Errorf("Log from the start of the window: %+v, %v", changes, err)
 	}
 	if got := keys(scan(t, b, storage.ScanRequest{From: "/", To: "0", Revision: second}).Entries); got != "/a=2" {
@@ -368,7 +394,7 @@ func testAdvance(t *testing.T, b storage.Backend) {
 	}
 	second := put(t, b, "/a", "2", first)
 	for _, from := range []int64{first, ahead} {
-		if changes, err := b.Log(t.Context(), from, 0); err != nil || len(changes) != 1 || changes[0].Revision != second || second != ahead+1 {
+		if changes, err := b.Log(t.Context(), storage.LogRequest{After: from}); err != nil || len(changes) != 1 || changes[0].Revision != second || second != ahead+1 {
 			t.Errorf("the log goes on after %d with %+v, %v, want %d", from, changes, err, ahead+1)
 		}
 	}
@@ -392,7 +418,7 @@ func testClose(t *testing.T, b storage.Backend) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		_, err := b.Log(t.Context(), w.Current, 0)
+		_, err := b.Log(t.Context(), storage.LogRequest{After: w.Current})
 		ended <- err
 	}()
 	time.Sleep(10 * time.Millisecond) // most of the time Log is waiting by then; the outcome is the same if not
@@ -402,9 +428,9 @@ func testClose(t *testing.T, b storage.Backend) {
 	if err := <-ended; !errors.Is(err, storage.ErrClosed) {
 		t.Errorf("Log at Close: %v", err)
 	}
-	_, _, getErr := b.Get(t.Context(), "/a")
+	_, _, getErr := storage.GetEntry(t.Context(), b, "/a", storage.Read{})
 	_, scanErr := b.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0"})
-	_, commitErr := b.Commit(t.Context(), storage.Mutation{Key: "/a", Value: []byte("1")})
+	_, commitErr := b.Commit(t.Context(), storage.Mutation{Key: "/a", Value: storage.Body([]byte("1"))})
 	_, windowErr := b.Window(t.Context())
 	for call, err := range map[string]error{"Get": getErr, "Scan": scanErr, "Commit": commitErr, "Window": windowErr} {
 		if !errors.Is(err, storage.ErrClosed) {
@@ -434,16 +460,16 @@ func testConcurrentCommits(t *testing.T, b storage.Backend) {
 		})
 	}
 	wg.Wait()
-	entry, _, err := b.Get(t.Context(), "/n")
-	if err != nil || string(entry.Value) != fmt.Sprint(workers*each) {
-		t.Errorf("the sum is %s, want %d, %v", entry.Value, workers*each, err)
+	entry, _, err := storage.GetEntry(t.Context(), b, "/n", storage.Read{})
+	if err != nil || string(entry.Value.Body()) != fmt.Sprint(workers*each) {
+		t.Errorf("the sum is %s, want %d, %v", entry.Value.Body(), workers*each, err)
 	}
-	changes, err := b.Log(t.Context(), w.Current, 0)
+	changes, err := b.Log(t.Context(), storage.LogRequest{After: w.Current})
 	if err != nil || len(changes) != workers*each+1 {
 		t.Fatalf("%d changes, want %d, %v", len(changes), workers*each+1, err)
 	}
 	for i := 1; i < len(changes); i++ {
-		if changes[i].Revision <= changes[i-1].Revision || changes[i].PrevRevision != changes[i-1].Revision || string(changes[i].Value) != fmt.Sprint(i) {
+		if changes[i].Revision <= changes[i-1].Revision || revisionOf(changes[i].Previous) != changes[i-1].Revision || body(changes[i].Current) != fmt.Sprint(i) {
 			t.Fatalf("change %d is %+v after %+v", i, changes[i], changes[i-1])
 		}
 	}
@@ -451,15 +477,15 @@ func testConcurrentCommits(t *testing.T, b storage.Backend) {
 
 func increment(ctx context.Context, b storage.Backend) error {
 	for {
-		entry, _, err := b.Get(ctx, "/n")
+		entry, _, err := storage.GetEntry(ctx, b, "/n", storage.Read{})
 		if err != nil {
 			return err
 		}
 		var n int
-		if _, err := fmt.Sscan(string(entry.Value), &n); err != nil {
+		if _, err := fmt.Sscan(string(entry.Value.Body()), &n); err != nil {
 			return err
 		}
-		r, err := b.Commit(ctx, storage.Mutation{Key: "/n", Value: []byte(fmt.Sprint(n + 1)), Expect: entry.Revision})
+		r, err := b.Commit(ctx, storage.Mutation{Key: "/n", Value: storage.Body([]byte(fmt.Sprint(n + 1))), Expect: entry.Revision})
 		if err != nil || r.Succeeded {
 			return err
 		}
@@ -470,13 +496,13 @@ func increment(ctx context.Context, b storage.Backend) error {
 // the store.
 func testValuesAreCopies(t *testing.T, b storage.Backend) {
 	value := []byte("good")
-	if _, err := b.Commit(t.Context(), storage.Mutation{Key: "/a", Value: value}); err != nil {
+	if _, err := b.Commit(t.Context(), storage.Mutation{Key: "/a", Value: storage.Body(value)}); err != nil {
 		t.Fatal(err)
 	}
 	copy(value, "evil")
-	entry, _, err := b.Get(t.Context(), "/a")
-	if got := keys(scan(t, b, storage.ScanRequest{From: "/", To: "0"}).Entries); err != nil || string(entry.Value) != "good" || got != "/a=good" {
-		t.Errorf("the store holds %s and %s, %v", entry.Value, got, err)
+	entry, _, err := storage.GetEntry(t.Context(), b, "/a", storage.Read{})
+	if got := keys(scan(t, b, storage.ScanRequest{From: "/", To: "0"}).Entries); err != nil || string(entry.Value.Body()) != "good" || got != "/a=good" {
+		t.Errorf("the store holds %s and %s, %v", entry.Value.Body(), got, err)
 	}
 }
 
@@ -486,7 +512,7 @@ func testAnotherHistory(t *testing.T, b storage.Backend) {
 	first := put(t, b, "/a", "1", 0)
 	time.Sleep(5 * time.Millisecond) // revisions are microseconds: leaves room for one that is not used
 	put(t, b, "/a", "2", first)
-	if changes, err := b.Log(t.Context(), first+1, 0); !errors.Is(err, storage.ErrCompacted) {
+	if changes, err := b.Log(t.Context(), storage.LogRequest{After: first + 1}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log from a revision that was never there: %+v, %v", changes, err)
 	}
 }
@@ -508,7 +534,7 @@ func testManyChanges(t *testing.T, b storage.Backend) {
 			revision = put(t, b, "/a", fmt.Sprint(i), revision)
 		}
 	}
-	changes, err := b.Log(t.Context(), w.Current, 0)
+	changes, err := b.Log(t.Context(), storage.LogRequest{After: w.Current})
 	if err != nil || len(changes) != n {
 		t.Fatalf("%d changes, %v, want %d", len(changes), err, n)
 	}
@@ -520,7 +546,7 @@ func testManyChanges(t *testing.T, b storage.Backend) {
 		if i%3 == 0 {
 			previous = ""
 		}
-		if string(c.Value) != value || string(c.PrevValue) != previous {
+		if body(c.Current) != value || body(c.Previous) != previous {
 			t.Fatalf("change %d is %+v", i, c)
 		}
 	}
@@ -533,8 +559,8 @@ func testBinary(t *testing.T, b storage.Backend) {
 		t.Errorf("%q", keys(got.Entries))
 	}
 	put(t, b, "/empty", "1", empty)
-	changes, err := b.Log(t.Context(), empty, 0)
-	if err != nil || changes[1].PrevRevision != empty || len(changes[1].PrevValue) != 0 {
+	changes, err := b.Log(t.Context(), storage.LogRequest{After: empty})
+	if err != nil || revisionOf(changes[1].Previous) != empty || body(changes[1].Previous) != "" {
 		t.Errorf("%+v, %v", changes, err)
 	}
 }

@@ -18,7 +18,7 @@ func Compare(ctx context.Context, from Reader, to storage.Backend, merge Merge, 
 	}
 	next := firstKey
 	for {
-		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize})
+		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize, Read: bodies})
 		if err != nil {
 			return err
 		}
@@ -52,15 +52,16 @@ func lookUp(ctx context.Context, to storage.Backend, e *storage.Entry, merge Mer
 }
 
 func holds(ctx context.Context, to storage.Backend, e *storage.Entry, merge Merge) (bool, error) {
-	entry, _, err := to.Get(ctx, e.Key)
+	entry, _, err := storage.GetEntry(ctx, to, e.Key, bodies)
 	if err != nil || entry == nil {
 		return false, err
 	}
-	if bytes.Equal(entry.Value, e.Value) {
+	value, held := e.Value.Body(), entry.Value.Body()
+	if bytes.Equal(held, value) {
 		return true, nil
 	}
-	merged, err := merge(e.Key, e.Value, entry.Value)
-	return err == nil && bytes.Equal(merged, entry.Value), nil
+	merged, err := merge(e.Key, value, held)
+	return err == nil && bytes.Equal(merged, held), nil
 }
 
 // deletedSince returns the keys whose deletion is in the log after since, none if
@@ -72,7 +73,7 @@ func deletedSince(ctx context.Context, to storage.Backend, since int64) (map[str
 		if err != nil || since >= window.Current {
 			return deleted, err
 		}
-		changes, err := to.Log(ctx, since, logPage)
+		changes, err := to.Log(ctx, storage.LogRequest{After: since, Limit: logPage, Read: storage.Read{Sections: []string{}}})
 		if errors.Is(err, storage.ErrCompacted) {
 			return deleted, nil
 		}
@@ -80,7 +81,7 @@ func deletedSince(ctx context.Context, to storage.Backend, since int64) (map[str
 			return nil, err
 		}
 		for i := range changes {
-			deleted[changes[i].Key] = changes[i].Deleted()
+			deleted[changes[i].Key] = changes[i].Delete
 			since = changes[i].Revision
 		}
 	}

@@ -35,7 +35,7 @@ type line struct {
 
 // entry is the entry of a line, whose value is stored with a final newline.
 func (l *line) entry() *storage.Entry {
-	return &storage.Entry{Key: l.Key, Value: append(l.Value, '\n')}
+	return &storage.Entry{Key: l.Key, Value: storage.Body(append(l.Value, '\n'))}
 }
 
 // Export writes everything in from to w. If the store is in use the entries are
@@ -55,7 +55,7 @@ func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report
 	}
 	next := firstKey
 	for {
-		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize, Count: next == firstKey})
+		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize, Count: next == firstKey, Read: bodies})
 		if err != nil {
 			return &c.report, err
 		}
@@ -64,7 +64,11 @@ func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report
 			if isPosition(e.Key) {
 				continue
 			}
-			if err := encoder.Encode(line{Key: e.Key, Revision: e.Revision, Value: e.Value}); err != nil {
+			value, err := bodyOf(&e)
+			if err != nil {
+				return &c.report, fmt.Errorf("export: %w", err)
+			}
+			if err := encoder.Encode(line{Key: e.Key, Revision: e.Revision, Value: value}); err != nil {
 				return &c.report, fmt.Errorf("export %s: %w", e.Key, err)
 			}
 			c.report.Same.Add(1)
@@ -87,8 +91,8 @@ func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report
 
 // Import brings an export into to. It reads the file twice: once to see that it is
 // whole, so that nothing is imported of one that is not.
-func Import(ctx context.Context, file io.ReadSeeker, to storage.Backend, merge Merge, progress func(*Report)) (*Report, error) {
-	c := &copier{Options: Options{To: to, Merge: merge, Progress: progress}}
+func Import(ctx context.Context, file io.ReadSeeker, to storage.Backend, merge Merge, terms Terms, progress func(*Report)) (*Report, error) {
+	c := &copier{Options: Options{To: to, Merge: merge, Terms: terms, Progress: progress}}
 	head, err := readFile(file, func(*line) error {
 		c.report.Total++
 		return nil

@@ -33,7 +33,7 @@ import (
 // Reader is what is read of a store. storage.Backend is one.
 type Reader interface {
 	Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error)
-	Log(ctx context.Context, revision int64, limit int) ([]storage.Change, error)
+	Log(ctx context.Context, req storage.LogRequest) ([]storage.Change, error)
 	Window(ctx context.Context) (storage.Window, error)
 }
 
@@ -51,6 +51,38 @@ const (
 // Merge returns what a key is to hold that has the value from in the source and
 // to in the target.
 type Merge func(key string, from, to []byte) ([]byte, error)
+
+// Terms returns the terms of a value, for the index of the target. Nil stands for a
+// function that returns none.
+type Terms func(key string, value []byte) ([]storage.TermChange, error)
+
+// of returns no terms for a value that cannot be decoded: it is matched by no selector.
+func (t Terms) of(key string, value []byte) []storage.TermChange {
+	if t == nil {
+		return nil
+	}
+	changes, err := t(key, value)
+	if err != nil {
+		return nil
+	}
+	return changes
+}
+
+// bodyOf returns the body of an entry. It is not nil, and fails for one that is corrupt.
+func bodyOf(e *storage.Entry) ([]byte, error) {
+	switch {
+	case e == nil:
+		return nil, nil
+	case e.Err != nil:
+		return nil, fmt.Errorf("%s: %w", e.Key, e.Err)
+	case e.Value.Body() == nil:
+		return []byte{}, nil
+	}
+	return e.Value.Body(), nil
+}
+
+// bodies asks for the bodies of entries: other sections are made of them.
+var bodies = storage.Read{Sections: []string{storage.SectionBody}}
 
 // Report says what a copy did.
 type Report struct {
@@ -84,6 +116,8 @@ type Options struct {
 	Name string
 	// Merge is required.
 	Merge Merge
+	// Terms gives the index of To what a writer there would.
+	Terms Terms
 	// Progress, if set, is called now and then.
 	Progress func(*Report)
 	// Follow keeps copying changes until its context ends or the source closes.
@@ -149,11 +183,11 @@ func (c *copier) positionKey() string {
 }
 
 func (c *copier) load(ctx context.Context) error {
-	entry, _, err := c.To.Get(ctx, c.positionKey())
+	entry, _, err := storage.GetEntry(ctx, c.To, c.positionKey(), bodies)
 	if err != nil || entry == nil {
 		return err
 	}
-	if err := json.Unmarshal(entry.Value, &c.at); err != nil {
+	if err := json.Unmarshal(entry.Value.Body(), &c.at); err != nil {
 		return fmt.Errorf("transfer: %s: %w", c.positionKey(), err)
 	}
 	return nil
@@ -164,19 +198,8 @@ func (c *copier) save(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for {
-		entry, _, err := c.To.Get(ctx, c.positionKey())
-		if err != nil {
-			return err
-		}
-		m := storage.Mutation{Key: c.positionKey(), Value: value}
-		if entry != nil {
-			m.Expect = entry.Revision
-		}
-		if r, err := c.To.Commit(ctx, m); err != nil || r.Succeeded {
-			return err
-		}
-	}
+	_, err = c.To.Commit(ctx, storage.Mutation{Key: c.positionKey(), Expect: storage.AnyRevision, Value: storage.Body(value)})
+	return err
 }
 
 // all copies every key, from where the last copy stopped.
@@ -196,7 +219,7 @@ func (c *copier) all(ctx context.Context) error {
 	for {
 		// All pages are of one revision, after which the log goes on.
 		page, err := c.From.Scan(ctx, storage.ScanRequest{
-			From: max(firstKey, c.at.Key+"\x00"), To: lastKey, Limit: pageSize, Revision: c.at.Revision,
+			From: max(firstKey, c.at.Key+"\x00"), To: lastKey, Limit: pageSize, Revision: c.at.Revision, Read: bodies,
 		})
 		if err != nil {
 			return err
@@ -224,7 +247,7 @@ func (c *copier) putAll(ctx context.Context, entries []storage.Entry) error {
 	for i := range entries {
 		e := &entries[i]
 		if !isPosition(e.Key) {
-			group.Go(func() error { return put(ctx, c.To, e.Key, e.Value, nil, c.Merge, &c.report) })
+			group.Go(func() error { return c.put(ctx, e, nil) })
 		}
 	}
 	return group.Wait()
@@ -232,29 +255,38 @@ func (c *copier) putAll(ctx context.Context, entries []storage.Entry) error {
 
 func isPosition(key string) bool { return strings.HasPrefix(key, positions) }
 
-// put brings the source's value of a key into the target. before is the value
-// that it replaced in the source: a target that still has that is a copy.
-func put(ctx context.Context, to storage.Backend, key string, value, before []byte, merge Merge, report *Report) error {
-	entry, _, err := to.Get(ctx, key)
+// put brings an entry of the source into the target. before is the one that it
+// replaced in the source: a target that still has that is a copy.
+func (c *copier) put(ctx context.Context, e, before *storage.Entry) error {
+	key := e.Key
+	value, err := bodyOf(e)
+	if err != nil {
+		return err
+	}
+	old, err := bodyOf(before)
+	if err != nil {
+		return err
+	}
+	entry, _, err := storage.GetEntry(ctx, c.To, key, bodies)
 	if err != nil {
 		return err
 	}
 	for {
-		m := storage.Mutation{Key: key, Value: value}
-		count := &report.Created
+		put, expect, count := value, int64(0), &c.report.Created
 		if entry != nil {
-			m.Expect, count = entry.Revision, &report.Merged
-			if before == nil || !bytes.Equal(entry.Value, before) {
-				if m.Value, err = merge(key, value, entry.Value); err != nil {
+			held := entry.Value.Body()
+			expect, count = entry.Revision, &c.report.Merged
+			if old == nil || !bytes.Equal(held, old) {
+				if put, err = c.Merge(key, value, held); err != nil {
 					return fmt.Errorf("merge %s: %w", key, err)
 				}
 			}
-			if bytes.Equal(m.Value, entry.Value) {
-				report.Same.Add(1)
+			if bytes.Equal(put, held) {
+				c.report.Same.Add(1)
 				return nil
 			}
 		}
-		result, err := to.Commit(ctx, m)
+		result, err := c.To.Commit(ctx, storage.Mutation{Key: key, Expect: expect, Value: storage.Body(put), Terms: c.Terms.of(key, put)})
 		if err != nil {
 			return err
 		}
@@ -268,12 +300,12 @@ func put(ctx context.Context, to storage.Backend, key string, value, before []by
 
 // remove deletes from the target what the source has deleted, unless it is not
 // what the source had.
-func (c *copier) remove(ctx context.Context, key string, before []byte) error {
-	entry, _, err := c.To.Get(ctx, key)
-	if err != nil || entry == nil || !bytes.Equal(entry.Value, before) {
+func (c *copier) remove(ctx context.Context, key string, before *storage.Entry) error {
+	entry, _, err := storage.GetEntry(ctx, c.To, key, bodies)
+	if err != nil || entry == nil || before == nil || !bytes.Equal(entry.Value.Body(), before.Value.Body()) {
 		return err
 	}
-	result, err := c.To.Commit(ctx, storage.Mutation{Key: key, Expect: entry.Revision, Delete: true})
+	result, err := c.To.Commit(ctx, storage.Mutation{Operation: storage.Delete, Key: key, Expect: entry.Revision})
 	if err == nil && result.Succeeded {
 		c.report.Deleted.Add(1)
 	}
@@ -325,7 +357,7 @@ func (c *copier) changes(ctx context.Context) error {
 func (c *copier) log(ctx context.Context) ([]storage.Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	return c.From.Log(ctx, c.at.Revision, logPage)
+	return c.From.Log(ctx, storage.LogRequest{After: c.at.Revision, Limit: logPage, Read: bodies})
 }
 
 // end makes the end of the source the end of following it.
@@ -345,10 +377,10 @@ func (c *copier) apply(ctx context.Context, change *storage.Change) error {
 	switch {
 	case isPosition(change.Key):
 		return nil
-	case change.Deleted():
-		return c.remove(ctx, change.Key, change.PrevValue)
+	case change.Delete:
+		return c.remove(ctx, change.Key, change.Previous)
 	}
-	return put(ctx, c.To, change.Key, change.Value, change.PrevValue, c.Merge, &c.report)
+	return c.put(ctx, change.Current, change.Previous)
 }
 
 func (c *copier) show(last bool) {

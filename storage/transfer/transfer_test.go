@@ -59,7 +59,7 @@ func commit(t *testing.T, b storage.Backend, m storage.Mutation) int64 {
 
 func put(t *testing.T, b storage.Backend, key, value string, expect int64) int64 {
 	t.Helper()
-	return commit(t, b, storage.Mutation{Key: key, Value: []byte(value), Expect: expect})
+	return commit(t, b, storage.Mutation{Key: key, Value: storage.Body([]byte(value)), Expect: expect})
 }
 
 // merge joins both values, once.
@@ -72,14 +72,14 @@ func merge(_ string, from, to []byte) ([]byte, error) {
 
 func value(t *testing.T, b storage.Backend, key string) string {
 	t.Helper()
-	e, _, err := b.Get(t.Context(), key)
+	e, _, err := storage.GetEntry(t.Context(), b, key, storage.Read{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if e == nil {
 		return ""
 	}
-	return string(e.Value)
+	return string(e.Value.Body())
 }
 
 func copyAll(t *testing.T, from transfer.Reader, to storage.Backend) *transfer.Report {
@@ -133,7 +133,7 @@ func TestCopy(t *testing.T) {
 				t.Errorf("the target goes on at %d, the source was at %d", next, source.Current)
 			}
 			put(t, from, "/images/001", "changed", revisions["/images/001"])
-			commit(t, from, storage.Mutation{Key: "/images/002", Expect: revisions["/images/002"], Delete: true})
+			commit(t, from, storage.Mutation{Key: "/images/002", Expect: revisions["/images/002"], Operation: storage.Delete})
 			report = copyAll(t, from, to)
 			if report.Merged.Load() != 1 || report.Deleted.Load() != 1 || report.Seen() != 1 || report.Missing != 0 {
 				t.Errorf("again: %d merged, %d deleted, %d seen, %d missing", report.Merged.Load(), report.Deleted.Load(), report.Seen(), report.Missing)
@@ -151,11 +151,11 @@ type interrupted struct {
 	left atomic.Int64
 }
 
-func (i *interrupted) Commit(ctx context.Context, m storage.Mutation) (*storage.CommitResult, error) {
-	if i.left.Add(-1) < 0 && !strings.HasPrefix(m.Key, "/transfers/") {
+func (i *interrupted) Commit(ctx context.Context, m ...storage.Mutation) (*storage.CommitResult, error) {
+	if i.left.Add(-1) < 0 && !strings.HasPrefix(m[0].Key, "/transfers/") {
 		return nil, errors.New("unplugged")
 	}
-	return i.Backend.Commit(ctx, m)
+	return i.Backend.Commit(ctx, m...)
 }
 
 // TestResume: a copy that was broken off goes on where it stopped.
@@ -227,7 +227,7 @@ func TestChangesWhileCopying(t *testing.T) {
 			revisions[key] = put(t, from, key, "third", revisions[key])
 		}
 		for _, key := range []string{"/images/002", "/images/398"} {
-			commit(t, from, storage.Mutation{Key: key, Expect: revisions[key], Delete: true})
+			commit(t, from, storage.Mutation{Key: key, Expect: revisions[key], Operation: storage.Delete})
 		}
 		put(t, from, "/images/fresh", "first", 0)
 	}}
@@ -264,7 +264,7 @@ func TestFollow(t *testing.T) {
 	awaitValue(t, to, "/images/a", "1")
 	revision := put(t, served, "/images/b", "1", 0)
 	awaitValue(t, to, "/images/b", "1")
-	commit(t, served, storage.Mutation{Key: "/images/b", Expect: revision, Delete: true})
+	commit(t, served, storage.Mutation{Key: "/images/b", Expect: revision, Operation: storage.Delete})
 	awaitValue(t, to, "/images/b", "")
 	if err := served.Close(); err != nil {
 		t.Fatal(err)
@@ -310,7 +310,7 @@ func TestExport(t *testing.T) {
 		"no value":      {lines[0] + "{\"key\":\"/images/a\"}\n", "line 2: want a key and a value"},
 	} {
 		to := openBolt(t)
-		if _, err := transfer.Import(t.Context(), strings.NewReader(test.text), to, merge, nil); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := transfer.Import(t.Context(), strings.NewReader(test.text), to, merge, nil, nil); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 		if stats, err := to.Stats(t.Context()); err != nil || stats.Objects != 0 {
@@ -318,7 +318,7 @@ func TestExport(t *testing.T) {
 		}
 	}
 	to, file := openRedis(t), strings.NewReader(text)
-	report, err = transfer.Import(t.Context(), file, to, merge, nil)
+	report, err = transfer.Import(t.Context(), file, to, merge, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +357,7 @@ func TestMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commit(t, to, storage.Mutation{Key: "/images/c", Expect: copied, Delete: true}) // by a client, after the copy
+	commit(t, to, storage.Mutation{Key: "/images/c", Expect: copied, Operation: storage.Delete}) // by a client, after the copy
 	report := &transfer.Report{}
 	if err := transfer.Compare(t.Context(), from, to, merge, w.Current, report); err != nil || report.Missing != 2 || report.Compared != 2 {
 		t.Errorf("%d missing of %d, %v", report.Missing, report.Compared, err)
@@ -377,4 +377,6 @@ func FuzzImport(f *testing.F) {
 // nothing is a store without content.
 type nothing struct{ storage.Backend }
 
-func (nothing) Get(context.Context, string) (*storage.Entry, int64, error) { return nil, 1, nil }
+func (nothing) Get(context.Context, storage.GetRequest) (*storage.GetResult, error) {
+	return &storage.GetResult{Entries: make([]*storage.Entry, 1), Revision: 1}, nil
+}

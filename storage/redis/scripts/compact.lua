@@ -1,15 +1,12 @@
--- Drops entries from the old end of the log.
--- KEYS: meta, log, and where the values are that the entries kept
--- ARGV: format, revision to which to compact, and the entries' revisions
+-- Drops entries from the old end of the log. Replies 1 when there are none left to drop.
+-- KEYS: meta, log, and of each entry its history
+-- ARGV: format, revision to which to compact, and the entries
 if tonumber(ARGV[2]) > tonumber(meta[2]) then return redis.error_reply('TALLYFUTURE revision is newer than the store') end
-for i = 3, #ARGV - 1 do
-  local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
-  if not first or first[1] ~= ARGV[i] .. '-0' then return {0} end -- someone else was faster
-  redis.call('XDEL', KEYS[2], first[1])
-  redis.call('UNLINK', KEYS[i])
-  redis.call('HSET', KEYS[1], 'compacted', ARGV[i])
-end
+local revision = tonumber(ARGV[2])
+local function expired(entry) return tonumber(ends(entry)) <= revision end
+trim(KEYS[2], 3, #ARGV - 1, 3, expired)
 local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
-if first and tonumber(string.match(first[1], '^%d+')) <= tonumber(ARGV[2]) then return {0} end
-if tonumber(ARGV[2]) > tonumber(meta[3]) then redis.call('HSET', KEYS[1], 'compacted', ARGV[2]) end
+if first and expired(first) then return {0} end
+local inside = redis.call('XRANGE', KEYS[2], ARGV[2] .. '-0', ARGV[2] .. '-0')[1]
+if revision > tonumber(meta[3]) and not (inside and ends(inside) ~= ARGV[2]) then redis.call('HSET', KEYS[1], 'compacted', ARGV[2]) end
 return {1}

@@ -1,0 +1,313 @@
+package bolt
+
+import (
+	"context"
+	"encoding/binary"
+
+	"go.etcd.io/bbolt"
+
+	"tallyman/storage"
+)
+
+// trimBatch bounds how many entries of the history one transaction drops, but for the
+// rest of a commit.
+const trimBatch = 256
+
+// logEntry is a value of the log bucket: what a change did to one key. The parts that
+// it replaced are in the history bucket.
+type logEntry struct {
+	revision, previous int64
+	before, commit     int64
+	deleted            bool
+	key                string
+	// was and is name the parts of the key's record before and after the change, and
+	// moved those that the change moved to the history bucket.
+	was, is, moved []ref
+	// added and removed are the terms that the change gave and took.
+	added, removed []storage.Term
+	// inline has the records before and after, if format 1 has written the entry.
+	inline *[2]*record
+}
+
+// A log entry starts with logMark. One of format 1 starts with the previous revision
+// and a byte that is 0 or 1.
+var logMark = []byte{0, 2}
+
+func (e *logEntry) encode() []byte {
+	b := append([]byte{}, logMark...)
+	deleted := byte(0)
+	if e.deleted {
+		deleted = 1
+	}
+	b = append(b, deleted)
+	for _, n := range []int64{e.previous, e.before, e.commit} {
+		b = binary.AppendUvarint(b, uint64(n))
+	}
+	b = appendBytes(b, []byte(e.key))
+	for _, refs := range [][]ref{e.was, e.is, e.moved} {
+		b = binary.AppendUvarint(b, uint64(len(refs)))
+		for _, r := range refs {
+			b = binary.AppendUvarint(appendBytes(b, []byte(r.name)), uint64(r.revision))
+		}
+	}
+	return appendBytes(appendBytes(b, encodeTerms(e.added)), encodeTerms(e.removed))
+}
+
+func decodeLogEntry(k, b []byte) (*logEntry, error) {
+	e := &logEntry{revision: decodeRevision(k)}
+	e.commit = e.revision
+	d := &decoder{rest: b}
+	if len(b) < 2 || b[0] != logMark[0] || b[1] != logMark[1] {
+		return e, e.decodeFormat1(d)
+	}
+	d.take(2)
+	e.deleted = d.uvarint() == 1
+	e.previous, e.before, e.commit = int64(d.uvarint()), int64(d.uvarint()), int64(d.uvarint())
+	e.key = string(d.bytes())
+	for _, refs := range []*[]ref{&e.was, &e.is, &e.moved} {
+		for range d.uvarint() {
+			if d.err != nil {
+				break
+			}
+			*refs = append(*refs, ref{string(d.bytes()), int64(d.uvarint())})
+		}
+	}
+	e.added, e.removed = decodeTerms(d.bytes()), decodeTerms(d.bytes())
+	return e, d.err
+}
+
+// decodeFormat1 reads an entry that has the values in it.
+func (e *logEntry) decodeFormat1(d *decoder) error {
+	e.previous, e.deleted = int64(d.uvarint()), d.uvarint() == 1
+	e.key = string(d.bytes())
+	value, old := d.bytes(), d.bytes()
+	e.inline = &[2]*record{}
+	if e.previous != 0 {
+		e.inline[0] = bodyOf(e.previous, old)
+	}
+	if !e.deleted {
+		e.inline[1] = bodyOf(e.revision, value)
+	}
+	return d.err
+}
+
+// recordBefore returns what read asks for of the record that the change replaced, nil
+// if it created the key; recordAfter that of the one that it made.
+func (e *logEntry) recordBefore(tx *bbolt.Tx, read *storage.Read) (*record, error) {
+	if e.inline != nil {
+		return e.inline[0], nil
+	}
+	if e.previous == 0 {
+		return nil, nil
+	}
+	return resolve(tx, e.key, e.previous, e.was, read)
+}
+
+func (e *logEntry) recordAfter(tx *bbolt.Tx, read *storage.Read) (*record, error) {
+	if e.inline != nil {
+		return e.inline[1], nil
+	}
+	if e.deleted {
+		return nil, nil
+	}
+	return resolve(tx, e.key, e.revision, e.is, read)
+}
+
+// resolve finds the parts of a record: those that no change has replaced since are in
+// the current record, the others in the history bucket.
+func resolve(tx *bbolt.Tx, key string, revision int64, refs []ref, read *storage.Read) (*record, error) {
+	current, err := decodeRecord(tx.Bucket(dataBucket).Get([]byte(key)))
+	if err != nil {
+		return nil, err
+	}
+	r := &record{revision: revision}
+	for _, ref := range refs {
+		if !wants(read, ref.name) {
+			continue
+		}
+		p := part{name: ref.name, revision: ref.revision}
+		if at, found := 0, false; current != nil {
+			if at, found = current.find(ref.name); found && current.parts[at].revision == ref.revision {
+				p.data = current.parts[at].data
+			}
+		}
+		if p.data == nil {
+			p.data = tx.Bucket(historyBucket).Get(historyKey(key, ref))
+		}
+		r.parts = append(r.parts, p) // one that is missing is malformed, and so reported
+	}
+	return r, nil
+}
+
+func historyKey(key string, r ref) []byte {
+	return append(append(append([]byte(key), 0), encodeRevision(r.revision)...), r.name...)
+}
+
+// trimLog drops what has left the window, a bounded number of entries at a time. The
+// newest commit always stays.
+func (s *Store) trimLog(tx *transaction) error {
+	oldest := s.opts.Now().Add(-s.opts.LogMaxAge).UnixMicro()
+	_, err := tx.trim(func(e *logEntry, left int) bool {
+		return e.commit != tx.current && (left > s.opts.LogMaxEntries || e.revision < oldest)
+	})
+	return err
+}
+
+// trim drops whole commits from the old end of the log for as long as drop says so.
+// drop gets the first entry of a commit and how many entries the log holds. more is
+// set if trim ended before drop did.
+func (t *transaction) trim(drop func(e *logEntry, left int) bool) (more bool, err error) {
+	var dropped [][]byte
+	end := int64(0)
+	cursor := t.log.Cursor()
+	for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
+		e, err := decodeLogEntry(k, v)
+		if err != nil {
+			return false, err
+		}
+		if e.revision > end { // the first of its commit
+			if !drop(e, t.logEntries-len(dropped)) {
+				break
+			}
+			if len(dropped) >= trimBatch {
+				more = true
+				break
+			}
+			end = e.commit
+		}
+		dropped = append(dropped, append([]byte{}, k...))
+		for _, moved := range e.moved {
+			if err := t.history.Delete(historyKey(e.key, moved)); err != nil {
+				return false, err
+			}
+		}
+	}
+	for _, k := range dropped {
+		if err := t.log.Delete(k); err != nil {
+			return false, err
+		}
+	}
+	t.logEntries -= len(dropped)
+	t.compacted = max(t.compacted, end)
+	return more, nil
+}
+
+// Compact implements storage.Backend.
+func (s *Store) Compact(ctx context.Context, revision int64) error {
+	for more := true; more; {
+		err := s.do(ctx, func(tx *transaction) (err error) {
+			if revision > tx.current {
+				return storage.ErrFuture
+			}
+			more, err = tx.trim(func(e *logEntry, _ int) bool { return e.commit <= revision })
+			if err != nil || more {
+				return err
+			}
+			if inside, err := insideCommit(tx.log, revision); err != nil || inside != revision {
+				return err
+			}
+			tx.compacted = max(tx.compacted, revision)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insideCommit returns the end of the commit that revision is in, revision itself if it
+// is in none.
+func insideCommit(log *bbolt.Bucket, revision int64) (int64, error) {
+	k := encodeRevision(revision)
+	v := log.Get(k)
+	if v == nil {
+		return revision, nil
+	}
+	e, err := decodeLogEntry(k, v)
+	if err != nil {
+		return 0, err
+	}
+	return e.commit, nil
+}
+
+// Log implements storage.Backend.
+func (s *Store) Log(ctx context.Context, req storage.LogRequest) ([]storage.Change, error) {
+	for {
+		s.mu.Lock()
+		advanced := s.advanced
+		s.mu.Unlock()
+		changes, err := s.readLog(ctx, &req)
+		if err != nil || len(changes) > 0 {
+			return changes, err
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-s.done:
+			return nil, storage.ErrClosed
+		}
+	}
+}
+
+func (s *Store) readLog(ctx context.Context, req *storage.LogRequest) ([]storage.Change, error) {
+	var changes []storage.Change
+	err := s.view(ctx, func(tx *bbolt.Tx) error {
+		if !known(tx, req.After) {
+			return storage.ErrCompacted
+		}
+		before, end := req.After, int64(0)
+		c := tx.Bucket(logBucket).Cursor()
+		for k, v := c.Seek(encodeRevision(req.After + 1)); k != nil; k, v = c.Next() {
+			e, err := decodeLogEntry(k, v)
+			if err != nil {
+				return err
+			}
+			if req.Limit > 0 && len(changes) >= req.Limit && e.revision > end {
+				return nil
+			}
+			if e.inline != nil { // format 1 does not say
+				e.before = before
+			}
+			change, err := e.change(tx, &req.Read)
+			if err != nil {
+				return err
+			}
+			changes = append(changes, *change)
+			before, end = e.revision, e.commit
+		}
+		return nil
+	})
+	return changes, err
+}
+
+func (e *logEntry) change(tx *bbolt.Tx, read *storage.Read) (*storage.Change, error) {
+	before, err := e.recordBefore(tx, read)
+	if err != nil {
+		return nil, err
+	}
+	after, err := e.recordAfter(tx, read)
+	if err != nil {
+		return nil, err
+	}
+	return &storage.Change{
+		Revision: e.revision, Key: e.key, Commit: e.commit, Before: e.before, Delete: e.deleted,
+		Previous: before.entry(e.key, read), Current: after.entry(e.key, read),
+	}, nil
+}
+
+// known reports whether the log can be read from revision: it has an entry for
+// it, or starts after it, or no commit made it. A revision of another history
+// (this file is a restored copy, say) is not known.
+func known(tx *bbolt.Tx, revision int64) bool {
+	meta := tx.Bucket(metaBucket)
+	compacted := decodeRevision(meta.Get(compactedKey))
+	switch revision {
+	case compacted, decodeRevision(meta.Get(revisionKey)):
+		return true
+	case decodeRevision(meta.Get(baseKey)):
+		return revision > compacted
+	}
+	return revision > compacted && tx.Bucket(logBucket).Get(encodeRevision(revision)) != nil
+}

@@ -1,0 +1,34 @@
+package redis_test
+
+import (
+	"crypto/rand"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"tallyman/storage"
+	"tallyman/storage/redis"
+	"tallyman/storage/redis/redistest"
+	"tallyman/storage/storagetest"
+)
+
+// TestContract runs the contract on Redis and Valkey; TestCluster does on a Cluster.
+func TestContract(t *testing.T) {
+	for name, addrs := range map[string]func(t *testing.T) []string{
+		"redis":  func(t *testing.T) []string { return []string{redistest.Start(t, "redis-server").Addr} },
+		"valkey": func(t *testing.T) []string { return []string{redistest.Start(t, "valkey-server").Addr} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := goredis.UniversalOptions{Addrs: addrs(t)}
+			storagetest.Run(t, func(t *testing.T, now func() time.Time) storage.Backend {
+				// Each test has a store of its own in the same server.
+				s, err := redis.Open(t.Context(), redis.Options{Client: client, Prefix: rand.Text(), Now: now, CacheBytes: 1 << 20})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			})
+		})
+	}
+}

@@ -1,0 +1,143 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+const (
+	// clientName starts the names of connections of this version and newer ones.
+	// Connections of older versions have none.
+	clientName = "tallyman-"
+	// quietTime is how long no older process must have been seen before the store is
+	// upgraded.
+	quietTime = 30 * time.Second
+	// leaseInterval is how often a process says that it is there, and leaseTime how long
+	// it counts as there after that.
+	leaseInterval = 5 * time.Second
+	leaseTime     = 30 * time.Second
+	// knownFormat is the newest format that this version knows.
+	knownFormat = 2
+)
+
+// Format returns the format of the store, 1 or 2.
+func (s *Store) Format() int { return int(s.format.Load()) }
+
+// Upgrade makes a store of format 1 one of format 2, which older versions of tallyman
+// refuse. While the store has format 1, Upgrade is called by itself when no older
+// process was connected for 30 seconds. It reports whether it changed the format.
+func (s *Store) Upgrade(ctx context.Context) (bool, error) {
+	r, err := s.run(ctx, upgradeScript, []string{s.meta}, formatAny)
+	if err != nil {
+		return false, err
+	}
+	s.format.Store(2)
+	return r.text(0) == oldFormat, nil
+}
+
+// learnFormat reads the format of the store.
+func (s *Store) learnFormat(ctx context.Context) error {
+	return s.do(ctx, func(ctx context.Context) error {
+		format, err := s.client.HGet(ctx, s.meta, "format").Result()
+		if err != nil {
+			return err
+		}
+		switch format {
+		case oldFormat:
+			s.format.Store(1)
+		case newFormat:
+			s.format.Store(2)
+		default:
+			return formatError(format)
+		}
+		return nil
+	})
+}
+
+// attend renews the lease of this process and, while the store has format 1, looks
+// whether it can be upgraded.
+func (s *Store) attend(ctx context.Context) {
+	if time.Since(s.lastLeased) < leaseInterval {
+		return
+	}
+	s.lastLeased = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if err := s.renewLease(ctx); err != nil {
+		slog.Warn("redis: lease not renewed", "err", err)
+		return
+	}
+	if s.Format() != 1 {
+		return
+	}
+	if err := s.learnFormat(ctx); err != nil || s.Format() != 1 { // another process was faster
+		return
+	}
+	older, err := s.olderProcesses(ctx)
+	switch {
+	case err != nil:
+		slog.Warn("redis: store not upgraded: older processes cannot be looked for; run `tallyman metadata upgrade` when there are none", "err", err)
+		return
+	case older != "":
+		if s.olderSeen.IsZero() {
+			slog.Info("redis: working in format 1 while an older version of tallyman is connected", "client", older)
+		}
+		s.olderSeen = time.Now()
+		return
+	case s.olderSeen.IsZero():
+		s.olderSeen = time.Now() // none so far: the time begins
+		return
+	case time.Since(s.olderSeen) < quietTime:
+		return
+	}
+	upgraded, err := s.Upgrade(ctx)
+	if err != nil {
+		slog.Warn("redis: store not upgraded", "err", err)
+	} else if upgraded {
+		slog.Info("redis: store upgraded", "from", oldFormat, "to", newFormat)
+	}
+}
+
+// renewLease says that this process is there and which formats it knows.
+func (s *Store) renewLease(ctx context.Context) error {
+	now := time.Now()
+	pipe := s.client.Pipeline()
+	pipe.ZAdd(ctx, s.processes, goredis.Z{Score: float64(now.UnixMilli()), Member: fmt.Sprintf("%s:%d", s.process, knownFormat)})
+	pipe.ZRemRangeByScore(ctx, s.processes, "-inf", digits(now.Add(-leaseTime).UnixMilli()))
+	_, err := pipe.Exec(ctx)
+	return err
+}
+
+// storeCommands are commands that a connection of tallyman has run last, but one of
+// another user of the same Redis hardly.
+var storeCommands = map[string]bool{"xread": true, "evalsha": true, "evalsha_ro": true, "eval": true, "eval_ro": true}
+
+// olderProcesses returns a connection of a process that knows format 1 only, "" if
+// there is none. It may be one that uses another prefix: connections do not tell.
+func (s *Store) olderProcesses(ctx context.Context) (string, error) {
+	node, err := s.node(ctx)
+	if err != nil {
+		return "", err
+	}
+	list, err := node.ClientList(ctx).Result()
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(list) {
+		client := map[string]string{}
+		for _, pair := range strings.Fields(line) {
+			name, value, _ := strings.Cut(pair, "=")
+			client[name] = value
+		}
+		library, command := client["lib-name"], strings.ReplaceAll(client["cmd"], "|", "-")
+		if !strings.HasPrefix(client["name"], clientName) && storeCommands[command] && (library == "" || strings.HasPrefix(library, "go-redis")) {
+			return client["addr"], nil
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,130 @@
+package redis
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"tallyman/storage"
+	"tallyman/storage/section"
+)
+
+// groupPrefix starts the names of the parts of a value that are groups of terms.
+const groupPrefix = "#"
+
+// loadBatch bounds how many values one command reads, so that no other client
+// of the server waits long for its turn.
+const loadBatch = 64
+
+// decodeValue takes apart what a script replied of a value, {revision, name, data, …}.
+// A part that is malformed is Entry.Err.
+func decodeValue(key string, r reply, read *storage.Read) *storage.Entry {
+	e := &storage.Entry{Key: key, Revision: r.integer(0)}
+	var groups [][]storage.Term
+	for i := 1; i+1 < len(r); i += 2 {
+		name, stored := r.text(i), r.text(i+1)
+		_, data, ok := strings.Cut(stored, ":")
+		if strings.HasPrefix(name, groupPrefix) {
+			groups = append(groups, decodeTerms(data))
+			continue
+		}
+		if !read.Wants(name) {
+			continue
+		}
+		decoded, err := section.Decode([]byte(data))
+		if err != nil || !ok {
+			e.Err = &storage.CorruptError{Reason: "section " + name + ": " + section.ErrMalformed.Error()}
+			continue
+		}
+		e.Value = append(e.Value, storage.Section{Name: name, Data: decoded})
+	}
+	if read.Terms {
+		if e.Terms = storage.MergeTerms(groups...); len(groups) == 1 {
+			e.Terms = groups[0]
+		}
+	}
+	return e
+}
+
+func encodeTerms(terms []storage.Term) string {
+	var b strings.Builder
+	for i := range terms {
+		b.Write(terms[i][:])
+	}
+	return b.String()
+}
+
+func decodeTerms(s string) []storage.Term {
+	terms := make([]storage.Term, 0, len(s)/storage.TermSize)
+	for len(s) >= storage.TermSize {
+		terms = append(terms, storage.Term([]byte(s[:storage.TermSize])))
+		s = s[storage.TermSize:]
+	}
+	return terms
+}
+
+// wants are the arguments that say what a script is to read of values.
+func wants(read *storage.Read) (names, terms string) {
+	names, terms = "*", "0"
+	if read.Sections != nil {
+		names = strings.Join(read.Sections, ",")
+	}
+	if read.Terms {
+		terms = "1"
+	}
+	return names, terms
+}
+
+// ref asks for the value that a key had at a revision.
+type ref struct {
+	key      string
+	revision int64
+	entry    *storage.Entry // nil until loaded, and if the value is gone
+}
+
+// load fills in the entries of refs, from the cache or from Redis. A value never
+// changes, so it does not matter when it is read.
+func (s *Store) load(ctx context.Context, refs []ref, read *storage.Read) error {
+	var missing []*ref
+	for i := range refs {
+		if refs[i].entry = s.cache.get(refs[i].revision, read); refs[i].entry == nil {
+			missing = append(missing, &refs[i])
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	for start := 0; start < len(missing); start += loadBatch {
+		if err := s.loadSome(ctx, missing[start:min(start+loadBatch, len(missing))], read); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) loadSome(ctx context.Context, refs []*ref, read *storage.Read) error {
+	names, terms := wants(read)
+	keys, args := []string{s.meta}, []any{formatAny, names, terms}
+	for _, r := range refs {
+		keys = append(keys, s.valueKey(r.key), s.historyKey(r.key), s.objectKey(r.key), s.versionKey(r.revision))
+		args = append(args, digits(r.revision))
+	}
+	values, err := s.read(ctx, valuesScript, keys, args...)
+	if err != nil {
+		return err
+	}
+	for i, r := range refs {
+		if value := values.list(i); len(value) > 0 {
+			r.entry = decodeValue(r.key, value, read)
+			s.cache.offer(r.key, r.entry, read)
+		}
+	}
+	return nil
+}
+
+func digits(n int64) string { return strconv.FormatInt(n, 10) }
+
+func parseDigits(s string) int64 {
+	n, _ := strconv.ParseInt(s, 10, 64) // the scripts reply with digits
+	return n
+}

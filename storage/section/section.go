@@ -1,0 +1,103 @@
+// Package section encodes the sections of stored values: compressed where that saves
+// space, and with a checksum.
+//
+// An encoded section is text up to its codec, so that the scripts of storage/redis can
+// read the size: "<size>:<codec><data>". Size is that of the data when decoded.
+package section
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"strconv"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// ErrMalformed is returned for bytes that are no encoded section, or one whose
+// checksum does not match.
+var ErrMalformed = errors.New("section is malformed")
+
+// Codecs, the byte before the data.
+const (
+	codecPlain   = 'p' // the data as it is, without a checksum: written by format 1 only
+	codecChecked = 'c' // CRC-32C of the data, 4 bytes, then the data
+	codecZstd    = 'z' // a zstd frame, which has a checksum
+)
+
+const (
+	minCompress = 128       // below it compressing gains nothing
+	maxSize     = 512 << 20 // of the data of one section
+)
+
+// Both are safe for concurrent use and, with no stream, hold no goroutine.
+var (
+	compressor, _   = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(true))
+	decompressor, _ = zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxSize), zstd.WithDecoderConcurrency(0))
+	castagnoli      = crc32.MakeTable(crc32.Castagnoli)
+)
+
+// Append appends the encoded form of data to dst.
+func Append(dst, data []byte) []byte {
+	dst = append(strconv.AppendInt(dst, int64(len(data)), 10), ':')
+	head := len(dst)
+	if len(data) >= minCompress {
+		dst = compressor.EncodeAll(data, append(dst, codecZstd))
+		if len(dst)-head <= len(data) {
+			return dst
+		}
+	}
+	dst = binary.BigEndian.AppendUint32(append(dst[:head], codecChecked), crc32.Checksum(data, castagnoli))
+	return append(dst, data...)
+}
+
+// AppendPlain appends data in the encoding that has no checksum. It is for data that
+// format 1 has stored so.
+func AppendPlain(dst, data []byte) []byte {
+	dst = append(strconv.AppendInt(dst, int64(len(data)), 10), ':', codecPlain)
+	return append(dst, data...)
+}
+
+// Size returns the size of the data of an encoded section, 0 if that is malformed.
+func Size(encoded []byte) int {
+	size, _, _ := split(encoded)
+	return size
+}
+
+// Decode returns the data of an encoded section, in memory of its own.
+func Decode(encoded []byte) ([]byte, error) {
+	size, body, ok := split(encoded)
+	if !ok {
+		return nil, ErrMalformed
+	}
+	switch data := body[1:]; body[0] {
+	case codecPlain:
+		if len(data) == size {
+			return append([]byte{}, data...), nil
+		}
+	case codecChecked:
+		if len(data) == size+4 && binary.BigEndian.Uint32(data) == crc32.Checksum(data[4:], castagnoli) {
+			return append([]byte{}, data[4:]...), nil
+		}
+	case codecZstd:
+		decoded, err := decompressor.DecodeAll(data, make([]byte, 0, min(size, 64*len(data))))
+		if err == nil && len(decoded) == size {
+			return decoded, nil
+		}
+	}
+	return nil, ErrMalformed
+}
+
+// split takes an encoded section apart. body starts with the codec.
+func split(encoded []byte) (size int, body []byte, ok bool) {
+	at := bytes.IndexByte(encoded, ':')
+	if at < 1 || at > 10 || at+1 >= len(encoded) {
+		return 0, nil, false
+	}
+	size, err := strconv.Atoi(string(encoded[:at]))
+	if err != nil || size < 0 || size > maxSize {
+		return 0, nil, false
+	}
+	return size, encoded[at+1:], true
+}

@@ -26,6 +26,12 @@ const flavor = "redis-server"
 
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // servers here are set up to be warned of
+	if addr := os.Getenv(crashWriter); addr != "" {
+		if err := writeUntilKilled(addr); err != nil {
+			fmt.Println("error", err)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 

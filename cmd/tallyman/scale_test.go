@@ -42,10 +42,10 @@ func BenchmarkScale(b *testing.B) {
 func measureScale(b *testing.B, n int) {
 	server := redistest.Start(b, "redis-server", "--appendonly", "yes", "--appendfsync", "no")
 	s := startWithConfig(b, strings.ReplaceAll(movable, "REDIS", server.Addr), "REGISTRY_IMAGEAPI_STORE_TYPE=redis")
-	pushRichImage(s)
+	name := pushRichImage(s)
 	s.stop()
 	empty := redisMemory(b, server)
-	seed(b, server.Addr, n)
+	seed(b, server.Addr, name, n)
 	b.ReportMetric(float64(redisMemory(b, server)-empty)/float64(n), "redis-B/image")
 
 	start := time.Now()
@@ -70,7 +70,7 @@ func measureScale(b *testing.B, n int) {
 }
 
 // pushRichImage pushes an image with ten layers and a config with a history.
-func pushRichImage(s *server) {
+func pushRichImage(s *server) (name string) {
 	s.t.Helper()
 	var layers, diffs, history []string
 	for i := range 10 {
@@ -85,25 +85,80 @@ func pushRichImage(s *server) {
 	digest := s.pushBlob("app", []byte(config))
 	manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json",`+
 		`"digest":%q,"size":%d},"layers":[%s]}`, digest, len(config), strings.Join(layers, ","))
-	if got := s.putManifest("app", "latest", "application/vnd.oci.image.manifest.v1+json", manifest); got.code != http.StatusCreated {
+	return s.mustPut("application/vnd.oci.image.manifest.v1+json", manifest)
+}
+
+// mustPut pushes a manifest to the repository app and returns its digest.
+func (s *server) mustPut(mediaType, manifest string) (name string) {
+	s.t.Helper()
+	got := s.putManifest("app", "latest", mediaType, manifest)
+	if got.code != http.StatusCreated {
 		s.t.Fatalf("push: %d %s", got.code, got.body)
+	}
+	return got.header.Get("Docker-Content-Digest")
+}
+
+// pushIndex pushes an index of four platforms.
+func pushIndex(s *server) (name string) {
+	s.t.Helper()
+	var entries []string
+	for _, architecture := range []string{"amd64", "arm64", "ppc64le", "s390x"} {
+		config := fmt.Sprintf(`{"architecture":%q,"os":"linux"}`, architecture)
+		digest := s.pushBlob("app", []byte(config))
+		child := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json",`+
+			`"digest":%q,"size":%d},"layers":[]}`, digest, len(config))
+		entries = append(entries, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q,"size":%d,"platform":{"architecture":%q,"os":"linux"}}`,
+			s.mustPut("application/vnd.oci.image.manifest.v1+json", child), len(child), architecture))
+	}
+	const mediaType = "application/vnd.oci.image.index.v1+json"
+	return s.mustPut(mediaType, fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, mediaType, strings.Join(entries, ",")))
+}
+
+// pushArtifact pushes an artifact with a subject.
+func pushArtifact(s *server) (name string) {
+	s.t.Helper()
+	subject := pushIndex(s)
+	empty := s.pushBlob("app", []byte("{}"))
+	return s.mustPut("application/vnd.oci.image.manifest.v1+json", fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
+		`"artifactType":"application/spdx+json","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},`+
+		`"layers":[{"mediaType":"application/spdx+json","digest":%q,"size":2}],"subject":{"mediaType":"application/vnd.oci.image.index.v1+json","digest":%q,"size":1}}`,
+		empty, empty, subject))
+}
+
+// BenchmarkScaleMemory measures the memory of Redis for each Image with all its terms,
+// by kind: `make scale`.
+func BenchmarkScaleMemory(b *testing.B) {
+	const n = 20_000
+	for kind, push := range map[string]func(*server) string{"image with ten layers": pushRichImage, "index of four platforms": pushIndex, "artifact with a subject": pushArtifact} {
+		b.Run(kind, func(b *testing.B) {
+			for b.Loop() {
+				server := redistest.Start(b, "redis-server")
+				s := startWithConfig(b, strings.ReplaceAll(movable, "REDIS", server.Addr), "REGISTRY_IMAGEAPI_STORE_TYPE=redis")
+				name := push(s)
+				s.stop()
+				empty := redisMemory(b, server)
+				terms := seed(b, server.Addr, name, n)
+				b.ReportMetric(float64(redisMemory(b, server)-empty)/n, "redis-B/image")
+				b.ReportMetric(float64(terms), "terms/image")
+			}
+		})
 	}
 }
 
 var hexDigits = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f-]{27}`)
 
-// seed adds n Images to the store: copies of the one that is there, with other
-// digests and uids, which do not compress.
-func seed(b *testing.B, addr string, n int) {
+// seed adds n Images to the store: copies of the one called name, with other digests
+// and uids, which do not compress. It returns how many terms each has.
+func seed(b *testing.B, addr, name string, n int) (terms int) {
 	b.Helper()
 	store, err := redis.Open(b.Context(), redis.Options{Client: goredis.UniversalOptions{Addrs: []string{addr}}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer store.Close()
-	scan, err := store.Scan(b.Context(), storage.ScanRequest{From: imageapi.KeyPrefix, To: imageapi.KeyPrefix + "\xff", Limit: 1})
-	if err != nil || len(scan.Entries) != 1 {
-		b.Fatalf("%+v, %v", scan, err)
+	original, _, err := storage.GetEntry(b.Context(), store, imageapi.KeyPrefix+name, storage.Read{Terms: true})
+	if err != nil || original == nil {
+		b.Fatalf("%+v, %v", original, err)
 	}
 	var wg sync.WaitGroup
 	const workers = 8
@@ -112,14 +167,20 @@ func seed(b *testing.B, addr string, n int) {
 			random := rand.New(rand.NewPCG(uint64(w), 3))
 			for i := w; i < n; i += workers {
 				name := ""
-				value := hexDigits.ReplaceAllFunc(scan.Entries[0].Value.Body(), func(old []byte) []byte {
+				value := hexDigits.ReplaceAllFunc(original.Value.Body(), func(old []byte) []byte {
 					fresh := fmt.Appendf(nil, "%016x%016x%016x%016x", random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64())
 					if len(old) == 64 && name == "" {
 						name = string(fresh)
 					}
 					return fresh[:len(old)]
 				})
-				if _, err := store.Commit(b.Context(), storage.Mutation{Key: imageapi.KeyPrefix + "sha256:" + name, Value: storage.Body(value)}); err != nil {
+				key := imageapi.KeyPrefix + "sha256:" + name
+				terms, err := imageapi.StoredTerms(key, value)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				if _, err := store.Commit(b.Context(), storage.Mutation{Key: key, Value: storage.Body(value), Terms: terms}); err != nil {
 					b.Error(err)
 					return
 				}
@@ -127,6 +188,7 @@ func seed(b *testing.B, addr string, n int) {
 		})
 	}
 	wg.Wait()
+	return len(original.Terms)
 }
 
 func redisMemory(b *testing.B, server *redistest.Server) int64 {

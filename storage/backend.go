@@ -54,7 +54,7 @@ type Entry struct {
 	Err error
 }
 
-// Change is one entry of the history: what a commit did to one key.
+// Change is one entry of the history: the effect of a commit on one key.
 type Change struct {
 	Revision int64
 	Key      string
@@ -66,12 +66,12 @@ type Change struct {
 	// Delete reports that the change removed its key.
 	Delete bool
 	// Current is the entry that the change made, nil if it removed the key; Previous
-	// is the entry that it replaced, nil if it created the key. They have what was
-	// asked for of them.
+	// is the entry that it replaced, nil if it created the key. Both have the sections
+	// that were asked for.
 	Current, Previous *Entry
 }
 
-// Read says what is read of entries.
+// Read selects the parts of entries to read.
 type Read struct {
 	// Sections names the sections to read; nil means all.
 	Sections []string
@@ -133,7 +133,7 @@ type LogRequest struct {
 	Read
 }
 
-// CommitResult says what became of a commit.
+// CommitResult is the outcome of a commit.
 type CommitResult struct {
 	// Succeeded is false if a mutation's condition does not hold; then nothing was
 	// written.
@@ -146,9 +146,9 @@ type CommitResult struct {
 	Revisions []int64
 	// Conflict is the index of the first mutation whose condition does not hold.
 	Conflict int
-	// Current is the entry that stands in the way: what the key of the conflicting
-	// mutation holds (nil if there is nothing), or an entry in the range that it wants
-	// empty, which has Key and Revision only.
+	// Current is the entry in the way: the one under the key of the conflicting mutation
+	// (nil if the key is absent), or one in the range that it wants empty, which has Key
+	// and Revision only.
 	Current *Entry
 }
 

@@ -111,7 +111,7 @@ func (f *follower) run() {
 	}
 }
 
-// logRequest asks for what watches need of the changes after a revision.
+// logRequest asks for the changes after a revision, with the parts that watches need.
 func (s *Store) logRequest(after int64) LogRequest {
 	return LogRequest{After: after, Limit: followBatch, Read: Read{Sections: bodyOnly.Sections, Terms: s.opts.Index != nil}}
 }

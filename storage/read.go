@@ -12,7 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 )
 
-// bodyOnly is what a Store reads of an entry that no selector is to match.
+// bodyOnly reads an entry that no selector is to match.
 var bodyOnly = Read{Sections: []string{SectionBody}}
 
 // Get implements storage.Interface.

@@ -165,8 +165,8 @@ func TestUpgradeCommand(t *testing.T) {
 	}
 }
 
-// TestUpgradeEmbedded: a store that the version before has written opens, with what
-// is in it, and the version before refuses it afterwards.
+// TestUpgradeEmbedded: a store of the version before opens with its content, and that
+// version refuses it afterwards.
 func TestUpgradeEmbedded(t *testing.T) {
 	t.Parallel()
 	old := buildFormat1(t)

@@ -202,8 +202,8 @@ func (s *Store) commit(tx *transaction, mutations []storage.Mutation) (*storage.
 	return result, s.trimLog(tx)
 }
 
-// check reports whether the condition of m holds, and else what stands in its way. It
-// fills in the record under the key.
+// check reports whether the condition of m holds, and else returns the entry in its way.
+// It fills in the record under the key.
 func (t *transaction) check(m *storage.Mutation, found **record) (current *storage.Entry, ok bool, err error) {
 	if m.Operation == storage.CheckEmpty {
 		read := storage.ScanRequest{From: m.From, To: m.To, Term: m.Term, Limit: 1, KeysOnly: true}

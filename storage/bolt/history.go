@@ -13,7 +13,7 @@ import (
 // rest of a commit.
 const trimBatch = 256
 
-// logEntry is a value of the log bucket: what a change did to one key. The parts that
+// logEntry is a value of the log bucket: the effect of a change on one key. The parts that
 // it replaced are in the history bucket.
 type logEntry struct {
 	revision, previous int64
@@ -91,8 +91,9 @@ func (e *logEntry) decodeFormat1(d *decoder) error {
 	return d.err
 }
 
-// recordBefore returns what read asks for of the record that the change replaced, nil
-// if it created the key; recordAfter that of the one that it made.
+// recordBefore returns the record that the change replaced, nil if it created the key;
+// recordAfter the one that it made, nil if it deleted the key. Both have the parts that
+// read asks for.
 func (e *logEntry) recordBefore(tx *bbolt.Tx, read *storage.Read) (*record, error) {
 	if e.inline != nil {
 		return e.inline[0], nil
@@ -143,7 +144,7 @@ func historyKey(key string, r ref) []byte {
 	return append(append(append([]byte(key), 0), encodeRevision(r.revision)...), r.name...)
 }
 
-// trimLog drops what has left the window, a bounded number of entries at a time. The
+// trimLog drops entries that have left the window, a bounded number of entries at a time. The
 // newest commit always stays.
 func (s *Store) trimLog(tx *transaction) error {
 	oldest := s.opts.Now().Add(-s.opts.LogMaxAge).UnixMicro()

@@ -79,7 +79,7 @@ func readable(tx *bbolt.Tx, revision, current int64) (int64, error) {
 	return insideCommit(tx.Bucket(logBucket), revision)
 }
 
-// undo is what changes after some revision did to a key: the first of them, and
+// undo sums up the changes of a key after some revision: the first of them, and
 // whether the key had the term of the scan before the first that gave or took it.
 type undo struct {
 	first     *logEntry
@@ -87,7 +87,7 @@ type undo struct {
 	had       bool
 }
 
-// undone returns what happened to the keys of the range after revision.
+// undone sums up the changes of the keys of the range after revision.
 func undone(tx *bbolt.Tx, req *storage.ScanRequest, revision int64) (map[string]*undo, error) {
 	past, term := map[string]*undo{}, storage.HashTerm(req.Term)
 	c := tx.Bucket(logBucket).Cursor()
@@ -199,7 +199,7 @@ func (p *page) full() bool { return p.req.Limit > 0 && len(p.result.Entries) == 
 // done reports that nothing more needs to be looked at.
 func (p *page) done() bool { return p.result.More && !p.req.Count }
 
-// addPast adds what key held before u, if it belongs to the page. listed reports that
+// addPast adds the value of key before u, if it belongs to the page. listed reports that
 // the key belongs to the range now.
 func (p *page) addPast(tx *bbolt.Tx, key string, u *undo, listed bool) error {
 	if u.first.previous == 0 || p.req.Term != "" && (u.mentioned && !u.had || !u.mentioned && !listed) {

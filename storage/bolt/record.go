@@ -127,7 +127,7 @@ func wants(read *storage.Read, name string) bool {
 	return read.Wants(name)
 }
 
-// entry returns what read asks for of r, in memory of its own; nil for nil.
+// entry returns the parts of r that read asks for, in memory of its own; nil for nil.
 func (r *record) entry(key string, read *storage.Read) *storage.Entry {
 	if r == nil {
 		return nil

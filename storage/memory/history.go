@@ -98,23 +98,6 @@ func (s *Store) past(req storage.ScanRequest, revision int64) (map[string]*versi
 	return state, keys
 }
 
-// CountTerms implements storage.Backend.
-func (s *Store) CountTerms(ctx context.Context, terms []string) ([]int64, error) {
-	if err := s.lock(ctx); err != nil {
-		return nil, err
-	}
-	defer s.mu.Unlock()
-	counts := make([]int64, len(terms))
-	for i, term := range terms {
-		for _, v := range s.entries {
-			if storage.HasTerm(v.terms, storage.HashTerm(term)) {
-				counts[i]++
-			}
-		}
-	}
-	return counts, nil
-}
-
 // Log implements storage.Backend.
 func (s *Store) Log(ctx context.Context, req storage.LogRequest) ([]storage.Change, error) {
 	for {

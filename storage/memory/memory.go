@@ -4,7 +4,6 @@ package memory
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -38,7 +37,7 @@ type Store struct {
 
 var _ storage.Backend = (*Store)(nil)
 
-// version is what a key held from one change to the next. It never changes, but that
+// version is the value of a key between two changes. It never changes, except that
 // FillIndex gives it terms.
 type version struct {
 	revision int64
@@ -176,7 +175,7 @@ func (s *Store) Commit(ctx context.Context, mutations ...storage.Mutation) (*sto
 	return result, nil
 }
 
-// holds reports whether the condition of m holds, and else what stands in its way.
+// holds reports whether the condition of m holds, and else returns the entry in its way.
 func (s *Store) holds(m *storage.Mutation) (*storage.Entry, bool) {
 	if m.Operation == storage.CheckEmpty {
 		for _, key := range s.between(m.From, m.To) {
@@ -280,52 +279,4 @@ func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 	}
 	stats.StoredBytes = stats.Bytes
 	return stats, nil
-}
-
-var errState = errors.New("memory: an index needs a name and a version")
-
-// IndexState implements storage.Backend.
-func (s *Store) IndexState(ctx context.Context, name string) (storage.IndexState, error) {
-	if err := s.lock(ctx); err != nil {
-		return storage.IndexState{}, err
-	}
-	defer s.mu.Unlock()
-	return s.indexes[name], nil
-}
-
-// FillIndex implements storage.Backend.
-func (s *Store) FillIndex(ctx context.Context, req storage.FillRequest) (bool, error) {
-	if req.Name == "" || req.Next.Version == "" {
-		return false, errState
-	}
-	if err := s.lock(ctx); err != nil {
-		return false, err
-	}
-	defer s.mu.Unlock()
-	if s.indexes[req.Name] != req.State {
-		return false, nil
-	}
-	for _, e := range req.Entries {
-		v := s.entries[e.Key]
-		if v.at() != e.Revision || v == nil {
-			continue
-		}
-		v.groups[e.Group] = storage.HashTerms(e.Terms)
-		v.terms = mergeGroups(v.groups)
-	}
-	if req.Next.Complete && req.Next.Since == 0 {
-		req.Next.Since = s.revision
-	}
-	s.indexes[req.Name] = req.Next
-	return true, nil
-}
-
-// indexed reports whether scans by term are exact at revision, 0 for now.
-func (s *Store) indexed(revision int64) bool {
-	for _, state := range s.indexes {
-		if !state.Complete || revision != 0 && revision < state.Since {
-			return false
-		}
-	}
-	return len(s.indexes) > 0
 }

@@ -18,7 +18,7 @@ type cached struct {
 	read  storage.Read
 }
 
-// covers reports whether c has what read asks for.
+// covers reports whether c has all parts that read asks for.
 func (c *cached) covers(read *storage.Read) bool {
 	if read.Terms && !c.read.Terms {
 		return false
@@ -29,7 +29,7 @@ func (c *cached) covers(read *storage.Read) bool {
 	return read.Sections != nil && !slices.ContainsFunc(read.Sections, func(name string) bool { return !c.read.Wants(name) })
 }
 
-// cut returns the entry with what read asks for.
+// cut returns the entry with the parts that read asks for.
 func (c *cached) cut(read *storage.Read) *storage.Entry {
 	e := *c.entry
 	if read.Sections != nil {
@@ -80,15 +80,15 @@ func newCache(limit int64) *cache {
 	return c
 }
 
-// latest returns the newest value of key in the cache, nil if there is none that has
-// what read asks for.
+// latest returns the newest value of key in the cache, nil if there is none, or if it
+// lacks a part that read asks for.
 func (c *cache) latest(key string, read *storage.Read) *storage.Entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.find(c.newest[key], read)
 }
 
-// get returns the value of a revision, nil if the cache lacks what read asks for of it.
+// get returns the value of a revision, nil if the cache lacks a part that read asks for.
 func (c *cache) get(revision int64, read *storage.Read) *storage.Entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -18,7 +18,7 @@ var errRetry = errors.New("the store changed faster than it could be written")
 // has not changed meanwhile.
 func (s *Store) commitFormat1(ctx context.Context, mutations []storage.Mutation) (*storage.CommitResult, error) {
 	expect := make([]int64, len(mutations))
-	absent := make([]bool, len(mutations)) // deletions of any revision of what is not there
+	absent := make([]bool, len(mutations)) // unconditional deletions of absent keys
 	for i := range mutations {
 		if expect[i] = mutations[i].Expect; expect[i] == storage.AnyRevision {
 			current, _, err := storage.GetEntry(ctx, s, mutations[i].Key, storage.Read{Sections: []string{}})

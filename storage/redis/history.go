@@ -17,7 +17,7 @@ type history struct {
 	entries []logEntry
 }
 
-// undo is what changes in some interval did to a key.
+// undo sums up the changes of a key in some interval.
 type undo struct {
 	first, last logEntry
 	// mentioned is set if a change gave or took the term of the scan; had says whether
@@ -25,7 +25,7 @@ type undo struct {
 	mentioned, had bool
 }
 
-// between returns what happened to each key in [from, to) in the revision interval
+// between sums up the changes of each key in [from, to) in the revision interval
 // (after, until]. term is that of a scan by term, "" for none.
 func (h *history) between(ctx context.Context, after, until int64, from, to, term string) (map[string]*undo, error) {
 	h.mu.Lock()

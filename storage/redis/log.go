@@ -30,8 +30,8 @@ type logEntry struct {
 	before, commit int64
 	key            string
 	deleted        bool
-	// moved are the fields of the key's history that the change has written for what it
-	// replaced, comma-separated.
+	// moved are the fields of the key's history with the parts that the change replaced,
+	// comma-separated.
 	moved string
 	// added and removed are the terms that the change gave and took.
 	added, removed string
@@ -85,8 +85,8 @@ func messageRevision(m goredis.XMessage) (int64, error) {
 	return revision, nil
 }
 
-// wholeCommits cuts entries after at least n, but not inside a commit. What follows a
-// commit that is not there to its end is cut, too.
+// wholeCommits cuts entries after at least n, but not inside a commit. A commit whose
+// end is missing is cut, too.
 func wholeCommits(entries []logEntry, n int) []logEntry {
 	whole := 0
 	for i := range entries {

@@ -48,7 +48,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,92 +71,6 @@ const (
 	// tried again, which Options.Timeout bounds.
 	outcomeSpare = 10 * time.Second
 )
-
-// Options configures Open.
-type Options struct {
-	// Client says where Redis is and how to connect. Reads always go to the
-	// master: the options that send them to replicas are ignored. Required.
-	Client goredis.UniversalOptions
-	// Prefix starts every key; registries with different prefixes share one
-	// Redis. Empty means "tallyman".
-	Prefix string
-	// LogMaxEntries bounds how many changes the log keeps. 0 means 10 000.
-	LogMaxEntries int
-	// LogMaxAge bounds how long the log keeps a change. 0 means one hour.
-	// Watches and paged lists from before either bound get 410 Gone.
-	LogMaxAge time.Duration
-	// CacheBytes bounds the values kept in this process, uncompressed. They
-	// are checked against the store at each read. 0 means none.
-	CacheBytes int64
-	// Replicas is how many replicas must have a commit before it is
-	// acknowledged (WAIT). 0 means not to wait.
-	Replicas int
-	// AOF makes commits wait until the append-only file is on disk (WAITAOF,
-	// Redis 7.2). With Replicas, that of so many replicas too.
-	AOF bool
-	// DurabilityTimeout bounds that wait. 0 means one second. A commit that
-	// runs into it is reported as failed, although it may last.
-	DurabilityTimeout time.Duration
-	// Timeout bounds each call. 0 means five seconds.
-	Timeout time.Duration
-	// OnLoss is called, in a goroutine of its own, when content that was there
-	// is found missing. The caller is to rebuild it. May be nil.
-	OnLoss func(reason string)
-	// LossGrace is how long a server that lacks what it has acknowledged is not
-	// believed, as it may be an old master that has come back and is yet to be
-	// told that there is a new one. After that it counts as a loss. 0 means ten
-	// seconds.
-	LossGrace time.Duration
-	// Now is the clock behind revisions. Nil means the server's.
-	Now func() time.Time
-}
-
-// Validate reports what is wrong with o.
-func (o *Options) Validate() error {
-	switch {
-	case len(o.Client.Addrs) == 0:
-		return errors.New("redis: an address is required")
-	case strings.ContainsAny(o.Prefix, "{}\x00"):
-		return fmt.Errorf("redis: prefix %q: braces are reserved for the hash tag", o.Prefix)
-	case o.LogMaxEntries < 0:
-		return fmt.Errorf("redis: log entries: %d is negative", o.LogMaxEntries)
-	case o.LogMaxAge < 0:
-		return fmt.Errorf("redis: log age: %s is negative", o.LogMaxAge)
-	case o.CacheBytes < 0:
-		return fmt.Errorf("redis: cache: %d is negative", o.CacheBytes)
-	case o.Replicas < 0:
-		return fmt.Errorf("redis: replicas: %d is negative", o.Replicas)
-	case o.DurabilityTimeout < 0:
-		return fmt.Errorf("redis: durability timeout: %s is negative", o.DurabilityTimeout)
-	}
-	return nil
-}
-
-func (o *Options) setDefaults() {
-	if o.Prefix == "" {
-		o.Prefix = "tallyman"
-	}
-	if o.LogMaxEntries == 0 {
-		o.LogMaxEntries = 10_000
-	}
-	if o.LogMaxAge == 0 {
-		o.LogMaxAge = time.Hour
-	}
-	if o.DurabilityTimeout == 0 {
-		o.DurabilityTimeout = time.Second
-	}
-	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Second
-	}
-	if o.LossGrace == 0 {
-		o.LossGrace = 10 * time.Second
-	}
-	if o.OnLoss == nil {
-		o.OnLoss = func(string) {}
-	}
-	o.Client.ContextTimeoutEnabled = true
-	o.Client.ReadOnly, o.Client.RouteByLatency, o.Client.RouteRandomly = false, false, false
-}
 
 // Store is a storage.Backend in Redis. Create it with Open.
 type Store struct {
@@ -290,47 +203,6 @@ func (s *Store) clock() string {
 		return ""
 	}
 	return digits(s.opts.Now().UnixMicro())
-}
-
-// getBatch bounds how many values one call of Get reads.
-const getBatch = 256
-
-// Get implements storage.Backend.
-func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetResult, error) {
-	if len(req.Keys) > getBatch {
-		return nil, fmt.Errorf("redis: want %d keys at once: at most %d", len(req.Keys), getBatch)
-	}
-	names, terms := wants(&req.Read)
-	keys, args := []string{s.meta, s.index}, []any{formatAny, names, terms}
-	known := make([]*storage.Entry, len(req.Keys))
-	for i, key := range req.Keys {
-		known[i] = s.cache.latest(key, &req.Read)
-		keys = append(keys, s.valueKey(key), s.objectKey(key))
-		args = append(args, digits(revisionOf(known[i])), "["+bound(key), "("+bound(key+"\x00"))
-	}
-	r, err := s.read(ctx, getScript, keys, args...)
-	if err != nil {
-		return nil, err
-	}
-	result := &storage.GetResult{Revision: r.integer(0), Entries: make([]*storage.Entry, len(req.Keys))}
-	s.observe(result.Revision)
-	for i, key := range req.Keys {
-		value := r.list(i + 1)
-		switch {
-		case len(value) == 0:
-			if _, revision, ok := splitMember(r.text(i + 1)); ok {
-				if _, err := s.forget(ctx, key, revision); err != nil {
-					return nil, err
-				}
-			}
-		case known[i] != nil && value.integer(0) == known[i].Revision:
-			result.Entries[i] = known[i]
-		default:
-			result.Entries[i] = decodeValue(key, value, &req.Read)
-			s.cache.add(key, result.Entries[i], &req.Read)
-		}
-	}
-	return result, nil
 }
 
 // Window implements storage.Backend.

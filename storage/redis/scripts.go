@@ -53,7 +53,7 @@ var (
 // errEmpty is what a script answers where there is no store.
 var errEmpty = errors.New("the store in Redis is empty")
 
-// errOtherFormat is what a script answers where another process has upgraded the store.
+// errOtherFormat is the answer of a script after another process has upgraded the store.
 var errOtherFormat = errors.New("the store in Redis has another format by now")
 
 // errStale is what a script answers where the store is behind what was seen of it.

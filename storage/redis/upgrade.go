@@ -78,7 +78,7 @@ func (s *Store) attend(ctx context.Context) {
 	if err := s.learnFormat(ctx); err != nil || s.Format() != 1 { // another process was faster
 		return
 	}
-	older, err := s.olderProcesses(ctx)
+	older, err := s.olderProcess(ctx)
 	switch {
 	case err != nil:
 		slog.Warn("redis: store not upgraded: older processes cannot be looked for; run `tallyman metadata upgrade` when there are none", "err", err)
@@ -117,9 +117,19 @@ func (s *Store) renewLease(ctx context.Context) error {
 // another user of the same Redis hardly.
 var storeCommands = map[string]bool{"xread": true, "evalsha": true, "evalsha_ro": true, "eval": true, "eval_ro": true}
 
-// olderProcesses returns a connection of a process that knows format 1 only, "" if
-// there is none. It may be one that uses another prefix: connections do not tell.
-func (s *Store) olderProcesses(ctx context.Context) (string, error) {
+// olderProcess returns a process that does not know the newest format, "" if there is
+// none: one whose lease says so, or a connection of a version that has no leases. The
+// connection may be of a process with another prefix, as connections do not tell.
+func (s *Store) olderProcess(ctx context.Context) (string, error) {
+	leases, err := s.client.ZRange(ctx, s.processes, 0, -1).Result()
+	if err != nil {
+		return "", err
+	}
+	for _, lease := range leases {
+		if process, format, _ := strings.Cut(lease, ":"); parseDigits(format) < knownFormat {
+			return process, nil
+		}
+	}
 	node, err := s.node(ctx)
 	if err != nil {
 		return "", err

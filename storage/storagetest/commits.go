@@ -102,7 +102,7 @@ func testSections(t *testing.T, b storage.Backend) {
 	}
 }
 
-// testMutations: conditions and operations, and what is no commit.
+// testMutations: conditions, operations, and mutations that are no commit.
 func testMutations(t *testing.T, b storage.Backend) {
 	completeIndex(t, b)
 	a := put(t, b, "/a", "1", 0)

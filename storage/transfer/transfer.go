@@ -116,7 +116,7 @@ type Options struct {
 	Name string
 	// Merge is required.
 	Merge Merge
-	// Terms gives the index of To what a writer there would.
+	// Terms returns the terms that a writer to To would give a value.
 	Terms Terms
 	// Progress, if set, is called now and then.
 	Progress func(*Report)

@@ -8,7 +8,7 @@
 --       sections, of each its name, whether it stays, data; number of groups, of each its
 --       name, operation, terms. Or: empty, start and end of the range in the index, term
 --       or '', start and end of the range of terms.
--- Replies {1, revisions} or {0, revision, mutation in conflict, what is in its way}, and
+-- Replies {1, revisions} or {0, revision, mutation in conflict, entry in its way}, and
 -- the entries to trim next.
 if meta[1] ~= ARGV[1] then return redis.error_reply('TALLYOTHERFORMAT ' .. meta[1]) end
 local done = redis.call('GET', KEYS[5])

@@ -8,7 +8,7 @@ export GOFLAGS := -trimpath -buildvcs=false
 # The packages whose tests run with the race detector: those that start goroutines.
 race := ./internal/... ./registry/... ./serving/... ./signatures/policy/... ./storage/... ./imageapi
 
-.PHONY: run build test race tools lint vuln conformance cluster crowd bench scale faults fuzz generate
+.PHONY: run build test race tools lint vuln conformance cosign2 cluster crowd bench scale faults fuzz generate
 
 run: ## run the registry and the API on 127.0.0.1:5000
 	go run ./cmd/tallyman serve
@@ -35,6 +35,10 @@ lint: ## run the linters, staticcheck among them
 
 vuln: ## look for known vulnerabilities (needs vuln.go.dev)
 	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+
+cosign2: ## run cosign 2 and record its output for the tests anew
+	./.ci/tools cosign2
+	go test -count=1 -v -run 'TestCosign2|TestCosignLogged' ./cmd/tallyman -args -record
 
 conformance: tools ## compare with distribution in the OCI conformance suite
 	go test -count=1 -v -run TestOCIConformance ./cmd/tallyman

@@ -195,28 +195,48 @@ func TestCosign(t *testing.T) {
 
 // TestCosignLogged: a key whose signatures have to be in the log.
 func TestCosignLogged(t *testing.T) {
-	c := newCosigner(t, "cosign2")
-	s := c.server
-	name := s.pushImage("cos/logged:v1", "logged")
-	ref := s.addr + "/cos/logged@" + name
-	c.sign(ref, append(classic2, "--key", c.key("release"))...)
-	want := "CosignSimpleSigningV1 Trusted=False(LogEntryMissing) ForImage=True(DigestMatches)\n"
-	if got := summary(s.image(name)); got != want {
-		t.Errorf("without a log entry: %s", got)
+	r := recordingOf(t, "logged")
+	if *record {
+		c := newCosigner(t, "cosign2")
+		name := c.server.pushImage("cos/logged:v1", "logged")
+		ref := c.server.addr + "/cos/logged@" + name
+		r.begin(c, name)
+		c.sign(ref, append(classic2, "--key", c.key("release"))...)
+		r.step("without a log entry")
+		command(t, c.env("SIGSTORE_REKOR_PUBLIC_KEY="+c.fake.logKey), c.tool, "sign", "--yes", "--allow-http-registry", "--key", c.key("release"),
+			"--rekor-url", c.fake.url, "--tlog-upload=true", "-a", "team=blue", ref)
+		r.step("with a log entry")
+		r.end()
 	}
-	command(t, c.env("SIGSTORE_REKOR_PUBLIC_KEY="+c.fake.logKey), c.tool, "sign", "--yes", "--allow-http-registry", "--key", c.key("release"),
-		"--rekor-url", c.fake.url, "--tlog-upload=true", "-a", "team=blue", ref)
-	if got := summary(s.image(name)); !strings.Contains(got, "Trusted=True(Verified)") || !strings.Contains(got, "created true") || !strings.Contains(got, want) {
-		t.Errorf("with a log entry: %s", got)
+	const want = "CosignSimpleSigningV1 Trusted=False(LogEntryMissing) ForImage=True(DigestMatches)\n"
+	got := r.replay()
+	if got[0] != want {
+		t.Errorf("without a log entry: %s", got[0])
+	}
+	if !strings.Contains(got[1], "Trusted=True(Verified)") || !strings.Contains(got[1], "created true") || !strings.Contains(got[1], want) {
+		t.Errorf("with a log entry: %s", got[1])
 	}
 }
 
 // TestCosign2 is the same with cosign 2, as far as it does things in its own way.
 func TestCosign2(t *testing.T) {
+	r := recordingOf(t, "cosign2")
+	if *record {
+		recordCosign2(t, r)
+	}
+	var log strings.Builder
+	for i, got := range r.replay() {
+		fmt.Fprintf(&log, "## %s\n%s\n", r.Steps[i], got)
+	}
+	golden(t, "cosign2.golden", log.String())
+}
+
+func recordCosign2(t *testing.T, r *recording) {
+	t.Helper()
 	c := newCosigner(t, "cosign2")
-	s := c.server
-	name := s.pushImage("cos/app:v1", "cosign2")
-	ref := s.addr + "/cos/app@" + name
+	name := c.server.pushImage("cos/app:v1", "cosign2")
+	ref := c.server.addr + "/cos/app@" + name
+	r.begin(c, name)
 	key := []string{"--key", c.key("release")}
 	steps := []struct {
 		name string
@@ -232,12 +252,11 @@ func TestCosign2(t *testing.T) {
 		{"sign keyless", func() { c.sign(ref, c.keylessClassic()...) }},
 		{"clean", func() { c.run("clean", "--allow-http-registry", "--force", ref) }},
 	}
-	var log strings.Builder
 	for _, step := range steps {
 		step.do()
-		fmt.Fprintf(&log, "## %s\n%s\n", step.name, summary(s.image(name)))
+		r.step(step.name)
 	}
-	golden(t, "cosign2.golden", log.String())
+	r.end()
 }
 
 // golden compares got with a file in testdata.

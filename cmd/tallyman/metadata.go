@@ -141,6 +141,7 @@ type statsOutput struct {
 	Images            int64  `json:"images"`
 	Bytes             int64  `json:"bytes"`
 	StoredBytes       int64  `json:"storedBytes"`
+	IndexTerms        int64  `json:"indexTerms"`
 	LogEntries        int64  `json:"logEntries"`
 	ResourceVersion   int64  `json:"resourceVersion"`
 	CompactedRevision int64  `json:"compactedRevision"`
@@ -150,7 +151,7 @@ func printStats(w io.Writer, output, name string, stats *storage.BackendStats) e
 	if output == "json" {
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
-		return encoder.Encode(statsOutput{name, stats.Objects, stats.Bytes, stats.StoredBytes, stats.LogEntries, stats.Current, stats.Compacted})
+		return encoder.Encode(statsOutput{name, stats.Objects, stats.Bytes, stats.StoredBytes, stats.Terms, stats.LogEntries, stats.Current, stats.Compacted})
 	}
 	each := max(stats.Objects, 1)
 	var text strings.Builder
@@ -159,6 +160,7 @@ func printStats(w io.Writer, output, name string, stats *storage.BackendStats) e
 	line("images\t%d", stats.Objects)
 	line("bytes\t%d\t(%d per image)", stats.Bytes, stats.Bytes/each)
 	line("stored bytes\t%d\t(%d per image)", stats.StoredBytes, stats.StoredBytes/each)
+	line("index terms\t%d\t(%d per image)", stats.Terms, stats.Terms/each)
 	line("resourceVersion\t%d\t(%s)", stats.Current, time.UnixMicro(stats.Current).UTC().Format(time.RFC3339))
 	line("changes kept\t%d\tsince %s", stats.LogEntries, time.UnixMicro(stats.Compacted).UTC().Format(time.RFC3339))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

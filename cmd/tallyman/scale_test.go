@@ -67,6 +67,24 @@ func measureScale(b *testing.B, n int) {
 	if items != n+1 {
 		b.Fatalf("%d pages had %d images, want %d", pages, items, n+1)
 	}
+	b.ReportMetric(float64(selectiveLookups(b, s, server)), "lookups-by-repository")
+}
+
+// selectiveLookups returns how many keys Redis looks up for a list of the 20 Images of
+// one repository.
+func selectiveLookups(b *testing.B, s *server, server *redistest.Server) int64 {
+	b.Helper()
+	const hits = 20
+	for i := range hits {
+		pushSmallImage(s, "team/app", fmt.Sprint("selected ", i))
+	}
+	before := redisStat(b, server, "keyspace_hits") + redisStat(b, server, "keyspace_misses")
+	out := s.kubectl("get", "images", "--field-selector", "repository=team/app", "-o", "name")
+	after := redisStat(b, server, "keyspace_hits") + redisStat(b, server, "keyspace_misses")
+	if n := strings.Count(out, "\n"); n != hits {
+		b.Fatalf("kubectl lists %d images, want %d", n, hits)
+	}
+	return after - before
 }
 
 // pushRichImage pushes an image with ten layers and a config with a history.
@@ -193,8 +211,14 @@ func seed(b *testing.B, addr, name string, n int) (terms int) {
 
 func redisMemory(b *testing.B, server *redistest.Server) int64 {
 	b.Helper()
-	for line := range strings.Lines(fmt.Sprint(server.Command(b, "INFO", "memory"))) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
+	return redisStat(b, server, "used_memory")
+}
+
+// redisStat returns one number of INFO.
+func redisStat(b *testing.B, server *redistest.Server, name string) int64 {
+	b.Helper()
+	for line := range strings.Lines(fmt.Sprint(server.Command(b, "INFO", "everything"))) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+":"); ok {
 			n, err := strconv.ParseInt(value, 10, 64)
 			if err != nil {
 				b.Fatal(err)

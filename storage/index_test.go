@@ -124,8 +124,8 @@ func TestSelectByTerms(t *testing.T) {
 	b := memory.New(memory.Options{})
 	indexed, plain := podStore(t, b, &podIndex), podStore(t, b, nil)
 	ctx, cancel := context.WithCancel(t.Context())
-	random := rand.New(rand.NewPCG(7, 8)) //nolint:gosec // a test wants the same numbers each time
-	for i := range 100 {                  // half of them were written before there was an index
+	random := rand.New(rand.NewPCG(7, 8))
+	for i := range 100 { // half of them were written before there was an index
 		s := []*storage.Store{plain, indexed}[i%2]
 		pod := randomPod(random, i)
 		if err := s.Create(t.Context(), podKey(pod), pod, nil, 0); err != nil {

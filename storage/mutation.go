@@ -15,7 +15,7 @@ const (
 	MaxCommitBytes = 8 << 20
 )
 
-// AnyRevision, as Mutation.Expect, puts or deletes whatever the key holds.
+// AnyRevision is a Mutation.Expect that every key meets, present or absent.
 const AnyRevision = -1
 
 // Operation says what a Mutation does.

@@ -84,7 +84,7 @@ func TestEvictedImage(t *testing.T) {
 	s := outageServer(t, redis, "defer", "REGISTRY_HTTP_DEBUG_ADDR="+debug, "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED=true")
 	name := pushSmallImage(s, "app", "one")
 	for _, look := range []string{"/apis/image.openshift.io/v1/images", "/apis/image.openshift.io/v1/images/" + name} {
-		redis.Command(t, "DEL", "{tallyman}:object:/images/"+name)
+		redis.Command(t, "DEL", "{tallyman}:value:/images/"+name)
 		s.request(http.MethodGet, look, "", nil)
 		eventually(t, "the image is back", func() error { return s.lives(name, "app", "app:latest") })
 	}

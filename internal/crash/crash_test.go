@@ -10,6 +10,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
+// nilMap panics.
+func nilMap(key string) error {
+	var m map[string]int
+	write := func(m map[string]int) { m[key]++ }
+	write(m)
+	return nil
+}
+
 func TestGuard(t *testing.T) {
 	var out bytes.Buffer
 	before := slog.Default()
@@ -25,9 +33,7 @@ func TestGuard(t *testing.T) {
 	}
 	for range 3 {
 		err := Guard("test", func() error {
-			var m map[string]int
-			m["a"]++
-			return nil
+			return nilMap("a")
 		})
 		var crash *Error
 		if !errors.As(err, &crash) || crash.Task != "test" || !strings.Contains(err.Error(), "nil map") {

@@ -170,10 +170,7 @@ func (s *Store) commit(tx *transaction, mutations []storage.Mutation) (*storage.
 	changes := int64(0)
 	for i := range mutations {
 		m := &mutations[i]
-		current, ok, err := tx.check(m, &records[i])
-		if err != nil {
-			return nil, err
-		}
+		current, ok := tx.check(m, &records[i])
 		if !ok {
 			return &storage.CommitResult{Revision: tx.current, Conflict: i, Current: current}, nil
 		}
@@ -204,24 +201,21 @@ func (s *Store) commit(tx *transaction, mutations []storage.Mutation) (*storage.
 
 // check reports whether the condition of m holds, and else returns the entry in its way.
 // It fills in the record under the key.
-func (t *transaction) check(m *storage.Mutation, found **record) (current *storage.Entry, ok bool, err error) {
+func (t *transaction) check(m *storage.Mutation, found **record) (current *storage.Entry, ok bool) {
 	if m.Operation == storage.CheckEmpty {
 		read := storage.ScanRequest{From: m.From, To: m.To, Term: m.Term, Limit: 1, KeysOnly: true}
 		result := &storage.ScanResult{}
-		if err := (&page{req: read, result: result}).fill(t.tx, nil); err != nil || len(result.Entries) == 0 {
-			return nil, err == nil, err
+		if (&page{req: read, result: result}).fill(t.tx, nil); len(result.Entries) == 0 {
+			return nil, true
 		}
-		return &result.Entries[0], false, nil
+		return &result.Entries[0], false
 	}
-	r, err := decodeRecord(t.data.Get([]byte(m.Key)))
-	if err != nil {
-		return nil, false, err
-	}
+	r := decodeRecord(t.data.Get([]byte(m.Key)))
 	*found = r
 	if m.Expect == storage.AnyRevision || r.at() == m.Expect && (r != nil || m.Operation != storage.Delete) {
-		return nil, true, nil
+		return nil, true
 	}
-	return r.entry(m.Key, &storage.Read{}), false, nil
+	return r.entry(m.Key, &storage.Read{}), false
 }
 
 // apply changes the record under the key of m, and adds e to the log.

@@ -94,33 +94,30 @@ func (e *logEntry) decodeFormat1(d *decoder) error {
 // recordBefore returns the record that the change replaced, nil if it created the key;
 // recordAfter the one that it made, nil if it deleted the key. Both have the parts that
 // read asks for.
-func (e *logEntry) recordBefore(tx *bbolt.Tx, read *storage.Read) (*record, error) {
+func (e *logEntry) recordBefore(tx *bbolt.Tx, read *storage.Read) *record {
 	if e.inline != nil {
-		return e.inline[0], nil
+		return e.inline[0]
 	}
 	if e.previous == 0 {
-		return nil, nil
+		return nil
 	}
 	return resolve(tx, e.key, e.previous, e.was, read)
 }
 
-func (e *logEntry) recordAfter(tx *bbolt.Tx, read *storage.Read) (*record, error) {
+func (e *logEntry) recordAfter(tx *bbolt.Tx, read *storage.Read) *record {
 	if e.inline != nil {
-		return e.inline[1], nil
+		return e.inline[1]
 	}
 	if e.deleted {
-		return nil, nil
+		return nil
 	}
 	return resolve(tx, e.key, e.revision, e.is, read)
 }
 
 // resolve finds the parts of a record: those that no change has replaced since are in
 // the current record, the others in the history bucket.
-func resolve(tx *bbolt.Tx, key string, revision int64, refs []ref, read *storage.Read) (*record, error) {
-	current, err := decodeRecord(tx.Bucket(dataBucket).Get([]byte(key)))
-	if err != nil {
-		return nil, err
-	}
+func resolve(tx *bbolt.Tx, key string, revision int64, refs []ref, read *storage.Read) *record {
+	current := decodeRecord(tx.Bucket(dataBucket).Get([]byte(key)))
 	r := &record{revision: revision}
 	for _, ref := range refs {
 		if !wants(read, ref.name) {
@@ -137,7 +134,7 @@ func resolve(tx *bbolt.Tx, key string, revision int64, refs []ref, read *storage
 		}
 		r.parts = append(r.parts, p) // one that is missing is malformed, and so reported
 	}
-	return r, nil
+	return r
 }
 
 func historyKey(key string, r ref) []byte {
@@ -271,11 +268,7 @@ func (s *Store) readLog(ctx context.Context, req *storage.LogRequest) ([]storage
 			if e.inline != nil { // format 1 does not say
 				e.before = before
 			}
-			change, err := e.change(tx, &req.Read)
-			if err != nil {
-				return err
-			}
-			changes = append(changes, *change)
+			changes = append(changes, e.change(tx, &req.Read))
 			before, end = e.revision, e.commit
 		}
 		return nil
@@ -283,19 +276,11 @@ func (s *Store) readLog(ctx context.Context, req *storage.LogRequest) ([]storage
 	return changes, err
 }
 
-func (e *logEntry) change(tx *bbolt.Tx, read *storage.Read) (*storage.Change, error) {
-	before, err := e.recordBefore(tx, read)
-	if err != nil {
-		return nil, err
-	}
-	after, err := e.recordAfter(tx, read)
-	if err != nil {
-		return nil, err
-	}
-	return &storage.Change{
+func (e *logEntry) change(tx *bbolt.Tx, read *storage.Read) storage.Change {
+	return storage.Change{
 		Revision: e.revision, Key: e.key, Commit: e.commit, Before: e.before, Delete: e.deleted,
-		Previous: before.entry(e.key, read), Current: after.entry(e.key, read),
-	}, nil
+		Previous: e.recordBefore(tx, read).entry(e.key, read), Current: e.recordAfter(tx, read).entry(e.key, read),
+	}
 }
 
 // known reports whether the log can be read from revision: it has an entry for

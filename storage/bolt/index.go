@@ -101,9 +101,9 @@ func (s *Store) FillIndex(ctx context.Context, req storage.FillRequest) (done bo
 
 // fill gives one entry its terms, unless it has another revision by now.
 func (t *transaction) fill(e *storage.IndexedEntry) error {
-	before, err := decodeRecord(t.data.Get([]byte(e.Key)))
-	if err != nil || before == nil || before.revision != e.Revision {
-		return err
+	before := decodeRecord(t.data.Get([]byte(e.Key)))
+	if before == nil || before.damaged || before.revision != e.Revision {
+		return nil
 	}
 	after := &record{revision: before.revision, parts: slices.Clone(before.parts)}
 	for i := range after.parts {

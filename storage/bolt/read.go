@@ -19,11 +19,7 @@ func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetRe
 		result.Revision = decodeRevision(tx.Bucket(metaBucket).Get(revisionKey))
 		data := tx.Bucket(dataBucket)
 		for i, key := range req.Keys {
-			r, err := decodeRecord(data.Get([]byte(key)))
-			if err != nil {
-				return err
-			}
-			result.Entries[i] = r.entry(key, &req.Read)
+			result.Entries[i] = decodeRecord(data.Get([]byte(key))).entry(key, &req.Read)
 		}
 		return nil
 	})
@@ -52,7 +48,8 @@ func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 			}
 			result.Revision = end
 		}
-		return (&page{req: req, result: result}).fill(tx, past)
+		(&page{req: req, result: result}).fill(tx, past)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -119,50 +116,40 @@ type page struct {
 }
 
 // fill merges the current entries of the range with the past ones, which win.
-func (p *page) fill(tx *bbolt.Tx, past map[string]*undo) error {
+func (p *page) fill(tx *bbolt.Tx, past map[string]*undo) {
 	keys := slices.Sorted(maps.Keys(past))
 	next := p.keys(tx)
 	data := tx.Bucket(dataBucket)
 	for key, ok := next(); ok; key, ok = next() {
 		for len(keys) > 0 && keys[0] < key {
-			if err := p.addPast(tx, keys[0], past[keys[0]], false); err != nil {
-				return err
-			}
+			p.addPast(tx, keys[0], past[keys[0]], false)
 			keys = keys[1:]
 		}
 		if len(keys) > 0 && keys[0] == key {
-			if err := p.addPast(tx, key, past[key], true); err != nil {
-				return err
-			}
+			p.addPast(tx, key, past[key], true)
 			keys = keys[1:]
 		} else {
-			r, err := p.record(data, key)
-			if err != nil {
-				return err
-			}
-			if r != nil || p.full() { // a damaged index may have keys that are not there
+			// A damaged index may have keys that are not there.
+			if r := p.record(data, key); r != nil || p.full() {
 				p.add(key, r)
 			}
 		}
 		if p.done() {
-			return nil
+			return
 		}
 	}
 	for _, key := range keys {
-		if err := p.addPast(tx, key, past[key], false); err != nil {
-			return err
-		}
+		p.addPast(tx, key, past[key], false)
 	}
 	if p.req.Count {
 		p.result.Count = p.count
 	}
-	return nil
 }
 
 // record reads the current record of key, but not one that is only counted.
-func (p *page) record(data *bbolt.Bucket, key string) (*record, error) {
+func (p *page) record(data *bbolt.Bucket, key string) *record {
 	if p.full() {
-		return nil, nil
+		return nil
 	}
 	return decodeRecord(data.Get([]byte(key)))
 }
@@ -201,20 +188,15 @@ func (p *page) done() bool { return p.result.More && !p.req.Count }
 
 // addPast adds the value of key before u, if it belongs to the page. listed reports that
 // the key belongs to the range now.
-func (p *page) addPast(tx *bbolt.Tx, key string, u *undo, listed bool) error {
+func (p *page) addPast(tx *bbolt.Tx, key string, u *undo, listed bool) {
 	if u.first.previous == 0 || p.req.Term != "" && (u.mentioned && !u.had || !u.mentioned && !listed) {
-		return nil
+		return
 	}
 	read := p.req.Read
 	if p.req.KeysOnly || p.full() {
 		read = storage.Read{Sections: []string{}}
 	}
-	r, err := u.first.recordBefore(tx, &read)
-	if err != nil {
-		return err
-	}
-	p.add(key, r)
-	return nil
+	p.add(key, u.first.recordBefore(tx, &read))
 }
 
 func (p *page) add(key string, r *record) {
@@ -241,11 +223,7 @@ func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 		return tx.Bucket(dataBucket).ForEach(func(_, v []byte) error {
 			stats.Objects++
 			stats.StoredBytes += int64(len(v))
-			r, err := decodeRecord(v)
-			if err != nil {
-				return err
-			}
-			for _, p := range r.parts {
+			for _, p := range decodeRecord(v).parts {
 				if p.name[:1] != groupPrefix {
 					stats.Bytes += int64(section.Size(p.data))
 				}

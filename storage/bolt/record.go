@@ -37,6 +37,9 @@ type ref struct {
 type record struct {
 	revision int64
 	parts    []part // sorted by name
+	// damaged is set if the stored bytes are no record. Its revision is a guess then, by
+	// which it can be replaced or deleted.
+	damaged bool
 }
 
 // A record starts with recordMark and its revision. A record of format 1 starts with
@@ -55,14 +58,14 @@ func (r *record) encode() []byte {
 }
 
 // decodeRecord returns nil for a key that is absent.
-func decodeRecord(b []byte) (*record, error) {
+func decodeRecord(b []byte) *record {
 	switch {
 	case b == nil:
-		return nil, nil
-	case len(b) < 8:
-		return nil, errCutShort
+		return nil
+	case len(b) < 8 || b[0] == recordMark && len(b) < 9:
+		return &record{damaged: true}
 	case b[0] != recordMark:
-		return bodyOf(decodeRevision(b), b[8:]), nil
+		return bodyOf(decodeRevision(b), b[8:])
 	}
 	d := &decoder{rest: b[1:]}
 	r := &record{revision: decodeRevision(d.take(8))}
@@ -72,7 +75,10 @@ func decodeRecord(b []byte) (*record, error) {
 		}
 		r.parts = append(r.parts, part{name: string(d.bytes()), revision: int64(d.uvarint()), data: d.bytes()})
 	}
-	return r, d.err
+	if d.err != nil {
+		return &record{revision: r.revision, damaged: true}
+	}
+	return r
 }
 
 // bodyOf returns the record that stands for a value of format 1.
@@ -133,6 +139,9 @@ func (r *record) entry(key string, read *storage.Read) *storage.Entry {
 		return nil
 	}
 	e := &storage.Entry{Key: key, Revision: r.revision}
+	if r.damaged {
+		e.Err = &storage.CorruptError{Reason: errCutShort.Error()}
+	}
 	for _, p := range r.parts {
 		if strings.HasPrefix(p.name, groupPrefix) || !read.Wants(p.name) {
 			continue

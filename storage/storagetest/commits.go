@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,8 +42,8 @@ func testGetSeveral(t *testing.T, b storage.Backend) {
 // readers get those that they ask for, of the present and of the past.
 func testSections(t *testing.T, b storage.Backend) {
 	value := func(pairs ...string) (v storage.Value) {
-		for i := 0; i < len(pairs); i += 2 {
-			v = append(v, storage.Section{Name: pairs[i], Data: []byte(pairs[i+1])})
+		for pair := range slices.Chunk(pairs, 2) {
+			v = append(v, storage.Section{Name: pair[0], Data: []byte(pair[1])})
 		}
 		return v
 	}

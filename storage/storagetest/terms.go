@@ -40,11 +40,11 @@ func testTerms(t *testing.T, b storage.Backend) {
 	}
 	want := func(step string, wanted map[string]string) {
 		t.Helper()
-		for term, names_ := range wanted {
-			if got := names(t, b, term, 0); got != names_ {
-				t.Errorf("%s: %s is carried by %q, want %q", step, term, got, names_)
+		for term, keys := range wanted {
+			if got := names(t, b, term, 0); got != keys {
+				t.Errorf("%s: %s is carried by %q, want %q", step, term, got, keys)
 			}
-			n := int64(len(strings.Fields(names_)))
+			n := int64(len(strings.Fields(keys)))
 			if counts, err := b.CountTerms(t.Context(), []string{"none", term}); err != nil || counts[0] != 0 || counts[1] != n {
 				t.Errorf("%s: %s is counted %v, %v, want %d", step, term, counts, err, n)
 			}

@@ -281,7 +281,7 @@ func (w *watcher) sendEvent(e *event) error {
 func (w *watcher) bookmark() error {
 	revision, idle := w.follower.idle(w)
 	if !idle {
-		w.wakeUp()
+		w.requestProgress() // sends the queue, and then tries again
 		return nil
 	}
 	w.revision = max(w.revision, revision)

@@ -220,12 +220,16 @@ type wire struct {
 
 func (w *wire) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", *w.target.Load())
+	target := w.target.Load()
+	c, err := d.DialContext(ctx, "tcp", *target)
 	if err != nil {
 		return nil, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.target.Load() != target { // cut has not seen this one
+		return nil, errors.Join(errors.New("the network has changed"), c.Close())
+	}
 	w.conns = append(w.conns, c)
 	return &wireConn{Conn: c, wire: w}, nil
 }

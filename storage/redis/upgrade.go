@@ -69,7 +69,9 @@ func (s *Store) attend(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	if err := s.renewLease(ctx); err != nil {
-		slog.Warn("redis: lease not renewed", "err", err)
+		if !s.isClosed() {
+			slog.Warn("redis: lease not renewed", "err", err)
+		}
 		return
 	}
 	if s.Format() != 1 {

@@ -25,12 +25,11 @@ func (r *Recorder) backfill(ctx context.Context) {
 	start := time.Now()
 	b := &backfiller{recorder: r, holders: r.tagHolders(ctx)}
 	err := eachRepository(ctx, r.inner, func(name string) error {
-		m := marker{Repository: name}
 		if err := crash.Guard("backfill", func() error {
 			b.repository(ctx, name)
 			return nil
 		}); err != nil {
-			b.fail(ctx, m, permanentError{err})
+			b.fail(ctx, marker{Repository: name}, err)
 		}
 		return b.goOn(ctx)
 	})

@@ -14,6 +14,7 @@ import (
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/derive"
+	"tallyman/internal/crash"
 	"tallyman/signatures"
 )
 
@@ -27,7 +28,8 @@ func (e permanentError) Unwrap() error { return e.error }
 
 func isPermanent(err error) bool {
 	var permanent permanentError
-	return errors.As(err, &permanent) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
+	var panicked *crash.Error // the same input would panic again
+	return errors.As(err, &permanent) || errors.As(err, &panicked) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
 }
 
 // record derives the Image of a manifest that repo holds, and stores it.

@@ -129,7 +129,7 @@ func readManifest(ctx context.Context, repo distribution.Repository, name digest
 	return getManifest(ctx, service, name)
 }
 
-// getManifest returns a permanentError for a manifest that distribution cannot read:
+// getManifest returns a permanent error for a manifest that distribution cannot read:
 // its manifest store panics on some that it has accepted.
 func getManifest(ctx context.Context, service distribution.ManifestService, name digest.Digest) (*signatures.Manifest, []byte, error) {
 	var manifest distribution.Manifest
@@ -137,10 +137,6 @@ func getManifest(ctx context.Context, service distribution.ManifestService, name
 		manifest, err = service.Get(ctx, name)
 		return err
 	})
-	var panicked *crash.Error
-	if errors.As(err, &panicked) {
-		return nil, nil, permanentError{err}
-	}
 	if isManifestUnknown(err) {
 		return &signatures.Manifest{}, nil, nil
 	}

@@ -127,15 +127,10 @@ func (r *Recorder) setAside(ctx context.Context, m marker, err error) {
 }
 
 // sync makes the Images that m is about agree with the registry. It returns a
-// permanentError for an entry that is to be set aside, because trying again would
+// permanent error for an entry that is to be set aside, because trying again would
 // fail or panic again.
 func (r *Recorder) sync(ctx context.Context, m marker, holders tagHolders) error {
-	err := crash.Guard("reconcile", func() error { return r.syncOnce(ctx, m, holders) })
-	var panicked *crash.Error
-	if errors.As(err, &panicked) {
-		return permanentError{err}
-	}
-	return err
+	return crash.Guard("reconcile", func() error { return r.syncOnce(ctx, m, holders) })
 }
 
 func (r *Recorder) syncOnce(ctx context.Context, m marker, holders tagHolders) error {

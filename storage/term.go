@@ -34,6 +34,24 @@ func sortTerms(terms []Term) []Term {
 
 func compareTerms(a, b Term) int { return bytes.Compare(a[:], b[:]) }
 
+// EncodeTerms returns terms one after the other, as backends store them.
+func EncodeTerms(terms []Term) []byte {
+	b := make([]byte, 0, len(terms)*TermSize)
+	for i := range terms {
+		b = append(b, terms[i][:]...)
+	}
+	return b
+}
+
+// DecodeTerms is the inverse of EncodeTerms. It ignores a term that is cut short.
+func DecodeTerms(b []byte) []Term {
+	terms := make([]Term, 0, len(b)/TermSize)
+	for ; len(b) >= TermSize; b = b[TermSize:] {
+		terms = append(terms, Term(b[:TermSize]))
+	}
+	return terms
+}
+
 // HasTerm reports whether terms, which are sorted, have term.
 func HasTerm(terms []Term, term Term) bool {
 	_, found := slices.BinarySearchFunc(terms, term, compareTerms)

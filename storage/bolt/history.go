@@ -50,7 +50,7 @@ func (e *logEntry) encode() []byte {
 			b = binary.AppendUvarint(appendBytes(b, []byte(r.name)), uint64(r.revision))
 		}
 	}
-	return appendBytes(appendBytes(b, encodeTerms(e.added)), encodeTerms(e.removed))
+	return appendBytes(appendBytes(b, storage.EncodeTerms(e.added)), storage.EncodeTerms(e.removed))
 }
 
 func decodeLogEntry(k, b []byte) (*logEntry, error) {
@@ -72,7 +72,7 @@ func decodeLogEntry(k, b []byte) (*logEntry, error) {
 			*refs = append(*refs, ref{string(d.bytes()), int64(d.uvarint())})
 		}
 	}
-	e.added, e.removed = decodeTerms(d.bytes()), decodeTerms(d.bytes())
+	e.added, e.removed = storage.DecodeTerms(d.bytes()), storage.DecodeTerms(d.bytes())
 	return e, d.err
 }
 

@@ -119,7 +119,7 @@ func (t *transaction) fill(e *storage.IndexedEntry) error {
 		after.parts = slices.Delete(after.parts, at, at+1)
 	}
 	if len(terms) > 0 {
-		after.parts = slices.Insert(after.parts, at, part{name, before.revision, encodeTerms(terms)})
+		after.parts = slices.Insert(after.parts, at, part{name, before.revision, storage.EncodeTerms(terms)})
 	}
 	if _, _, err := t.index(e.Key, before, after); err != nil {
 		return err

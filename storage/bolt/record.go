@@ -116,7 +116,7 @@ func (r *record) terms() []storage.Term {
 	var groups [][]storage.Term
 	for _, p := range r.parts {
 		if strings.HasPrefix(p.name, groupPrefix) {
-			groups = append(groups, decodeTerms(p.data))
+			groups = append(groups, storage.DecodeTerms(p.data))
 		}
 	}
 	if len(groups) == 1 {
@@ -159,23 +159,6 @@ func (r *record) entry(key string, read *storage.Read) *storage.Entry {
 	return e
 }
 
-func encodeTerms(terms []storage.Term) []byte {
-	b := make([]byte, 0, len(terms)*storage.TermSize)
-	for i := range terms {
-		b = append(b, terms[i][:]...)
-	}
-	return b
-}
-
-func decodeTerms(b []byte) []storage.Term {
-	terms := make([]storage.Term, 0, len(b)/storage.TermSize)
-	for len(b) >= storage.TermSize {
-		terms = append(terms, storage.Term(b[:storage.TermSize]))
-		b = b[storage.TermSize:]
-	}
-	return terms
-}
-
 // put makes the record that a put of m makes of r, which may be nil, and returns the
 // parts that it replaced.
 func (r *record) put(m *storage.Mutation, revision int64) (after *record, moved []part) {
@@ -207,10 +190,10 @@ func (r *record) put(m *storage.Mutation, revision int64) (after *record, moved 
 		name := groupPrefix + m.Terms[i].Group
 		var before []storage.Term
 		if at, found := after.find(name); found {
-			before = decodeTerms(after.parts[at].data)
+			before = storage.DecodeTerms(after.parts[at].data)
 		}
 		if terms := m.Terms[i].Apply(before); len(terms) > 0 {
-			set(name, encodeTerms(terms))
+			set(name, storage.EncodeTerms(terms))
 		} else {
 			set(name, nil)
 		}

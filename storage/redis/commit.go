@@ -60,7 +60,7 @@ func appendMutation(args []any, m *storage.Mutation, expect int64) []any {
 	if m.Operation == storage.CheckEmpty {
 		term := ""
 		if m.Term != "" {
-			term = encodeTerms([]storage.Term{storage.HashTerm(m.Term)})
+			term = hashed(m.Term)
 		}
 		return append(args, "empty", "["+bound(m.From), "("+bound(m.To), term, "["+term+m.From, "("+term+m.To)
 	}
@@ -75,7 +75,7 @@ func appendMutation(args []any, m *storage.Mutation, expect int64) []any {
 	args = append(args, len(m.Terms))
 	for i := range m.Terms {
 		c := &m.Terms[i]
-		args = append(args, c.Group, termOperations[c.Operation], encodeTerms(storage.HashTerms(c.Terms)))
+		args = append(args, c.Group, termOperations[c.Operation], storage.EncodeTerms(storage.HashTerms(c.Terms)))
 	}
 	return args
 }

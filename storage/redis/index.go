@@ -15,7 +15,7 @@ import (
 func (s *Store) CountTerms(ctx context.Context, terms []string) ([]int64, error) {
 	args := []any{formatAny}
 	for _, term := range terms {
-		hash := encodeTerms([]storage.Term{storage.HashTerm(term)})
+		hash := hashed(term)
 		args = append(args, "["+hash, "["+hash+"\xff")
 	}
 	r, err := s.read(ctx, countScript, []string{s.meta, s.terms}, args...)
@@ -65,28 +65,25 @@ func (s *Store) FillIndex(ctx context.Context, req storage.FillRequest) (bool, e
 	if err != nil || state != req.State {
 		return false, err
 	}
-	next, err := json.Marshal(storedState{req.Next, req.Next.Since})
+	var toStore any = req.Next
+	if req.Next.Complete {
+		toStore = storedState{req.Next, req.Next.Since}
+	}
+	next, err := json.Marshal(toStore)
 	if err != nil {
 		return false, err
-	}
-	if !req.Next.Complete {
-		next, err = json.Marshal(req.Next)
-		if err != nil {
-			return false, err
-		}
 	}
 	keys, args := []string{s.meta, s.indexes, s.terms}, []any{formatAny, req.Name, stored, next}
 	for i := range req.Entries {
 		e := &req.Entries[i]
 		keys = append(keys, s.valueKey(e.Key), s.objectKey(e.Key))
-		args = append(args, e.Key, digits(e.Revision), e.Group, encodeTerms(storage.HashTerms(e.Terms)))
-		s.cache.drop(e.Revision)
+		args = append(args, e.Key, digits(e.Revision), e.Group, storage.EncodeTerms(storage.HashTerms(e.Terms)))
 	}
 	r, err := s.run(ctx, fillScript, keys, args...)
 	if err != nil {
 		return false, err
 	}
-	for i := range req.Entries { // another reader may have cached it meanwhile, without terms
+	for i := range req.Entries { // it is cached without these terms
 		s.cache.drop(req.Entries[i].Revision)
 	}
 	return r.integer(0) == 1, nil

@@ -46,7 +46,7 @@ func (s *Store) scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 	result := &storage.ScanResult{Count: -1, Revision: req.Revision}
 	p := pageRequest{from: req.From, to: req.To, count: req.Count}
 	if req.Term != "" {
-		p.term = encodeTerms([]storage.Term{storage.HashTerm(req.Term)})
+		p.term = hashed(req.Term)
 	}
 	for {
 		if p.size = indexBatch; req.Limit > 0 {

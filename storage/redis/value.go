@@ -25,7 +25,7 @@ func decodeValue(key string, r reply, read *storage.Read) *storage.Entry {
 		name, stored := r.text(i), r.text(i+1)
 		_, data, ok := strings.Cut(stored, ":")
 		if strings.HasPrefix(name, groupPrefix) {
-			groups = append(groups, decodeTerms(data))
+			groups = append(groups, storage.DecodeTerms([]byte(data)))
 			continue
 		}
 		if !read.Wants(name) {
@@ -46,21 +46,10 @@ func decodeValue(key string, r reply, read *storage.Read) *storage.Entry {
 	return e
 }
 
-func encodeTerms(terms []storage.Term) string {
-	var b strings.Builder
-	for i := range terms {
-		b.Write(terms[i][:])
-	}
-	return b.String()
-}
-
-func decodeTerms(s string) []storage.Term {
-	terms := make([]storage.Term, 0, len(s)/storage.TermSize)
-	for len(s) >= storage.TermSize {
-		terms = append(terms, storage.Term([]byte(s[:storage.TermSize])))
-		s = s[storage.TermSize:]
-	}
-	return terms
+// hashed returns the stored form of one term.
+func hashed(term string) string {
+	hash := storage.HashTerm(term)
+	return string(hash[:])
 }
 
 // wants are the arguments that say what a script is to read of values.

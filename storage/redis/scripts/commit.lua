@@ -10,18 +10,6 @@
 --       or '', start and end of the range of terms.
 -- Replies {1, revisions} or {0, revision, mutation in conflict, entry in its way}, and
 -- the entries to trim next.
-if meta[1] ~= ARGV[1] then return redis.error_reply('TALLYOTHERFORMAT ' .. meta[1]) end
-local done = redis.call('GET', KEYS[5])
-if done then -- a retry of a commit whose answer got lost; WAIT is about this write
-  redis.call('SET', KEYS[5], done, 'PX', ARGV[6])
-  return {1, done, {}}
-end
-
-local arg, key = 8, 6
-local function take()
-  arg = arg + 1
-  return ARGV[arg - 1]
-end
 local function conflict(i, what) return {0, meta[2], i - 1, what} end
 
 -- Conditions first.
@@ -87,7 +75,7 @@ local function union(m, parts)
 end
 
 local before = meta[2]
-local new = math.max(tonumber(before) + 1, clock(ARGV[3]))
+local new = math.max(tonumber(before) + 1, now)
 local last = digits(new + changes - 1)
 local bytes, rawbytes, revisions = 0, 0, {}
 for i, m in ipairs(mutations) do

@@ -2,17 +2,6 @@
 -- are bodies only, and no terms. Arguments, keys and replies are those of commit.lua,
 -- but that the second key of a mutation is where a replaced value goes: the caller
 -- knows its revision.
-if meta[1] ~= ARGV[1] then return redis.error_reply('TALLYOTHERFORMAT ' .. meta[1]) end
-local done = redis.call('GET', KEYS[5])
-if done then
-  redis.call('SET', KEYS[5], done, 'PX', ARGV[6])
-  return {1, done, {}}
-end
-local arg, key = 8, 6
-local function take()
-  arg = arg + 1
-  return ARGV[arg - 1]
-end
 local mutations, changes = {}, 0
 for i = 1, tonumber(ARGV[2]) do
   local m = {op = take()}
@@ -49,7 +38,7 @@ for i = 1, tonumber(ARGV[2]) do
 end
 
 local before = meta[2]
-local new = math.max(tonumber(before) + 1, clock(ARGV[3]))
+local new = math.max(tonumber(before) + 1, now)
 local last = digits(new + changes - 1)
 local bytes, rawbytes, revisions = 0, 0, {}
 for i, m in ipairs(mutations) do

@@ -7,7 +7,7 @@ if changes > 0 then
 end
 redis.call('SET', KEYS[5], outcome, 'PX', ARGV[6])
 
-local oldest = clock(ARGV[3]) - tonumber(ARGV[5])
+local oldest = now - tonumber(ARGV[5])
 local function expired(entry, length)
   return ends(entry) ~= before and ((length or redis.call('XLEN', KEYS[3])) > tonumber(ARGV[4]) or tonumber(id(entry)) < oldest)
 end

@@ -55,11 +55,15 @@ type ImageAPI struct {
 
 // Store says where Images are kept.
 type Store struct {
-	Type       string        `yaml:"type" json:"type" jsonschema:"enum=auto,enum=bolt,enum=redis,description=bolt is the embedded store; redis is the Redis of the top-level redis section; auto is redis if that section has addrs and else bolt."`
-	Path       string        `yaml:"path" json:"path" jsonschema:"description=The embedded store's file. Default: tallyman.db under the rootdirectory of the filesystem storage and under the data directory for other storage."`
-	LogEntries int           `yaml:"logentries" json:"logentries" jsonschema:"minimum=1,description=How many changes watches and paged lists can look back on."`
-	LogAge     time.Duration `yaml:"logage" json:"logage" jsonschema:"description=How long watches and paged lists can look back, such as 1h."`
-	Redis      Redis         `yaml:"redis" json:"redis" jsonschema:"description=How Images are kept in Redis. Where it is, the top-level redis section says."`
+	Type           string        `yaml:"type" json:"type" jsonschema:"enum=auto,enum=bolt,enum=redis,description=bolt is the embedded store; redis is the Redis of the top-level redis section; auto is redis if that section has addrs and else bolt."`
+	Path           string        `yaml:"path" json:"path" jsonschema:"description=The embedded store's file. Default: tallyman.db under the rootdirectory of the filesystem storage and under the data directory for other storage."`
+	HistoryBytes   int64         `yaml:"historybytes" json:"historybytes" jsonschema:"minimum=1048576,description=How many bytes the history may have on which watches and paged lists look back; above all other bounds."`
+	HistoryMinAge  time.Duration `yaml:"historyminage" json:"historyminage" jsonschema:"description=How long each change stays in the history within historybytes, such as 10m."`
+	HistoryEntries int           `yaml:"historyentries" json:"historyentries" jsonschema:"minimum=1,description=How many changes older than historyminage stay in the history."`
+	HistoryAge     time.Duration `yaml:"historyage" json:"historyage" jsonschema:"description=How long a change stays in the history, such as 1h."`
+	LogEntries     int           `yaml:"logentries,omitempty" json:"logentries,omitempty" jsonschema:"minimum=1,description=The former name of historyentries."`
+	LogAge         time.Duration `yaml:"logage,omitempty" json:"logage,omitempty" jsonschema:"description=The former name of historyage."`
+	Redis          Redis         `yaml:"redis" json:"redis" jsonschema:"description=How Images are kept in Redis. Where it is, the top-level redis section says."`
 }
 
 // Redis says how Images are kept in Redis.
@@ -174,7 +178,7 @@ func Defaults() ImageAPI {
 		},
 		Audit: Audit{LogMaxAge: 366, LogMaxBackups: 100, LogMaxSize: 100},
 		Store: Store{
-			Type: "auto", LogEntries: 10_000, LogAge: time.Hour,
+			Type: "auto", HistoryBytes: 256 << 20, HistoryMinAge: 10 * time.Minute, HistoryEntries: 10_000, HistoryAge: time.Hour,
 			Redis: Redis{Prefix: "tallyman", CacheBytes: 64 << 20, DurabilityTimeout: time.Second, Timeout: 5 * time.Second},
 		},
 	}
@@ -198,10 +202,22 @@ func (c *ImageAPI) Validate() error {
 	if c.ShutdownDelay < 0 || c.ShutdownDelay > 10*time.Minute {
 		fault("shutdowndelay", c.ShutdownDelay, "between 0s and 10m")
 	}
-	if c.Store.LogEntries < 1 {
+	if c.Store.HistoryBytes < 1<<20 {
+		fault("store.historybytes", c.Store.HistoryBytes, "at least 1048576")
+	}
+	if c.Store.HistoryMinAge < time.Second {
+		fault("store.historyminage", c.Store.HistoryMinAge, "at least 1s")
+	}
+	if c.Store.HistoryEntries < 1 {
+		fault("store.historyentries", c.Store.HistoryEntries, "a positive number")
+	}
+	if c.Store.HistoryAge < time.Minute {
+		fault("store.historyage", c.Store.HistoryAge, "at least 1m")
+	}
+	if c.Store.LogEntries < 0 {
 		fault("store.logentries", c.Store.LogEntries, "a positive number")
 	}
-	if c.Store.LogAge < time.Minute {
+	if c.Store.LogAge != 0 && c.Store.LogAge < time.Minute {
 		fault("store.logage", c.Store.LogAge, "at least 1m")
 	}
 	if !slices.Contains([]string{"auto", "bolt", "redis"}, c.Store.Type) {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/felixge/httpsnoop"
 	"github.com/google/uuid"
 	"github.com/gorilla/mux"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -49,7 +51,8 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
 	unauthorized := withChallenge(apifilters.Unauthorized(c.Serializer), s.options.Access.Challenges)
 	unauthenticated := apifilters.WithFailedAuthenticationAudit(unauthorized, c.AuditBackend, c.AuditPolicyRuleEvaluator)
-	h := withPlainObjects(api, c)
+	h := withWholeLists(api, c)
+	h = withPlainObjects(h, c)
 	h = withSignaturePatches(h, c.MaxRequestBodyBytes)
 	h = apifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
 	h = s.withLogin(h, c.Authorization.Authorizer, unauthorized)
@@ -109,14 +112,16 @@ func (s *Server) withLogin(next http.Handler, a authorizer.Authorizer, unauthori
 
 type plainObjectsKey struct{}
 
-// withPlainObjects notes on reads whether the client wants the objects in JSON
-// as they are, and not a table or metadata made of them: such a list can be
-// streamed.
+// streamed are the media types whose lists are streamed.
+var streamed = []string{runtime.ContentTypeJSON, runtime.ContentTypeYAML}
+
+// withPlainObjects marks reads whose answer can be streamed: complete objects in JSON or
+// YAML, not tables or metadata.
 func withPlainObjects(next http.Handler, c *server.Config) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			media, _, err := negotiation.NegotiateOutputMediaType(r, c.Serializer, anyConversion{})
-			if err == nil && media.Convert == nil && media.Accepted.MediaType == "application/json" {
+			if err == nil && media.Convert == nil && slices.Contains(streamed, media.Accepted.MediaType) {
 				r = r.WithContext(context.WithValue(r.Context(), plainObjectsKey{}, true))
 			}
 		}

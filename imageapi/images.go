@@ -50,12 +50,14 @@ func newImages(backend storage.Backend, o SignatureOptions) (*images, error) {
 		Backend:        backend,
 		Codec:          codec,
 		Encoder:        jsonEncoder(),
+		ListEncoders:   listEncoders(),
 		ListKind:       "ImageList",
 		ListAPIVersion: imagev1.GroupVersion.String(),
 		ResourcePrefix: KeyPrefix,
 		GroupResource:  imagesResource,
 		NewFunc:        func() runtime.Object { return &imagev1.Image{} },
 		Index:          &imageIndex,
+		SkipCorrupt:    true,
 	})
 	if err != nil {
 		return nil, err
@@ -100,6 +102,16 @@ func (i *images) decorate(*storagebackend.ConfigForResource, string, func(runtim
 func jsonEncoder() runtime.Encoder {
 	info, _ := runtime.SerializerInfoForMediaType(Codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
 	return Codecs.EncoderForVersion(info.Serializer, imagev1.GroupVersion)
+}
+
+// listEncoders are the encoders of other answers that lists are streamed to.
+func listEncoders() map[storage.ListFormat]runtime.Encoder {
+	asJSON, _ := runtime.SerializerInfoForMediaType(Codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
+	asYAML, _ := runtime.SerializerInfoForMediaType(Codecs.SupportedMediaTypes(), runtime.ContentTypeYAML)
+	return map[storage.ListFormat]runtime.Encoder{
+		storage.IndentedJSON: Codecs.EncoderForVersion(asJSON.PrettySerializer, imagev1.GroupVersion),
+		storage.YAML:         Codecs.EncoderForVersion(asYAML.Serializer, imagev1.GroupVersion),
+	}
 }
 
 // Get implements rest.Getter.
@@ -163,6 +175,25 @@ func (i *images) change(ctx context.Context, name string, create bool, dryRun []
 		return nil, err
 	}
 	return updated.(*imagev1.Image), nil
+}
+
+// isCorrupt reports whether the Image called name cannot be read.
+func (i *images) isCorrupt(ctx context.Context, name string) bool {
+	key, err := i.KeyFunc(ctx, name)
+	return err == nil && k8sstorage.IsCorruptObject(i.encoded.Get(ctx, key, k8sstorage.GetOptions{}, &imagev1.Image{}))
+}
+
+// discardCorrupt deletes the Image called name if it cannot be read.
+func (i *images) discardCorrupt(ctx context.Context, name string) error {
+	key, err := i.KeyFunc(ctx, name)
+	if err != nil {
+		return err
+	}
+	err = i.encoded.Delete(ctx, key, &imagev1.Image{}, nil, k8sstorage.ValidateAllObjectFunc, nil, k8sstorage.DeleteOptions{ExpectTransformOrDecodeError: true})
+	if k8sstorage.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // getDecoded reads an Image for a caller inside the process.

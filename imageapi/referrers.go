@@ -84,7 +84,7 @@ func (w *Writer) put(ctx context.Context, key string, value []byte) (changed boo
 	current, _, err := storage.GetEntry(ctx, w.images.backend, key, storage.Read{})
 	for err == nil {
 		if (current == nil && value == nil) || (current != nil && value != nil && bytes.Equal(current.Value.Body(), value)) {
-			return false, nil
+			return false, w.images.backend.Confirm(ctx)
 		}
 		m := storage.Mutation{Operation: storage.Delete, Key: key}
 		if value != nil {

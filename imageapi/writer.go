@@ -3,6 +3,7 @@ package imageapi
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -79,7 +80,7 @@ func pullReference(host, repository, name string) string {
 // Record stores derived, which came from Derive(p): it creates the Image, or
 // updates what is derived and keeps what users added.
 func (w *Writer) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
-	return w.update(ctx, p.Digest, true, func(image *imagev1.Image) error {
+	return w.overwrite(ctx, p.Digest, true, func(image *imagev1.Image) error {
 		if image.Name == "" {
 			derived.DeepCopyInto(image)
 			image.Annotations[AnnotationOrigin] = originRegistry
@@ -116,7 +117,10 @@ func refresh(image, derived *imagev1.Image) {
 // points to a manifest of which there is no Image, or which the Image does not say
 // that the repository holds, NotFound is returned.
 func (w *Writer) SetTag(ctx context.Context, repository, tag string, name digest.Digest, points bool) error {
-	err := w.update(ctx, name, false, func(image *imagev1.Image) error {
+	if !points {
+		ctx = storage.WithRemoval(ctx)
+	}
+	err := w.overwrite(ctx, name, false, func(image *imagev1.Image) error {
 		if points && !slices.Contains(Repositories(image), repository) {
 			return apierrors.NewNotFound(imagesResource, name.String())
 		}
@@ -133,8 +137,9 @@ func (w *Writer) SetTag(ctx context.Context, repository, tag string, name digest
 // takes an Image with it that exists only because the manifest was pushed; as
 // with any deletion, finalizers on it are waited for.
 func (w *Writer) Remove(ctx context.Context, repository string, name digest.Digest) error {
+	ctx = storage.WithRemoval(ctx)
 	var orphan *imagev1.Image
-	err := w.update(ctx, name, false, func(image *imagev1.Image) error {
+	err := w.overwrite(ctx, name, false, func(image *imagev1.Image) error {
 		orphan = nil
 		if !slices.Contains(Repositories(image), repository) {
 			return nil
@@ -188,6 +193,20 @@ func ignoreNotFound(err error) error {
 		return nil
 	}
 	return err
+}
+
+// overwrite is update for callers that derive a missing Image again. It deletes a corrupt
+// Image first.
+func (w *Writer) overwrite(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
+	err := w.update(ctx, name, create, change)
+	if !apierrors.IsInternalError(err) || !w.images.isCorrupt(internalContext(ctx), name.String()) {
+		return err
+	}
+	slog.Warn("corrupt image replaced", "image", name, "err", err)
+	if err := w.images.discardCorrupt(internalContext(ctx), name.String()); err != nil {
+		return err
+	}
+	return w.update(ctx, name, create, change)
 }
 
 // update applies change to the Image called name, and brings its signatures up to

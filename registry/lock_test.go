@@ -13,13 +13,14 @@ func TestLock(t *testing.T) {
 	h := newHouse(t, Defer)
 	var taken, held int
 	free := true
-	h.recorder.options.Lock = func(context.Context, string) (func(), error) {
+	kept := true
+	h.recorder.options.Lock = func(context.Context, string) (func() bool, error) {
 		if !free {
 			return nil, errors.New("taken")
 		}
 		taken++
 		held++
-		return func() { held-- }, nil
+		return func() bool { held--; return kept }, nil
 	}
 	one := h.mustPush("a", "v1", "one")
 	if taken != 2 || held != 0 { // the manifest's, and the tag's
@@ -42,6 +43,11 @@ func TestLock(t *testing.T) {
 	free = true
 	if left := h.recorder.replay(t.Context()); left != 0 || h.markers() != 0 || held != 0 {
 		t.Errorf("with the lock %d are left, %d markers, %d locks are held", left, h.markers(), held)
+	}
+	kept = false
+	h.mustPush("a", "v1", "three")
+	if n := h.markers(); n == 0 {
+		t.Error("no markers for a push whose locks were lost meanwhile")
 	}
 }
 

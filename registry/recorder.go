@@ -83,9 +83,9 @@ type RecorderOptions struct {
 	// SignatureLimits bounds what is kept of signatures. Required.
 	SignatureLimits signatures.Limits
 	// Lock, if set, takes a lock that is one for all processes which change the
-	// same registry at the same time. It may fail; then the change is looked at
-	// once more.
-	Lock func(ctx context.Context, name string) (unlock func(), err error)
+	// same registry at the same time. If it fails, or if unlock reports that the lock was
+	// lost meanwhile, the change is reconciled again.
+	Lock func(ctx context.Context, name string) (unlock func() (kept bool), err error)
 }
 
 // Recorder keeps Images in step with the registry. The middleware calls it; Run
@@ -139,7 +139,7 @@ func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distri
 	if err != nil {
 		return err
 	}
-	unlock, alone := r.lock(ctx, r.manifestLocks, repo.name()+"@"+digest.FromBytes(payload).String())
+	unlock, alone := r.lock(ctx, marker{Repository: repo.name(), Digest: digest.FromBytes(payload)})
 	defer unlock()
 	stored, err := put()
 	if err != nil {
@@ -213,7 +213,7 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 // deleted deletes a manifest and takes its repository off the Image. The marker
 // comes first: if the process dies in between, the next one looks.
 func (r *Recorder) deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
-	unlock, alone := r.lock(ctx, r.manifestLocks, repository+"@"+name.String())
+	unlock, alone := r.lock(ctx, marker{Repository: repository, Digest: name})
 	defer unlock()
 	parsed, _, err := getManifest(ctx, service, name)
 	if err != nil { // one that cannot be read can be deleted all the same
@@ -252,7 +252,7 @@ func (r *Recorder) deleted(ctx context.Context, repository string, service distr
 // tagged moves or removes a tag with change, and with it the tag on the Images
 // it pointed and points to.
 func (r *Recorder) tagged(ctx context.Context, repo *repository, tag string, service distribution.TagService, change func() error) error {
-	unlock, alone := r.lock(ctx, r.tagLocks, repo.name()+":"+tag)
+	unlock, alone := r.lock(ctx, marker{Repository: repo.name(), Tag: tag})
 	defer unlock()
 	before, beforeErr := pointsTo(ctx, service, tag)
 	if err := change(); err != nil {
@@ -343,9 +343,14 @@ func (r *Recorder) wake() {
 	}
 }
 
-// lock takes the lock of key in this process and, if there are others, among all.
-// alone is false if another may be changing the same thing all the same.
-func (r *Recorder) lock(ctx context.Context, local keyedLock, key string) (unlock func(), alone bool) {
+// lock takes the lock of the manifest or tag in m, within this process and, with
+// RecorderOptions.Lock, among all processes. alone is false if the shared lock could not
+// be taken. If unlock finds that the shared lock was lost, m is reconciled again.
+func (r *Recorder) lock(ctx context.Context, m marker) (unlock func(), alone bool) {
+	local, key := r.manifestLocks, m.Repository+"@"+m.Digest.String()
+	if m.Tag != "" {
+		local, key = r.tagLocks, m.Repository+":"+m.Tag
+	}
 	free := local.lock(key)
 	if r.options.Lock == nil {
 		return free, true
@@ -356,7 +361,12 @@ func (r *Recorder) lock(ctx context.Context, local keyedLock, key string) (unloc
 		return free, false
 	}
 	return func() {
-		freeAll()
+		if !freeAll() {
+			ctx, cancel := detached(ctx)
+			defer cancel()
+			log(ctx).Warn("lock lost while held, reconciling again", "key", key)
+			r.lookAgain(ctx, m)
+		}
 		free()
 	}, true
 }

@@ -151,7 +151,7 @@ func (r *Recorder) syncOnce(ctx context.Context, m marker, holders tagHolders) e
 
 // syncManifest reads the manifest: the repository holds it, or it does not.
 func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repository, m marker) error {
-	unlock, alone := r.lock(ctx, r.manifestLocks, m.Repository+"@"+m.Digest.String())
+	unlock, alone := r.lock(ctx, m)
 	defer unlock()
 	if !alone {
 		return errBusy
@@ -171,7 +171,7 @@ func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repositor
 
 // syncTag reads the tag and puts it on the Image it points to, and on no other.
 func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m marker, holders tagHolders) error {
-	unlock, alone := r.lock(ctx, r.tagLocks, m.Repository+":"+m.Tag)
+	unlock, alone := r.lock(ctx, m)
 	defer unlock()
 	if !alone {
 		return errBusy

@@ -24,6 +24,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Errors of the Backend contract. Backends wrap them; callers use errors.Is.
@@ -35,10 +36,37 @@ var (
 	ErrFuture = errors.New("revision is newer than the store")
 	// ErrClosed is returned by every call on a Backend after Close.
 	ErrClosed = errors.New("store is closed")
+	// ErrFull is returned by a commit that adds data to a store without free memory.
+	// Nothing of the commit was written.
+	ErrFull = errors.New("the image store is full")
 	// ErrNoIndex is returned by a scan by term where the index cannot answer: it is
 	// not complete, or was not yet at that revision, or the store's format has none.
 	ErrNoIndex = errors.New("the index of terms is not complete")
 )
+
+// Bounds of one read.
+const (
+	// MaxPageEntries is the maximum number of entries of a page.
+	MaxPageEntries = 10_000
+	// MaxPageBytes is the size, in bytes of sections, at which a page ends. The entry or
+	// commit that reaches it is the last of the page.
+	MaxPageBytes = 4 << 20
+)
+
+// MaxRevision is the largest revision that Advance accepts. Clients and scripts handle
+// revisions as floating-point numbers, which are exact up to 2^53.
+const MaxRevision = 1<<53 - 1<<40
+
+// ValidateAdvance returns an error for a revision that Advance does not accept.
+func ValidateAdvance(revision int64) error {
+	if revision < 0 || revision > MaxRevision {
+		return fmt.Errorf("revision %d is none: want one between 0 and %d", revision, int64(MaxRevision))
+	}
+	return nil
+}
+
+// KeptBases is the number of advanced revisions that a store remembers, the newest ones.
+const KeptBases = 16
 
 // Entry is one key with its current value.
 type Entry struct {
@@ -71,6 +99,17 @@ type Change struct {
 	Current, Previous *Entry
 }
 
+// Size returns the bytes of the sections of c.
+func (c *Change) Size() int {
+	size := 0
+	for _, e := range []*Entry{c.Current, c.Previous} {
+		if e != nil {
+			size += e.Value.Size()
+		}
+	}
+	return size
+}
+
 // Read selects the parts of entries to read.
 type Read struct {
 	// Sections names the sections to read; nil means all.
@@ -98,7 +137,8 @@ type ScanRequest struct {
 	From, To string
 	// Term, if not empty, selects the entries that carry it.
 	Term string
-	// Limit bounds the number of entries returned; 0 means no bound.
+	// Limit bounds the number of entries returned, besides MaxPageEntries and
+	// MaxPageBytes; 0 means those alone.
 	Limit int
 	// Revision asks for the state right after that revision, and after the whole
 	// commit that it belongs to; 0 means the current state.
@@ -114,7 +154,8 @@ type ScanRequest struct {
 // ScanResult is one page of entries.
 type ScanResult struct {
 	Entries []Entry
-	// More reports that entries after the last one returned were left off.
+	// More reports that entries after the last one returned were left off. Entries is
+	// not empty then.
 	More bool
 	// Count is the number of entries with From <= key < To, whatever Limit
 	// is; -1 if it was not asked for.
@@ -127,10 +168,26 @@ type ScanResult struct {
 // LogRequest asks for the changes after a revision.
 type LogRequest struct {
 	After int64
-	// Limit bounds the number of changes; 0 means no bound. A commit is never split,
-	// so that up to MaxMutations more may come.
+	// Limit bounds the number of changes, besides MaxPageEntries and MaxPageBytes; 0
+	// means those alone. A commit is never split, so that up to MaxMutations more may
+	// come.
 	Limit int
+	// NoWait returns an empty result if there is no change yet. By default Log waits.
+	NoWait bool
 	Read
+}
+
+// PageSize returns how many entries a page has at most.
+func (r *ScanRequest) PageSize() int { return pageSize(r.Limit) }
+
+// PageSize returns how many changes a page has at most, but for the rest of a commit.
+func (r *LogRequest) PageSize() int { return pageSize(r.Limit) }
+
+func pageSize(limit int) int {
+	if limit <= 0 {
+		return MaxPageEntries
+	}
+	return min(limit, MaxPageEntries)
 }
 
 // CommitResult is the outcome of a commit.
@@ -187,16 +244,24 @@ type Backend interface {
 	// nothing of it is there, and all of it if Commit had returned. It fails if
 	// ValidateMutations does.
 	Commit(ctx context.Context, mutations ...Mutation) (*CommitResult, error)
-	// Log returns changes in order, and blocks until there is at least one. It fails
+	// Confirm returns nil when all earlier commits are durable. A caller that finds its
+	// change in the store already calls it before it acknowledges the change: the commit
+	// may have been made and then reported as not durable.
+	Confirm(ctx context.Context) error
+	// Log returns changes in order. It blocks until there is at least one, unless
+	// LogRequest.NoWait is set. It fails
 	// with ErrCompacted if changes after the revision have been dropped, or if it is
 	// not one that the store has had.
 	Log(ctx context.Context, req LogRequest) ([]Change, error)
 	// Window returns the revisions the store can answer for.
 	Window(ctx context.Context) (Window, error)
+	// Hold keeps the history after revision for a read in progress. See type Hold.
+	Hold(revision int64) *Hold
 	// Compact drops the history up to and including revision, but no part of a commit.
 	Compact(ctx context.Context, revision int64) error
 	// Advance raises the store's revision to at least revision, so that a copy
-	// of another store goes on from where that was. It changes nothing else.
+	// of another store goes on from where that was. It changes nothing else, and fails if
+	// ValidateAdvance does.
 	Advance(ctx context.Context, revision int64) error
 	// IndexState returns how far the index called name is filled; the zero IndexState
 	// if it was never begun. It fails with ErrNoIndex if the store's format has none.
@@ -217,6 +282,8 @@ type BackendStats struct {
 	// Objects is the number of keys, LogEntries that of changes in the history, Terms
 	// that of entries in the index.
 	Objects, LogEntries, Terms int64
+	// LogBytes is the size of the history, as HistoryBounds.MaxBytes bounds it.
+	LogBytes int64
 	// Bytes is the size of the current values, StoredBytes what they take
 	// where they are kept, compressed and encoded.
 	Bytes, StoredBytes int64

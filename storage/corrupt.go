@@ -3,11 +3,11 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/features"
 	"k8s.io/apiserver/pkg/storage"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -38,13 +38,26 @@ var errTooManyCorrupt = errors.New("too many errors, the list is truncated")
 // whoever is to delete them has to know them all. Without the gate a list fails
 // on the first.
 type corruption struct {
-	resource schema.GroupResource
-	gather   bool
-	causes   []metav1.StatusCause
+	store  *Store
+	gather bool
+	causes []metav1.StatusCause
 }
 
-func newCorruption(resource schema.GroupResource) *corruption {
-	return &corruption{resource: resource, gather: reportsCorrupt()}
+func (s *Store) newCorruption() *corruption {
+	return &corruption{store: s, gather: reportsCorrupt()}
+}
+
+// skips reports whether a list or watch continues after err, the failure to read the
+// object under key. It counts and logs the object.
+func (s *Store) skips(key string, err error) bool {
+	if !s.opts.SkipCorrupt || !errors.Is(err, ErrCorrupt) {
+		return false
+	}
+	corruptObjects.WithLabelValues(s.opts.GroupResource.Resource).Inc()
+	s.logCorrupt.Do(func() {
+		slog.Error("corrupt object skipped by a list or watch; tallyman metadata check names all", "key", key, "err", err)
+	})
+	return true
 }
 
 func reportsCorrupt() bool {
@@ -63,6 +76,9 @@ func corruptObject(key string, err error) error {
 // note takes the failure to read the object under key, and returns the one that
 // the list is to end with, nil if it is to go on.
 func (c *corruption) note(key string, err error) error {
+	if c.store.skips(key, err) {
+		return nil
+	}
 	if !c.gather || !errors.Is(err, ErrCorrupt) {
 		return err
 	}
@@ -79,7 +95,8 @@ func (c *corruption) result(err error) error {
 	if len(c.causes) == 0 {
 		return err
 	}
-	message := fmt.Sprintf("failed to read one or more %s from the storage: %s: %s", c.resource, c.causes[0].Field, c.causes[0].Message)
+	resource := c.store.opts.GroupResource
+	message := fmt.Sprintf("failed to read one or more %s from the storage: %s: %s", resource, c.causes[0].Field, c.causes[0].Message)
 	if more := len(c.causes) - 1; more > 0 {
 		message = fmt.Sprintf("%s (and %d more)", message, more)
 	}
@@ -94,6 +111,6 @@ func (c *corruption) result(err error) error {
 		Code:    http.StatusInternalServerError,
 		Reason:  metav1.StatusReasonStoreReadError,
 		Message: message,
-		Details: &metav1.StatusDetails{Group: c.resource.Group, Kind: c.resource.Resource, Name: "list", Causes: c.causes},
+		Details: &metav1.StatusDetails{Group: resource.Group, Kind: resource.Resource, Name: "list", Causes: c.causes},
 	}}
 }

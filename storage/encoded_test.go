@@ -27,12 +27,22 @@ func jsonEncoder() runtime.Encoder {
 	return suiteCodecs.EncoderForVersion(info.Serializer, examplev1.SchemeGroupVersion)
 }
 
+// listEncoders are the encoders of the other answers that lists are streamed to.
+func listEncoders() map[storage.ListFormat]runtime.Encoder {
+	asJSON, _ := runtime.SerializerInfoForMediaType(suiteCodecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
+	asYAML, _ := runtime.SerializerInfoForMediaType(suiteCodecs.SupportedMediaTypes(), runtime.ContentTypeYAML)
+	return map[storage.ListFormat]runtime.Encoder{
+		storage.IndentedJSON: suiteCodecs.EncoderForVersion(asJSON.PrettySerializer, examplev1.SchemeGroupVersion),
+		storage.YAML:         suiteCodecs.EncoderForVersion(asYAML.Serializer, examplev1.SchemeGroupVersion),
+	}
+}
+
 // newStore returns a Store over backend that answers in stored bytes. It closes
 // both at the end of the test.
 func newStore(t testing.TB, backend storage.Backend) *storage.Store {
 	t.Helper()
 	s, err := storage.New(storage.Options{
-		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/",
+		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ListEncoders: listEncoders(), ResourcePrefix: "/pods/",
 		ListKind: "PodList", ListAPIVersion: examplev1.SchemeGroupVersion.String(),
 		NewFunc: func() runtime.Object { return &example.Pod{} },
 	})
@@ -104,6 +114,12 @@ func TestEncodedAnswers(t *testing.T) {
 	})
 }
 
+// tricky are texts that serializers write in different ways.
+var tricky = []string{
+	"", "plain", "two\nlines", "ends with a line\n", "\n\nempty lines\n\n\nbetween\n", "  indented\n    more\n", "tab\tand \x00 control", `"quoted" \ 'single'`,
+	"- a: list", "<html>&amp;", "# comment", "late ä ö ü 世界 \u2028", strings.Repeat("long words that a line does not hold ", 20), "trailing space \n", "null", "1e3", "yes",
+}
+
 // TestEncodedLists: a streamed list is the list that GetList returns, for every
 // kind of list.
 func TestEncodedLists(t *testing.T) {
@@ -113,6 +129,7 @@ func TestEncodedLists(t *testing.T) {
 			pod, out := &example.Pod{}, &example.Pod{}
 			pod.Name = fmt.Sprintf("p%04d", i)
 			pod.Labels = map[string]string{"third": fmt.Sprint(i%3 == 0)}
+			pod.Annotations = map[string]string{"text": tricky[i%len(tricky)]}
 			if err := s.Create(t.Context(), "/pods/"+pod.Name, pod, out, 0); err != nil {
 				t.Fatal(err)
 			}
@@ -149,20 +166,28 @@ func compareLists(t *testing.T, s *storage.Store, opts k8sstorage.ListOptions) {
 		if err := s.GetList(t.Context(), "/pods/", opts, want); err != nil {
 			t.Fatal(err)
 		}
-		list, err := s.ListEncoded(t.Context(), "/pods/", opts, func() (runtime.Object, error) { return want, nil })
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := runtime.Encode(jsonEncoder(), list)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ordinary, err := runtime.Encode(jsonEncoder(), want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, ordinary) {
-			t.Fatalf("page %d differs (%d and %d bytes):\n got %.300s\nwant %.300s", page, len(got), len(ordinary), got, ordinary)
+		encoders := listEncoders()
+		encoders[storage.JSON] = jsonEncoder()
+		for format, encoder := range encoders {
+			list, err := s.ListEncoded(t.Context(), "/pods/", opts, func() (runtime.Object, error) { return nil, errors.New("it is read as a whole") })
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := runtime.Encode(encoder, list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ordinary, err := runtime.Encode(encoder, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, ordinary) {
+				at := 0
+				for at < min(len(got), len(ordinary)) && got[at] == ordinary[at] {
+					at++
+				}
+				t.Fatalf("page %d in format %d differs at %d:\n got %.300q\nwant %.300q", page, format, at, got[max(0, at-50):], ordinary[max(0, at-50):])
+			}
 		}
 		if want.Continue == "" {
 			return

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -51,22 +50,24 @@ func (s *Store) ListEncoded(ctx context.Context, key string, opts storage.ListOp
 }
 
 // preparePage finds where a limited list ends, for its continue token comes
-// before its items. With a selector that takes the values, which are kept;
-// without, a scan of the keys is enough and the values are read while writing.
+// before its items. With a selector that takes the values, which are kept if they
+// are few; without, a scan of the keys is enough. Values that are not kept are read
+// while writing.
 func (e *EncodedList) preparePage(ctx context.Context, key string, opts storage.ListOptions) error {
 	l := e.lister
 	l.keysOnly = opts.Predicate.Empty()
 	var kept []Entry
+	size := 0
 	err := l.each(ctx, func(entry *Entry) (bool, error) {
 		if l.keysOnly {
 			return true, nil
 		}
-		data, _, err := e.store.transform(ctx, entry)
-		if err != nil {
+		data, err := e.readable(entry)
+		if err != nil || data == nil {
 			return false, err
 		}
 		matched, err := l.selector.matches(e.store.newEncoded(data, entry, l.indexed))
-		if matched {
+		if size += entry.Value.Size(); matched && size <= MaxPageBytes {
 			kept = append(kept, *entry)
 		}
 		return matched, err
@@ -77,14 +78,14 @@ func (e *EncodedList) preparePage(ctx context.Context, key string, opts storage.
 	if e.metadata.Continue, e.metadata.RemainingItemCount, err = l.continuation(); err != nil {
 		return err
 	}
-	if !l.keysOnly {
+	if !l.keysOnly && size <= MaxPageBytes {
 		e.first, l.more = kept, false
 		return nil
 	}
 	return e.reread(key, opts)
 }
 
-// reread sets the lister up to read the values of the keys it has gone over.
+// reread sets the lister up to read the keys it has gone over again, with values.
 func (e *EncodedList) reread(key string, opts storage.ListOptions) error {
 	done := e.lister
 	again, err := e.store.newLister(key, opts)
@@ -115,8 +116,12 @@ func (e *EncodedList) DeepCopyObject() runtime.Object { return e }
 
 // CacheEncode implements runtime.CacheableObject.
 func (e *EncodedList) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	if id == e.store.identifier && id != "" {
-		return e.stream(w)
+	if format, ok := e.store.formats[id]; ok {
+		out := &listWriter{w: w, buffer: make([]byte, 0, writeChunk), progress: e.lister.progress, format: format}
+		if err := e.stream(out); err != nil {
+			return out.fail(e.ctx, err)
+		}
+		return nil
 	}
 	list, err := e.whole()
 	if err != nil {
@@ -125,19 +130,12 @@ func (e *EncodedList) CacheEncode(id runtime.Identifier, encode func(runtime.Obj
 	return encode(list, w)
 }
 
-// stream writes the list. An error after the first byte leaves the client with
-// JSON that does not end, which no client takes for a whole list.
-func (e *EncodedList) stream(w io.Writer) error {
-	head, err := json.Marshal(struct {
-		metav1.TypeMeta `json:",inline"`
-		Metadata        metav1.ListMeta `json:"metadata"`
-	}{metav1.TypeMeta{Kind: e.store.opts.ListKind, APIVersion: e.store.opts.ListAPIVersion}, e.metadata})
-	if err != nil {
+// stream writes the list.
+func (e *EncodedList) stream(out *listWriter) error {
+	head := listHead{metav1.TypeMeta{Kind: e.store.opts.ListKind, APIVersion: e.store.opts.ListAPIVersion}, e.metadata}
+	if err := out.begin(head); err != nil {
 		return err
 	}
-	out := &listWriter{w: w, buffer: make([]byte, 0, writeChunk)}
-	out.buffer = append(out.buffer, head[:len(head)-1]...)
-	out.buffer = append(out.buffer, `,"items":[`...)
 	page := e.first
 	for {
 		for i := range page {
@@ -148,17 +146,20 @@ func (e *EncodedList) stream(w io.Writer) error {
 		if !e.lister.more {
 			break
 		}
+		var err error
 		if page, err = e.lister.next(e.ctx); err != nil {
 			return err
 		}
 	}
-	out.buffer = append(out.buffer, "]}\n"...)
+	if err := out.end(head); err != nil {
+		return err
+	}
 	return out.flush()
 }
 
 func (e *EncodedList) writeItem(out *listWriter, entry *Entry) error {
-	data, _, err := e.store.transform(e.ctx, entry)
-	if err != nil {
+	data, err := e.readable(entry)
+	if err != nil || data == nil {
 		return err
 	}
 	if !e.lister.paged() { // the items of a limited list have been matched already
@@ -167,36 +168,18 @@ func (e *EncodedList) writeItem(out *listWriter, entry *Entry) error {
 			return err
 		}
 	}
-	splice, ok := newSplicer(data)
-	if !ok {
-		return fmt.Errorf("%w: %q is not the JSON of an API object", ErrCorrupt, entry.Key)
-	}
+	splice, _ := newSplicer(data)
 	return out.item(splice, entry.Revision)
 }
 
-// listWriter gathers items into chunks.
-type listWriter struct {
-	w      io.Writer
-	buffer []byte
-	items  bool
-}
-
-func (o *listWriter) item(s splicer, revision int64) error {
-	if len(o.buffer) > 0 && len(o.buffer)+s.size() > writeChunk {
-		if err := o.flush(); err != nil {
-			return err
-		}
+// readable returns the JSON of an entry, nil for a skipped one.
+func (e *EncodedList) readable(entry *Entry) ([]byte, error) {
+	data, _, err := e.store.transform(e.ctx, entry)
+	if _, ok := newSplicer(data); err == nil && !ok {
+		err = fmt.Errorf("%w: %q is not the JSON of an API object", ErrCorrupt, entry.Key)
 	}
-	if o.items {
-		o.buffer = append(o.buffer, ',')
+	if e.store.skips(entry.Key, err) {
+		return nil, nil
 	}
-	o.items = true
-	o.buffer = s.appendItemTo(o.buffer, revision)
-	return nil
-}
-
-func (o *listWriter) flush() error {
-	_, err := o.w.Write(o.buffer)
-	o.buffer = o.buffer[:0]
-	return err
+	return data, err
 }

@@ -23,6 +23,7 @@ const (
 // the first watch.
 type follower struct {
 	store  *Store
+	recent ring
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has ended
@@ -35,7 +36,7 @@ type follower struct {
 }
 
 func newFollower(s *Store) *follower {
-	f := &follower{store: s, done: make(chan struct{}), watches: map[*watcher]struct{}{}}
+	f := &follower{store: s, done: make(chan struct{}), watches: map[*watcher]struct{}{}, recent: ring{store: s, limit: ringBytes}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -55,6 +56,7 @@ func (f *follower) start() error {
 		return err
 	}
 	f.revision, f.running = w.Current, true
+	f.recent.reset(w.Current)
 	go f.run()
 	return nil
 }
@@ -132,19 +134,17 @@ func (f *follower) position() int64 {
 func (f *follower) deliver(changes []Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	events := make([]*event, len(changes))
 	for i := range changes {
-		c := &changes[i]
-		f.revision = c.Revision
-		var e *event
+		events[i] = f.store.newEvent(&changes[i])
+		f.revision = changes[i].Revision
 		for w := range f.watches {
-			if w.covers(c.Key) {
-				if e == nil {
-					e = f.store.newEvent(c)
-				}
-				w.push(e)
+			if w.covers(changes[i].Key) {
+				w.push(events[i])
 			}
 		}
 	}
+	f.recent.add(events)
 	for w := range f.watches {
 		if w.opts.ProgressNotify {
 			w.wakeUp()
@@ -162,18 +162,19 @@ func (f *follower) restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.revision = window.Current
+	f.recent.reset(window.Current)
 	for w := range f.watches {
 		w.fail(ErrCompacted)
 		delete(f.watches, w)
 	}
 }
 
-// join adds w if it has seen all that the follower has handed out; otherwise w
-// is to read the log itself up to there and come again.
+// join adds w if its revision is known and it has seen all delivered changes. Otherwise w
+// has to catch up first.
 func (f *follower) join(w *watcher) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if w.revision < f.revision {
+	if w.revision < f.revision || !w.known {
 		return false
 	}
 	f.watches[w] = struct{}{}

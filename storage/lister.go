@@ -10,12 +10,9 @@ import (
 )
 
 const (
-	// An unpaged list begins with pages of firstPage entries, and goes on with
-	// as many as make pageBytes: objects of any size take the same memory.
+	// A list that reads values begins with pages of firstPage entries, and goes on with
+	// as many as make MaxPageBytes: objects of any size take the same memory.
 	firstPage = 32
-	pageBytes = 4 << 20
-	// maxPage bounds how many entries one page of a selective list reads.
-	maxPage = 10_000
 )
 
 // lister reads the entries of one list page by page, all at one revision. A
@@ -25,7 +22,7 @@ type lister struct {
 	opts     storage.ListOptions
 	prefix   string // the prepared key
 	from, to string // what is left to read
-	limit    int64  // page size
+	limit    int    // page size
 
 	pinned   int64  // revision to read at; 0 for the current one until the first page
 	revision int64  // revision of the list
@@ -34,6 +31,7 @@ type lister struct {
 	lastKey  string // last entry looked at
 	more     bool   // entries after lastKey exist
 	keysOnly bool
+	hold     *Hold // on the history after pinned, while there are more pages
 
 	selector *selector
 	terms    []string // those of which each entry of the list carries one, if it is read by term
@@ -50,7 +48,7 @@ func (s *Store) newLister(key string, opts storage.ListOptions) (*lister, error)
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{store: s, opts: opts, prefix: prefix, pinned: revision, limit: opts.Predicate.Limit, selector: s.newSelector(opts.Predicate)}
+	l := &lister{store: s, opts: opts, prefix: prefix, pinned: revision, limit: firstPage, selector: s.newSelector(opts.Predicate)}
 	l.from, l.to = prefixRange(prefix)
 	if !opts.Recursive {
 		l.to = prefix + "\x00"
@@ -58,8 +56,8 @@ func (s *Store) newLister(key string, opts storage.ListOptions) (*lister, error)
 	if from != "" {
 		l.from = from
 	}
-	if l.limit == 0 {
-		l.limit = firstPage
+	if l.paged() {
+		l.limit = int(min(opts.Predicate.Limit, MaxPageEntries))
 	}
 	return l, nil
 }
@@ -73,6 +71,8 @@ func (l *lister) full() bool { return l.paged() && l.matched >= l.opts.Predicate
 // each calls fn with one entry after the other until the list is full or the
 // range ends. fn says whether the entry belongs to the list.
 func (l *lister) each(ctx context.Context, fn func(*Entry) (bool, error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for {
 		page, err := l.next(ctx)
 		if err != nil {
@@ -106,7 +106,7 @@ func (l *lister) next(ctx context.Context) ([]Entry, error) {
 		}
 	}
 	result, err := l.scan(ctx, ScanRequest{
-		From: l.from, To: l.to, Limit: int(l.limit), Revision: l.pinned, KeysOnly: l.keysOnly,
+		From: l.from, To: l.to, Limit: l.limit, Revision: l.pinned, KeysOnly: l.keysOnly,
 		Count: l.paged() && l.opts.Predicate.Empty(),
 		Read:  Read{Sections: bodyOnly.Sections, Terms: l.selector.usesTerms()},
 	})
@@ -120,25 +120,43 @@ func (l *lister) next(ctx context.Context) ([]Entry, error) {
 		l.pinned = result.Revision
 	}
 	l.revision, l.count, l.more = result.Revision, result.Count, result.More
+	l.keepHistory(ctx)
 	if n := len(result.Entries); n > 0 {
 		l.from = result.Entries[n-1].Key + "\x00"
 	}
-	if l.paged() {
-		l.limit = min(l.limit*2, maxPage)
-	} else {
-		l.limit = nextPage(result.Entries, l.limit)
-	}
+	l.limit = nextPage(result.Entries, l.limit)
 	return result.Entries, nil
 }
 
+// keepHistory holds the history that the remaining pages need. The hold ends with ctx or
+// with the last page.
+func (l *lister) keepHistory(ctx context.Context) {
+	switch {
+	case !l.more && l.hold != nil:
+		l.hold.Release()
+	case l.more && l.hold == nil:
+		l.hold = l.store.backend.Hold(l.pinned)
+		context.AfterFunc(ctx, l.hold.Release)
+	case l.more:
+		l.hold.Progress()
+	}
+}
+
+// progress extends the hold while a page is written.
+func (l *lister) progress() {
+	if l.hold != nil {
+		l.hold.Progress()
+	}
+}
+
 // nextPage returns the size of the page after one of these entries.
-func nextPage(entries []Entry, limit int64) int64 {
+func nextPage(entries []Entry, limit int) int {
 	size := 1
 	for i := range entries {
 		size += entries[i].Value.Size()
 	}
-	fitting := int64(len(entries)) * pageBytes / int64(size)
-	return max(1, min(fitting, limit*4, maxPage))
+	fitting := len(entries) * MaxPageBytes / size
+	return max(1, min(fitting, limit*4, MaxPageEntries))
 }
 
 // continuation returns the token for the rest of a paged list, and how much

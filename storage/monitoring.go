@@ -21,6 +21,18 @@ var (
 		Name: "imageapi_watchers_dropped_total",
 		Help: "Watches closed because their client did not keep up.",
 	})
+	abortedLists = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "imageapi_lists_aborted_total",
+		Help: "Lists whose connection was closed because they failed after their beginning was sent.",
+	})
+	fullStore = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "imageapi_store_full_total",
+		Help: "Writes that were refused because the image store has no room.",
+	})
+	corruptObjects = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "imageapi_corrupt_objects_total",
+		Help: "Objects that could not be read, each time that a list or a watch went on without one, by resource.",
+	}, []string{"resource"})
 	indexFilled = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "imageapi_index_filled_objects",
 		Help: "Objects that were looked at to fill the index of terms, by resource.",
@@ -33,7 +45,7 @@ var (
 
 // Collectors returns this package's metrics, for the process to register.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{operationSeconds, openWatches, slowWatches, indexFilled, indexComplete}
+	return []prometheus.Collector{operationSeconds, openWatches, slowWatches, abortedLists, fullStore, corruptObjects, indexFilled, indexComplete}
 }
 
 // instrumented measures the operations of a Backend.

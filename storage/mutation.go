@@ -1,8 +1,10 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -79,6 +81,19 @@ func ValidateMutations(mutations []Mutation) error {
 
 // Changes reports whether the mutation is a put or a deletion.
 func (m *Mutation) Changes() bool { return m.Operation == Put || m.Operation == Delete }
+
+type removalKey struct{}
+
+// WithRemoval returns a context that marks commits as parts of a removal. A full store
+// accepts them.
+func WithRemoval(ctx context.Context) context.Context {
+	return context.WithValue(ctx, removalKey{}, true)
+}
+
+// Removes reports whether a commit has no Put or is part of a removal.
+func Removes(ctx context.Context, mutations []Mutation) bool {
+	return ctx.Value(removalKey{}) != nil || !slices.ContainsFunc(mutations, func(m Mutation) bool { return m.Operation == Put })
+}
 
 func (m *Mutation) validate() error {
 	switch {

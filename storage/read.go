@@ -84,7 +84,7 @@ func (s *Store) GetList(ctx context.Context, key string, opts storage.ListOption
 	if err != nil {
 		return err
 	}
-	corrupt := newCorruption(s.opts.GroupResource)
+	corrupt := s.newCorruption()
 	err = l.each(ctx, func(e *Entry) (bool, error) {
 		obj := s.newItem(list, items.Type().Elem())
 		if err := s.read(ctx, e, obj); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,9 @@ type Options struct {
 	// an answer asked of an encoder with the same Identifier is made of stored
 	// bytes. Nil means that every answer is decoded and encoded.
 	Encoder runtime.Encoder
+	// ListEncoders are the encoders of the other streamed list formats: an answer asked of
+	// an encoder with the same Identifier is streamed.
+	ListEncoders map[ListFormat]runtime.Encoder
 	// ListKind and ListAPIVersion head the lists made of stored bytes.
 	ListKind, ListAPIVersion string
 	// ResourcePrefix starts every key and ends with a slash, such as
@@ -40,6 +44,9 @@ type Options struct {
 	// Index says by which terms objects are found. Nil means that lists with a selector
 	// read every object.
 	Index *Index
+	// SkipCorrupt makes lists and watches skip corrupt objects, with a log line and a
+	// metric. By default they fail, as in Kubernetes' etcd3 store.
+	SkipCorrupt bool
 	// Transformer encrypts at rest. Nil leaves the bytes as they are.
 	Transformer value.Transformer
 }
@@ -65,9 +72,11 @@ type Store struct {
 	backend    Backend
 	versioner  storage.Versioner
 	identifier runtime.Identifier // of Options.Encoder; "" if there is none
+	formats    map[runtime.Identifier]ListFormat
 	follower   *follower
 	indexer    *indexer
 	compacted  atomic.Int64 // last Window.Compacted seen
+	logCorrupt rate.Sometimes
 }
 
 var _ storage.Interface = (*Store)(nil)
@@ -80,9 +89,13 @@ func New(o Options) (*Store, error) {
 	if o.Transformer == nil {
 		o.Transformer = identity.NewEncryptCheckTransformer()
 	}
-	s := &Store{opts: o, backend: instrument(o.Backend), versioner: storage.APIObjectVersioner{}}
+	s := &Store{opts: o, backend: instrument(o.Backend), versioner: storage.APIObjectVersioner{}, logCorrupt: rate.Sometimes{First: 10, Interval: time.Minute}}
 	if o.Encoder != nil {
 		s.identifier = o.Encoder.Identifier()
+		s.formats = map[runtime.Identifier]ListFormat{s.identifier: JSON}
+	}
+	for format, encoder := range o.ListEncoders {
+		s.formats[encoder.Identifier()] = format
 	}
 	s.follower, s.indexer = newFollower(s), newIndexer(s)
 	return s, nil
@@ -187,6 +200,10 @@ func unavailable(err error) error {
 		errors.Is(err, ErrCompacted), errors.Is(err, ErrFuture), errors.Is(err, ErrNoIndex):
 		return err
 	}
+	if errors.Is(err, ErrFull) {
+		fullStore.Inc()
+		return &noRoom{cause: err}
+	}
 	logOutages.Do(func() { slog.Error("the image store is not available", "err", err) })
 	return &outage{cause: err}
 }
@@ -209,6 +226,23 @@ func (o *outage) Status() metav1.Status {
 	status := apierrors.NewServiceUnavailable("the image store is not available; try again").Status()
 	status.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
 	return status
+}
+
+// noRoom is ErrFull for clients: 507 without Retry-After.
+type noRoom struct{ cause error }
+
+// Error implements error.
+func (n *noRoom) Error() string { return n.cause.Error() }
+
+// Unwrap returns the cause.
+func (n *noRoom) Unwrap() error { return n.cause }
+
+// Status implements apierrors.APIStatus.
+func (n *noRoom) Status() metav1.Status {
+	return metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: "InsufficientStorage",
+		Message: "the image store is full: nothing can be added until images are deleted or it is given more memory",
+	}
 }
 
 // prefixRange returns the key range of everything that starts with prefix.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/storage"
@@ -50,7 +52,7 @@ func (s *Store) Watch(ctx context.Context, key string, opts storage.ListOptions)
 		if err != nil {
 			return nil, err
 		}
-		w.revision = window.Current
+		w.revision, w.known = window.Current, true
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	if err := s.follower.goWatch(w.run); err != nil {
@@ -73,6 +75,7 @@ type watcher struct {
 	selector *selector
 	initial  bool
 	revision int64 // every change up to it has been sent
+	known    bool  // revision is one that the store has had; a client's may not be
 	result   chan watch.Event
 	wake     chan struct{} // has an element when there is something to do
 
@@ -198,10 +201,13 @@ func (w *watcher) sendInitial() error {
 	}
 	err = l.each(w.ctx, func(e *Entry) (bool, error) {
 		encoded, err := w.store.newShared(e, l.indexed)
-		if err != nil {
-			return false, err
+		matched := false
+		if err == nil {
+			matched, err = w.selector.matches(encoded)
 		}
-		matched, err := w.selector.matches(encoded)
+		if w.store.skips(e.Key, err) {
+			return false, nil
+		}
 		if err != nil || !matched {
 			return false, err
 		}
@@ -210,7 +216,7 @@ func (w *watcher) sendInitial() error {
 	if err != nil {
 		return err
 	}
-	w.revision = l.revision
+	w.revision, w.known = l.revision, true
 	if w.opts.SendInitialEvents == nil || !w.opts.Predicate.AllowWatchBookmarks {
 		return nil
 	}
@@ -224,22 +230,81 @@ func (w *watcher) sendInitial() error {
 	return w.send(watch.Bookmark, obj)
 }
 
-// catchUp reads the log until the watch is where the follower is, and joins it.
+// catchUp sends the changes that the follower has delivered already, and joins it.
 func (w *watcher) catchUp() error {
+	if err := w.checkRevision(); err != nil {
+		return err
+	}
 	for !w.follower.join(w) {
-		changes, err := w.store.backend.Log(w.ctx, w.store.logRequest(w.revision))
-		if err != nil {
-			return unavailable(err)
-		}
-		for i := range changes {
-			c := &changes[i]
-			if w.covers(c.Key) {
-				if err := w.sendEvent(w.store.newEvent(c)); err != nil {
-					return err
-				}
+		if events, ok := w.follower.recent.after(w.revision); ok {
+			if err := w.sendAll(events); err != nil {
+				return err
 			}
-			w.revision = c.Revision
+			continue
 		}
+		if ok, err := w.follower.recent.extend(w.ctx, w.revision); ok || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := w.readLog(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendAll sends events that follow the revision of the watch, which is known.
+func (w *watcher) sendAll(events []*event) error {
+	w.known = true
+	for _, e := range events {
+		if w.covers(e.change.Key) {
+			if err := w.sendEvent(e); err != nil {
+				return err
+			}
+		}
+		w.revision = e.change.Revision
+	}
+	return nil
+}
+
+// readLog sends a page of the log after the revision of the watch.
+func (w *watcher) readLog() error {
+	position := w.follower.position()
+	request := w.store.logRequest(w.revision)
+	request.NoWait = true
+	changes, err := w.store.backend.Log(w.ctx, request)
+	if err != nil {
+		return unavailable(err)
+	}
+	events := make([]*event, len(changes))
+	for i := range changes {
+		events[i] = w.store.newEvent(&changes[i])
+	}
+	if err := w.sendAll(events); err != nil {
+		return err
+	}
+	if len(changes) == 0 { // the revision was advanced without a change
+		w.revision = max(w.revision, position)
+	}
+	return nil
+}
+
+// checkRevision rejects a client's revision that is newer than the store or older than its
+// history. catchUp rejects a revision of another history.
+func (w *watcher) checkRevision() error {
+	if w.known {
+		return nil
+	}
+	window, err := w.store.window(w.ctx)
+	switch {
+	case err != nil:
+		return err
+	case w.revision > window.Current:
+		return storage.NewTooLargeResourceVersionError(uint64(w.revision), uint64(window.Current), 1)
+	case w.revision < window.Compacted:
+		return ErrCompacted
 	}
 	return nil
 }
@@ -268,13 +333,32 @@ func (w *watcher) sendEvent(e *event) error {
 	}
 	kind, obj, visible, err := e.forWatch(w.selector)
 	if err != nil {
-		return err
+		if !w.store.skips(e.change.Key, err) {
+			return err
+		}
+		w.revision = e.change.Revision
+		return w.sendGone(e.change)
 	}
 	w.revision = e.change.Revision
 	if !visible {
 		return nil
 	}
 	return w.send(kind, obj)
+}
+
+// sendGone sends DELETED with the name only, for a change to a corrupt object. The client
+// may have an older version, and lists skip the object.
+func (w *watcher) sendGone(c *Change) error {
+	obj := w.store.opts.NewFunc()
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return err
+	}
+	accessor.SetName(path.Base(c.Key))
+	if err := w.store.versioner.UpdateObject(obj, uint64(c.Revision)); err != nil {
+		return err
+	}
+	return w.send(watch.Deleted, obj)
 }
 
 // bookmark tells the client the revision up to which it has seen everything.

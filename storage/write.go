@@ -145,6 +145,9 @@ func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination ru
 			continue
 		}
 		if unchanged {
+			if err := s.backend.Confirm(ctx); err != nil {
+				return unavailable(err)
+			}
 			return s.decode(attempt.state.data, attempt.state.revision, destination)
 		}
 		result, err := s.commit(ctx, key, attempt.state.revision, updated, data)
@@ -224,6 +227,9 @@ func (a *attempt) reload(ctx context.Context, entry *Entry) error {
 	st := &state{object: a.store.newObject(a.kind)}
 	if entry == nil {
 		if !a.ignoreNotFound {
+			if err := a.store.backend.Confirm(ctx); err != nil { // of its deletion
+				return unavailable(err)
+			}
 			return storage.NewKeyNotFoundError(a.key, 0)
 		}
 		if err := runtime.SetZeroValue(st.object); err != nil {

@@ -32,7 +32,7 @@ func newMetadataCommand() *cobra.Command {
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newStatsCommand(), newExportCommand(), newImportCommand(), newMigrateCommand(), newCheckCommand(), newUpgradeCommand())
+	cmd.AddCommand(newStatsCommand(), newExportCommand(), newImportCommand(), newMigrateCommand(), newCheckCommand(), newUpgradeCommand(), newCompactCommand())
 	return cmd
 }
 
@@ -143,6 +143,7 @@ type statsOutput struct {
 	StoredBytes       int64  `json:"storedBytes"`
 	IndexTerms        int64  `json:"indexTerms"`
 	LogEntries        int64  `json:"logEntries"`
+	LogBytes          int64  `json:"logBytes"`
 	ResourceVersion   int64  `json:"resourceVersion"`
 	CompactedRevision int64  `json:"compactedRevision"`
 }
@@ -151,7 +152,7 @@ func printStats(w io.Writer, output, name string, stats *storage.BackendStats) e
 	if output == "json" {
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
-		return encoder.Encode(statsOutput{name, stats.Objects, stats.Bytes, stats.StoredBytes, stats.Terms, stats.LogEntries, stats.Current, stats.Compacted})
+		return encoder.Encode(statsOutput{name, stats.Objects, stats.Bytes, stats.StoredBytes, stats.Terms, stats.LogEntries, stats.LogBytes, stats.Current, stats.Compacted})
 	}
 	each := max(stats.Objects, 1)
 	var text strings.Builder
@@ -162,7 +163,7 @@ func printStats(w io.Writer, output, name string, stats *storage.BackendStats) e
 	line("stored bytes\t%d\t(%d per image)", stats.StoredBytes, stats.StoredBytes/each)
 	line("index terms\t%d\t(%d per image)", stats.Terms, stats.Terms/each)
 	line("resourceVersion\t%d\t(%s)", stats.Current, time.UnixMicro(stats.Current).UTC().Format(time.RFC3339))
-	line("changes kept\t%d\tsince %s", stats.LogEntries, time.UnixMicro(stats.Compacted).UTC().Format(time.RFC3339))
+	line("changes kept\t%d\t(%d bytes, since %s)", stats.LogEntries, stats.LogBytes, time.UnixMicro(stats.Compacted).UTC().Format(time.RFC3339))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, err := io.WriteString(table, text.String())
 	return errors.Join(err, table.Flush())
@@ -202,6 +203,7 @@ func exportTo(cmd *cobra.Command, s source, w io.Writer) error {
 		return fmt.Errorf("export: %w", err)
 	}
 	cmd.PrintErrf("exported %d images\n", report.Seen())
+	warnCorrupt(cmd, report)
 	return nil
 }
 
@@ -274,10 +276,21 @@ func progress(cmd *cobra.Command, verb string) func(*transfer.Report) {
 	}
 }
 
+// warnCorrupt says how much was left out.
+func warnCorrupt(cmd *cobra.Command, r *transfer.Report) {
+	if n := r.Corrupt.Load(); n > 0 {
+		cmd.PrintErrf("%d images were left out, as they cannot be read: tallyman metadata check names them\n", n)
+	}
+}
+
 // conclude prints what was done, and fails if something is missing.
 func conclude(cmd *cobra.Command, r *transfer.Report) error {
 	cmd.Printf("%d created, %d merged, %d the same, %d deleted; %d compared, %d missing\n",
 		r.Created.Load(), r.Merged.Load(), r.Same.Load(), r.Deleted.Load(), r.Compared, r.Missing)
+	if r.Additional > 0 {
+		cmd.PrintErrf("%d images are in the target only: its own, or deleted in the source before their deletion could be copied\n", r.Additional)
+	}
+	warnCorrupt(cmd, r)
 	if r.Missing > 0 {
 		return fmt.Errorf("%d images are missing, or lack something, in the target: run the command again", r.Missing)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -39,11 +40,11 @@ func openStore(ctx context.Context, c *config.Config, dataDirectory string, onLo
 
 // locker is a store whose locks are one for all processes on it.
 type locker interface {
-	Lock(ctx context.Context, name string) (unlock func(), err error)
+	Lock(ctx context.Context, name string) (unlock func() (kept bool), err error)
 }
 
 // lockOf returns the store's Lock, nil if it is this process' own store.
-func lockOf(backend storage.Backend) func(context.Context, string) (func(), error) {
+func lockOf(backend storage.Backend) func(context.Context, string) (func() bool, error) {
 	if l, ok := backend.(locker); ok {
 		return l.Lock
 	}
@@ -78,8 +79,16 @@ func openEmbedded(c *config.Config, dataDirectory string) (storage.Backend, erro
 	return backend, nil
 }
 
+// historyBounds returns the configured bounds. Settings under their former names win.
+func historyBounds(c *config.Store) storage.HistoryBounds {
+	return storage.HistoryBounds{
+		MaxBytes: c.HistoryBytes, MinAge: c.HistoryMinAge,
+		MaxEntries: cmp.Or(c.LogEntries, c.HistoryEntries), MaxAge: cmp.Or(c.LogAge, c.HistoryAge),
+	}
+}
+
 func openBolt(c *config.Config, path string) (*bolt.Store, error) {
-	backend, err := bolt.Open(bolt.Options{Path: path, LogMaxEntries: c.ImageAPI.Store.LogEntries, LogMaxAge: c.ImageAPI.Store.LogAge})
+	backend, err := bolt.Open(bolt.Options{Path: path, History: historyBounds(&c.ImageAPI.Store)})
 	if errors.Is(err, bolt.ErrLocked) {
 		return nil, fmt.Errorf("%w: stop it first, or give this one another imageapi.store.path", err)
 	}
@@ -106,8 +115,7 @@ func openRedis(ctx context.Context, c *config.Config, onLoss func(string)) (*red
 	return redis.Open(ctx, redis.Options{
 		Client:            client,
 		Prefix:            o.Redis.Prefix,
-		LogMaxEntries:     o.LogEntries,
-		LogMaxAge:         o.LogAge,
+		History:           historyBounds(&o),
 		CacheBytes:        o.Redis.CacheBytes,
 		Replicas:          o.Redis.Replicas,
 		AOF:               o.Redis.AOF,

@@ -156,8 +156,8 @@ func (a *Attached) Scan(ctx context.Context, req storage.ScanRequest) (*storage.
 	return result.Scan, nil
 }
 
-// Log is Store.Log, but fails with context.DeadlineExceeded if there is no change
-// for a second.
+// Log is Store.Log, but without NoWait it fails with context.DeadlineExceeded if there is
+// no change for a second.
 func (a *Attached) Log(ctx context.Context, req storage.LogRequest) ([]storage.Change, error) {
 	result, err := a.call(ctx, "Log", req)
 	if err != nil {

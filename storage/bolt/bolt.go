@@ -23,9 +23,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
@@ -56,37 +59,34 @@ var (
 	formatKey    = []byte("format")
 	revisionKey  = []byte("revision")
 	compactedKey = []byte("compacted")
-	baseKey      = []byte("base") // the newest revision that no commit made
+	baseKey      = []byte("base") // the newest revisions that no commit made, one after the other
+	logBytesKey  = []byte("logbytes")
 )
 
 // Options configures Open.
 type Options struct {
 	// Path of the file; it and its directory are created if missing. Required.
 	Path string
-	// LogMaxEntries bounds how many changes the log keeps. 0 means 10 000.
-	LogMaxEntries int
-	// LogMaxAge bounds how long the log keeps a change. 0 means one hour.
-	// Watches and paged lists from before either bound get 410 Gone.
-	LogMaxAge time.Duration
+	// History bounds the history.
+	History storage.HistoryBounds
 	// Now is the clock behind revisions. Nil means time.Now.
 	Now func() time.Time
 }
 
 // Validate reports what is wrong with o.
 func (o *Options) Validate() error {
-	switch {
-	case o.Path == "":
+	if o.Path == "" {
 		return errors.New("bolt: path is required")
-	case o.LogMaxEntries < 0:
-		return fmt.Errorf("bolt: log entries: %d is negative", o.LogMaxEntries)
-	case o.LogMaxAge < 0:
-		return fmt.Errorf("bolt: log age: %s is negative", o.LogMaxAge)
+	}
+	if err := o.History.Validate(); err != nil {
+		return fmt.Errorf("bolt: %w", err)
 	}
 	return nil
 }
 
 // Store is a storage.Backend in one file. Create it with Open.
 type Store struct {
+	storage.Holds
 	opts     Options
 	db       *bbolt.DB
 	requests chan *request
@@ -98,8 +98,11 @@ type Store struct {
 	mu         sync.Mutex
 	current    int64         // newest revision
 	compacted  int64         // oldest revision the log can start from
-	logEntries int           // number of changes in the log
+	logEntries int64         // number of changes in the log
+	logBytes   int64         // their size, with the parts that they replaced
+	oldest     [2]int64      // first and last revision of the oldest commit in the log, 0 if there is none
 	advanced   chan struct{} // closed and replaced at each commit
+	counts     *simplelru.LRU[rest, int64]
 }
 
 var _ storage.Backend = (*Store)(nil)
@@ -110,19 +113,14 @@ func Open(o Options) (*Store, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if o.LogMaxEntries == 0 {
-		o.LogMaxEntries = 10_000
-	}
-	if o.LogMaxAge == 0 {
-		o.LogMaxAge = time.Hour
-	}
+	o.History.SetDefaults()
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("bolt: create directory: %w", err)
 	}
-	db, err := bbolt.Open(o.Path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(o.Path, 0o600, fileOptions())
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("bolt: open %s: %w", o.Path, ErrLocked)
 	}
@@ -137,12 +135,37 @@ func Open(o Options) (*Store, error) {
 		stopped:  make(chan struct{}),
 		advanced: make(chan struct{}),
 	}
+	s.counts, _ = simplelru.NewLRU[rest, int64](keptCounts, nil) // fails for a size of 0 only
 	if err := db.Update(s.load); err != nil {
 		return nil, errors.Join(fmt.Errorf("bolt: open %s: %w", o.Path, err), db.Close())
 	}
 	go s.write()
+	go s.keepTrimming()
 	s.listen()
 	return s, nil
+}
+
+// mapSize is the reserved address space, in bytes. Mapping a grown file again would block
+// until all reads end.
+const mapSize = 10 << 30
+
+// fileOptions returns the options of bbolt.Open. Commits do not write the free list, whose
+// size grows with deletions. Open rebuilds it.
+func fileOptions() *bbolt.Options {
+	o := &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true}
+	if strconv.IntSize == 64 {
+		o.InitialMmapSize = mapSize
+	}
+	return o
+}
+
+// saveFreelist writes the free list, so that the next Open need not rebuild it.
+func (s *Store) saveFreelist() error {
+	s.db.NoFreelistSync = false
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		return meta.Put(formatKey, slices.Clone(meta.Get(formatKey)))
+	})
 }
 
 // load reads the file's state, creating it first if the file is new.
@@ -181,7 +204,13 @@ func (s *Store) load(tx *bbolt.Tx) error {
 	}
 	s.current = decodeRevision(meta.Get(revisionKey))
 	s.compacted = decodeRevision(meta.Get(compactedKey))
-	s.logEntries = tx.Bucket(logBucket).Stats().KeyN
+	s.logEntries = int64(tx.Bucket(logBucket).Stats().KeyN)
+	if stored := meta.Get(logBytesKey); stored != nil {
+		s.logBytes = decodeRevision(stored)
+	} else if s.logBytes, err = measureLog(tx); err != nil {
+		return err
+	}
+	s.oldest = oldestCommit(tx.Bucket(logBucket))
 	return nil
 }
 
@@ -194,7 +223,7 @@ func (s *Store) Close() error {
 			_ = s.listener.Close() // removes the socket, too
 		}
 		<-s.stopped
-		err = s.db.Close()
+		err = errors.Join(s.saveFreelist(), s.db.Close())
 	})
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,9 +90,10 @@ func TestUnknownFormatIsRefused(t *testing.T) {
 }
 
 func TestLogWindow(t *testing.T) {
-	now := time.Now()
+	var now atomic.Int64
+	now.Store(time.Now().UnixMicro())
 	s := open(t, bolt.Options{
-		Path: filepath.Join(t.TempDir(), "images.db"), LogMaxEntries: 3, LogMaxAge: time.Hour, Now: func() time.Time { return now },
+		Path: filepath.Join(t.TempDir(), "images.db"), History: storage.HistoryBounds{MinAge: 1, MaxEntries: 3}, Now: func() time.Time { return time.UnixMicro(now.Load()) },
 	})
 	defer closeStore(t, s)
 	var revisions []int64
@@ -104,7 +106,7 @@ func TestLogWindow(t *testing.T) {
 	if changes, err := s.Log(t.Context(), storage.LogRequest{After: revisions[1]}); err != nil || len(changes) != 3 {
 		t.Errorf("Log at the start of the window: %+v, %v", changes, err)
 	}
-	now = now.Add(2 * time.Hour)
+	now.Add((2 * time.Hour).Microseconds())
 	last := commit(t, s, "/late")
 	if _, err := s.Log(t.Context(), storage.LogRequest{After: revisions[3]}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("Log beyond the age: %v", err)
@@ -115,7 +117,7 @@ func TestLogWindow(t *testing.T) {
 }
 
 func TestOptionsValidate(t *testing.T) {
-	for _, o := range []bolt.Options{{}, {Path: "x", LogMaxEntries: -1}, {Path: "x", LogMaxAge: -1}} {
+	for _, o := range []bolt.Options{{}, {Path: "x", History: storage.HistoryBounds{MinAge: 1, MaxEntries: -1}}, {Path: "x", History: storage.HistoryBounds{MinAge: 1, MaxAge: -1}}} {
 		if o.Validate() == nil {
 			t.Errorf("%+v is taken for valid", o)
 		}

@@ -23,7 +23,9 @@ type transaction struct {
 	tx                                 *bbolt.Tx
 	meta, data, log, history, postings *bbolt.Bucket
 	current, compacted                 int64
-	logEntries                         int
+	logEntries, logBytes               int64
+	oldest                             [2]int64
+	added                              int // changes of this transaction
 }
 
 // Commit implements storage.Backend.
@@ -45,12 +47,16 @@ func (s *Store) Commit(ctx context.Context, mutations ...storage.Mutation) (*sto
 
 // Advance implements storage.Backend.
 func (s *Store) Advance(ctx context.Context, revision int64) error {
+	if err := storage.ValidateAdvance(revision); err != nil {
+		return err
+	}
 	return s.do(ctx, func(tx *transaction) error {
 		if revision <= tx.current {
 			return nil
 		}
 		tx.current = revision
-		return tx.meta.Put(baseKey, encodeRevision(revision))
+		bases := append(slices.Clone(tx.meta.Get(baseKey)), encodeRevision(revision)...)
+		return tx.meta.Put(baseKey, bases[max(0, len(bases)-storage.KeptBases*revisionSize):])
 	})
 }
 
@@ -113,6 +119,9 @@ func (s *Store) flush(batch []*request) {
 						return err
 					}
 				}
+				if err := s.trimLog(t); err != nil {
+					return err
+				}
 				after = *t
 				return t.save()
 			})
@@ -145,6 +154,8 @@ func (s *Store) begin(tx *bbolt.Tx) *transaction {
 		current:    s.current,
 		compacted:  s.compacted,
 		logEntries: s.logEntries,
+		logBytes:   s.logBytes,
+		oldest:     s.oldest,
 	}
 }
 
@@ -152,13 +163,17 @@ func (s *Store) begin(tx *bbolt.Tx) *transaction {
 func (s *Store) publish(t transaction) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current, s.compacted, s.logEntries = t.current, t.compacted, t.logEntries
+	s.current, s.compacted, s.logEntries, s.logBytes = t.current, t.compacted, t.logEntries, t.logBytes
+	s.oldest = t.oldest
 	close(s.advanced)
 	s.advanced = make(chan struct{})
 }
 
 func (t *transaction) save() error {
 	if err := t.meta.Put(revisionKey, encodeRevision(t.current)); err != nil {
+		return err
+	}
+	if err := t.meta.Put(logBytesKey, encodeRevision(t.logBytes)); err != nil {
 		return err
 	}
 	return t.meta.Put(compactedKey, encodeRevision(t.compacted))
@@ -196,7 +211,7 @@ func (s *Store) commit(tx *transaction, mutations []storage.Mutation) (*storage.
 		next++
 	}
 	result.Revision = tx.current
-	return result, s.trimLog(tx)
+	return result, nil
 }
 
 // check reports whether the condition of m holds, and else returns the entry in its way.
@@ -233,9 +248,11 @@ func (t *transaction) apply(m *storage.Mutation, before *record, e *logEntry) er
 	}
 	for _, p := range moved {
 		e.moved = append(e.moved, ref{p.name, p.revision})
-		if err := t.history.Put(historyKey(m.Key, ref{p.name, p.revision}), slices.Clone(p.data)); err != nil {
+		key := historyKey(m.Key, ref{p.name, p.revision})
+		if err := t.history.Put(key, slices.Clone(p.data)); err != nil {
 			return err
 		}
+		t.logBytes += int64(len(key) + len(p.data))
 	}
 	var err error
 	if e.added, e.removed, err = t.index(m.Key, before, after); err != nil {
@@ -244,8 +261,10 @@ func (t *transaction) apply(m *storage.Mutation, before *record, e *logEntry) er
 	if err := t.set(m.Key, after); err != nil {
 		return err
 	}
-	t.logEntries++
-	return t.log.Put(encodeRevision(e.revision), e.encode())
+	value := e.encode()
+	t.logEntries, t.added = t.logEntries+1, t.added+1
+	t.logBytes += int64(revisionSize + len(value))
+	return t.log.Put(encodeRevision(e.revision), value)
 }
 
 // set makes key hold r, nothing if it is nil.
@@ -267,3 +286,6 @@ func (t *transaction) index(key string, before, after *record) (added, removed [
 	}
 	return added, removed, err
 }
+
+// Confirm implements storage.Backend: a commit that was made is durable.
+func (s *Store) Confirm(context.Context) error { return nil }

@@ -15,3 +15,9 @@ func TestContract(t *testing.T) {
 		return open(t, bolt.Options{Path: filepath.Join(t.TempDir(), "images.db"), Now: now})
 	})
 }
+
+func TestHistory(t *testing.T) {
+	storagetest.RunHistory(t, func(t *testing.T, now func() time.Time, bounds storage.HistoryBounds) storage.Backend {
+		return open(t, bolt.Options{Path: filepath.Join(t.TempDir(), "images.db"), Now: now, History: bounds})
+	})
+}

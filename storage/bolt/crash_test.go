@@ -16,6 +16,7 @@ import (
 
 	"tallyman/storage"
 	"tallyman/storage/bolt"
+	"tallyman/storage/storagetest"
 )
 
 var rounds = flag.Int("crash-rounds", 200, "how often TestCrash kills a writer")
@@ -133,12 +134,8 @@ func checkStore(t *testing.T, path string, acknowledged map[string]int64) {
 	t.Helper()
 	s := open(t, bolt.Options{Path: path})
 	defer closeStore(t, s)
-	r, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	stored, commits := map[string]int64{}, map[string][]int64{}
-	for _, e := range r.Entries {
+	for _, e := range storagetest.All(t, s, storage.ScanRequest{From: "/", To: "0"}) {
 		stored[e.Key] = e.Revision
 		prefix := slashpath.Dir(e.Key)
 		commits[prefix] = append(commits[prefix], e.Revision)
@@ -160,11 +157,7 @@ func checkStore(t *testing.T, path string, acknowledged map[string]int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changes, err := s.Log(t.Context(), storage.LogRequest{After: w.Compacted, Read: storage.Read{Terms: true}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range changes {
+	for _, c := range storagetest.AllChanges(t, s, storage.LogRequest{After: w.Compacted, Read: storage.Read{Terms: true}}) {
 		if stored[c.Key] != c.Revision || string(c.Current.Value.Body()) != string(payload(c.Key)) || len(c.Current.Terms) != 2 {
 			t.Fatalf("the history has %s at %d, the entries at %d", c.Key, c.Revision, stored[c.Key])
 		}

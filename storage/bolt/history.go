@@ -3,15 +3,12 @@ package bolt
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 
 	"go.etcd.io/bbolt"
 
 	"tallyman/storage"
 )
-
-// trimBatch bounds how many entries of the history one transaction drops, but for the
-// rest of a commit.
-const trimBatch = 256
 
 // logEntry is a value of the log bucket: the effect of a change on one key. The parts that
 // it replaced are in the history bucket.
@@ -141,79 +138,6 @@ func historyKey(key string, r ref) []byte {
 	return append(append(append([]byte(key), 0), encodeRevision(r.revision)...), r.name...)
 }
 
-// trimLog drops entries that have left the window, a bounded number of entries at a time. The
-// newest commit always stays.
-func (s *Store) trimLog(tx *transaction) error {
-	oldest := s.opts.Now().Add(-s.opts.LogMaxAge).UnixMicro()
-	_, err := tx.trim(func(e *logEntry, left int) bool {
-		return e.commit != tx.current && (left > s.opts.LogMaxEntries || e.revision < oldest)
-	})
-	return err
-}
-
-// trim drops whole commits from the old end of the log for as long as drop says so.
-// drop gets the first entry of a commit and how many entries the log holds. more is
-// set if trim ended before drop did.
-func (t *transaction) trim(drop func(e *logEntry, left int) bool) (more bool, err error) {
-	var dropped [][]byte
-	end := int64(0)
-	cursor := t.log.Cursor()
-	for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
-		e, err := decodeLogEntry(k, v)
-		if err != nil {
-			return false, err
-		}
-		if e.revision > end { // the first of its commit
-			if !drop(e, t.logEntries-len(dropped)) {
-				break
-			}
-			if len(dropped) >= trimBatch {
-				more = true
-				break
-			}
-			end = e.commit
-		}
-		dropped = append(dropped, append([]byte{}, k...))
-		for _, moved := range e.moved {
-			if err := t.history.Delete(historyKey(e.key, moved)); err != nil {
-				return false, err
-			}
-		}
-	}
-	for _, k := range dropped {
-		if err := t.log.Delete(k); err != nil {
-			return false, err
-		}
-	}
-	t.logEntries -= len(dropped)
-	t.compacted = max(t.compacted, end)
-	return more, nil
-}
-
-// Compact implements storage.Backend.
-func (s *Store) Compact(ctx context.Context, revision int64) error {
-	for more := true; more; {
-		err := s.do(ctx, func(tx *transaction) (err error) {
-			if revision > tx.current {
-				return storage.ErrFuture
-			}
-			more, err = tx.trim(func(e *logEntry, _ int) bool { return e.commit <= revision })
-			if err != nil || more {
-				return err
-			}
-			if inside, err := insideCommit(tx.log, revision); err != nil || inside != revision {
-				return err
-			}
-			tx.compacted = max(tx.compacted, revision)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // insideCommit returns the end of the commit that revision is in, revision itself if it
 // is in none.
 func insideCommit(log *bbolt.Bucket, revision int64) (int64, error) {
@@ -236,7 +160,7 @@ func (s *Store) Log(ctx context.Context, req storage.LogRequest) ([]storage.Chan
 		advanced := s.advanced
 		s.mu.Unlock()
 		changes, err := s.readLog(ctx, &req)
-		if err != nil || len(changes) > 0 {
+		if err != nil || len(changes) > 0 || req.NoWait {
 			return changes, err
 		}
 		select {
@@ -255,20 +179,21 @@ func (s *Store) readLog(ctx context.Context, req *storage.LogRequest) ([]storage
 		if !known(tx, req.After) {
 			return storage.ErrCompacted
 		}
-		before, end := req.After, int64(0)
+		before, end, size := req.After, int64(0), 0
 		c := tx.Bucket(logBucket).Cursor()
 		for k, v := c.Seek(encodeRevision(req.After + 1)); k != nil; k, v = c.Next() {
 			e, err := decodeLogEntry(k, v)
-			if err != nil {
-				return err
+			if err != nil { // nobody can be told of it
+				return fmt.Errorf("%w: the change %d: %w", storage.ErrCompacted, e.revision, err)
 			}
-			if req.Limit > 0 && len(changes) >= req.Limit && e.revision > end {
+			if e.revision > end && (len(changes) >= req.PageSize() || size >= storage.MaxPageBytes) {
 				return nil
 			}
 			if e.inline != nil { // format 1 does not say
 				e.before = before
 			}
-			changes = append(changes, e.change(tx, &req.Read))
+			change := e.change(tx, &req.Read)
+			changes, size = append(changes, change), size+change.Size()
 			before, end = e.revision, e.commit
 		}
 		return nil
@@ -292,8 +217,11 @@ func known(tx *bbolt.Tx, revision int64) bool {
 	switch revision {
 	case compacted, decodeRevision(meta.Get(revisionKey)):
 		return true
-	case decodeRevision(meta.Get(baseKey)):
-		return revision > compacted
+	}
+	for bases := meta.Get(baseKey); len(bases) > 0; bases = bases[revisionSize:] {
+		if decodeRevision(bases) == revision {
+			return revision > compacted
+		}
 	}
 	return revision > compacted && tx.Bucket(logBucket).Get(encodeRevision(revision)) != nil
 }

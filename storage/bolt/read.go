@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -30,6 +31,7 @@ func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetRe
 // is now and undoes what the log says happened since, in the same transaction.
 func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error) {
 	result := &storage.ScanResult{Count: -1}
+	counted := false
 	err := s.view(ctx, func(tx *bbolt.Tx) error {
 		result.Revision = decodeRevision(tx.Bucket(metaBucket).Get(revisionKey))
 		if req.Term != "" {
@@ -48,13 +50,46 @@ func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 			}
 			result.Revision = end
 		}
-		(&page{req: req, result: result}).fill(tx, past)
+		p := &page{req: req, result: result}
+		if req.Count {
+			result.Count, counted = s.countOf(rest{result.Revision, req.From, req.To})
+			p.req.Count = !counted
+		}
+		p.fill(tx, past)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	if n := len(result.Entries); req.Count && result.More {
+		s.keepCount(rest{result.Revision, result.Entries[n-1].Key + "\x00", req.To}, result.Count-int64(n))
+	}
 	return result, nil
+}
+
+// rest identifies the remaining part of a list at a revision.
+type rest struct {
+	revision int64
+	from, to string
+}
+
+// keptCounts is the number of lists whose remaining count is cached. Only the first page
+// of a list counts entries.
+const keptCounts = 1000
+
+func (s *Store) countOf(r rest) (int64, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n, ok := s.counts.Get(r); ok {
+		return n, true
+	}
+	return -1, false
+}
+
+func (s *Store) keepCount(r rest, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts.Add(r, n)
 }
 
 func errOr(err, other error) error {
@@ -91,7 +126,7 @@ func undone(tx *bbolt.Tx, req *storage.ScanRequest, revision int64) (map[string]
 	for k, v := c.Seek(encodeRevision(revision + 1)); k != nil; k, v = c.Next() {
 		e, err := decodeLogEntry(k, v)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: the change %d: %w", storage.ErrCompacted, e.revision, err)
 		}
 		if e.key < req.From || e.key >= req.To {
 			continue
@@ -113,6 +148,7 @@ type page struct {
 	req    storage.ScanRequest
 	result *storage.ScanResult
 	count  int64
+	size   int // of the sections of result
 }
 
 // fill merges the current entries of the range with the past ones, which win.
@@ -180,8 +216,10 @@ func (p *page) keys(tx *bbolt.Tx) func() (string, bool) {
 	}
 }
 
-// full reports that the page has as many entries as it may.
-func (p *page) full() bool { return p.req.Limit > 0 && len(p.result.Entries) == p.req.Limit }
+// full reports that the page has as much as it may.
+func (p *page) full() bool {
+	return len(p.result.Entries) == p.req.PageSize() || p.size >= storage.MaxPageBytes
+}
 
 // done reports that nothing more needs to be looked at.
 func (p *page) done() bool { return p.result.More && !p.req.Count }
@@ -209,7 +247,9 @@ func (p *page) add(key string, r *record) {
 		p.result.Entries = append(p.result.Entries, storage.Entry{Key: key, Revision: r.at()})
 		return
 	}
-	p.result.Entries = append(p.result.Entries, *r.entry(key, &p.req.Read))
+	e := r.entry(key, &p.req.Read)
+	p.size += e.Value.Size()
+	p.result.Entries = append(p.result.Entries, *e)
 }
 
 // Stats implements storage.Backend. It goes over all entries.
@@ -219,6 +259,7 @@ func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 		meta := tx.Bucket(metaBucket)
 		stats.Compacted, stats.Current = decodeRevision(meta.Get(compactedKey)), decodeRevision(meta.Get(revisionKey))
 		stats.LogEntries = int64(tx.Bucket(logBucket).Stats().KeyN)
+		stats.LogBytes = decodeRevision(meta.Get(logBytesKey))
 		stats.Terms = int64(tx.Bucket(termsBucket).Stats().KeyN)
 		return tx.Bucket(dataBucket).ForEach(func(_, v []byte) error {
 			stats.Objects++

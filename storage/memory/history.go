@@ -32,16 +32,18 @@ func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 	if req.KeysOnly {
 		read = storage.Read{Sections: []string{}}
 	}
-	term := storage.HashTerm(req.Term)
+	term, size := storage.HashTerm(req.Term), 0
 	for _, key := range keys {
 		if req.Term != "" && !storage.HasTerm(state[key].terms, term) {
 			continue
 		}
-		if req.Limit > 0 && len(result.Entries) == req.Limit {
+		if len(result.Entries) == req.PageSize() || size >= storage.MaxPageBytes {
 			result.More = true
 			break
 		}
-		result.Entries = append(result.Entries, *state[key].entry(key, &read))
+		e := state[key].entry(key, &read)
+		size += e.Value.Size()
+		result.Entries = append(result.Entries, *e)
 	}
 	return result, nil
 }
@@ -67,7 +69,7 @@ func (s *Store) known(revision int64) bool {
 		return true
 	}
 	_, found := s.find(revision)
-	return revision > s.compacted && (found || revision == s.base)
+	return revision > s.compacted && (found || slices.Contains(s.bases, revision))
 }
 
 // find returns the place of the change with that revision, or of the one after it.
@@ -107,7 +109,7 @@ func (s *Store) Log(ctx context.Context, req storage.LogRequest) ([]storage.Chan
 		changed := s.changed
 		changes, err := s.changes(&req)
 		s.mu.Unlock()
-		if err != nil || len(changes) > 0 {
+		if err != nil || len(changes) > 0 || req.NoWait {
 			return changes, err
 		}
 		select {
@@ -124,25 +126,50 @@ func (s *Store) changes(req *storage.LogRequest) ([]storage.Change, error) {
 	}
 	at, _ := s.find(req.After + 1)
 	var changes []storage.Change
+	size := 0
 	for i, c := range s.log[at:] {
-		if req.Limit > 0 && i >= req.Limit && s.log[at+i-1].commit != c.commit {
+		if (i >= req.PageSize() || size >= storage.MaxPageBytes) && s.log[at+i-1].commit != c.commit {
 			break
 		}
-		changes = append(changes, storage.Change{
+		change := storage.Change{
 			Revision: c.revision, Key: c.key, Commit: c.commit, Before: c.before, Delete: c.current == nil,
 			Current: c.current.entry(c.key, &req.Read), Previous: c.previous.entry(c.key, &req.Read),
-		})
+		}
+		changes, size = append(changes, change), size+change.Size()
 	}
 	return changes, nil
+}
+
+// trimExceeding drops what exceeds the bounds of the history. The newest commit stays.
+func (s *Store) trimExceeding() {
+	held, now := s.Oldest(), s.opts.Now()
+	s.trim(func(c *change) bool {
+		size := storage.HistorySize{Entries: int64(len(s.log)), Bytes: s.logBytes, First: c.revision, Last: c.commit}
+		return c.commit != s.revision && s.opts.History.Exceeds(size, held, now)
+	})
 }
 
 // trim drops whole commits from the old end of the history for as long as drop says so.
 func (s *Store) trim(drop func(*change) bool) {
 	for len(s.log) > 0 && drop(s.log[0]) {
 		s.compacted = s.log[0].commit
-		s.log = slices.DeleteFunc(s.log, func(c *change) bool { return c.revision <= s.compacted })
+		for len(s.log) > 0 && s.log[0].revision <= s.compacted {
+			s.logBytes -= s.log[0].size()
+			s.log = s.log[1:]
+		}
 	}
 }
+
+// size is about what the change takes.
+func (c *change) size() int64 {
+	size := len(c.key) + changeOverhead
+	if c.previous != nil {
+		size += c.previous.value.Size()
+	}
+	return int64(size)
+}
+
+const changeOverhead = 100
 
 // Compact implements storage.Backend.
 func (s *Store) Compact(ctx context.Context, revision int64) error {
@@ -166,12 +193,16 @@ func (s *Store) Compact(ctx context.Context, revision int64) error {
 
 // Advance implements storage.Backend.
 func (s *Store) Advance(ctx context.Context, revision int64) error {
+	if err := storage.ValidateAdvance(revision); err != nil {
+		return err
+	}
 	if err := s.lock(ctx); err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
 	if revision > s.revision {
-		s.revision, s.base = revision, revision
+		s.revision, s.bases = revision, append(s.bases, revision)
+		s.bases = s.bases[max(0, len(s.bases)-storage.KeptBases):]
 	}
 	return nil
 }

@@ -13,14 +13,15 @@ import (
 
 // Options configures New. The zero value is usable.
 type Options struct {
-	// LogMaxEntries bounds how many changes the history keeps. 0 means 10 000.
-	LogMaxEntries int
+	// History bounds the history.
+	History storage.HistoryBounds
 	// Now is the clock behind revisions. Nil means time.Now.
 	Now func() time.Time
 }
 
 // Store is a storage.Backend in memory. Create it with New.
 type Store struct {
+	storage.Holds
 	opts Options
 
 	mu        sync.Mutex
@@ -28,9 +29,10 @@ type Store struct {
 	entries   map[string]*version
 	keys      []string // of entries, sorted
 	log       []*change
+	logBytes  int64
 	revision  int64
 	compacted int64
-	base      int64 // the newest revision that no commit made
+	bases     []int64 // the newest revisions that no commit made
 	indexes   map[string]storage.IndexState
 	changed   chan struct{} // closed and replaced when there is a change
 }
@@ -55,15 +57,13 @@ type change struct {
 
 // New returns an empty store.
 func New(o Options) *Store {
-	if o.LogMaxEntries == 0 {
-		o.LogMaxEntries = 10_000
-	}
+	o.History.SetDefaults()
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	s := &Store{opts: o, entries: map[string]*version{}, indexes: map[string]storage.IndexState{}, changed: make(chan struct{})}
 	s.revision = max(1, o.Now().UnixMicro())
-	s.base, s.compacted = s.revision, s.revision-1
+	s.bases, s.compacted = []int64{s.revision}, s.revision-1
 	return s
 }
 
@@ -89,6 +89,7 @@ func (s *Store) lock(ctx context.Context) error {
 		s.mu.Unlock()
 		return storage.ErrClosed
 	}
+	s.trimExceeding()
 	return nil
 }
 
@@ -168,7 +169,10 @@ func (s *Store) Commit(ctx context.Context, mutations ...storage.Mutation) (*sto
 	result.Revision = s.revision
 	if len(changes) > 0 {
 		s.log = append(s.log, changes...)
-		s.trim(func(c *change) bool { return len(s.log) > s.opts.LogMaxEntries && c.commit != s.revision })
+		for _, c := range changes {
+			s.logBytes += c.size()
+		}
+		s.trimExceeding()
 		close(s.changed)
 		s.changed = make(chan struct{})
 	}
@@ -271,7 +275,7 @@ func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 	defer s.mu.Unlock()
 	stats := storage.BackendStats{
 		Window:  storage.Window{Compacted: s.compacted, Current: s.revision},
-		Objects: int64(len(s.keys)), LogEntries: int64(len(s.log)),
+		Objects: int64(len(s.keys)), LogEntries: int64(len(s.log)), LogBytes: s.logBytes,
 	}
 	for _, v := range s.entries {
 		stats.Bytes += int64(v.value.Size())
@@ -280,3 +284,6 @@ func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 	stats.StoredBytes = stats.Bytes
 	return stats, nil
 }
+
+// Confirm implements storage.Backend: a commit that was made is durable.
+func (s *Store) Confirm(context.Context) error { return nil }

@@ -1,8 +1,13 @@
 package redis_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,4 +65,92 @@ func BenchmarkCache(b *testing.B) {
 			b.ReportMetric(float64(without)/float64(with), "times-faster")
 		})
 	}
+}
+
+// commands counts the commands that the clients of a process send.
+type commands struct{ n atomic.Int64 }
+
+func (c *commands) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+
+func (c *commands) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
+		c.n.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (c *commands) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []goredis.Cmder) error {
+		c.n.Add(int64(len(cmds)))
+		return next(ctx, cmds)
+	}
+}
+
+// BenchmarkFollowers commits 300 keys a second to a store that 20 processes follow with
+// values, and reports the commands of all of them for each commit, and the share of
+// Redis' thread that they take.
+func BenchmarkFollowers(b *testing.B) {
+	const processes, rate = 20, 300
+	server := redistest.Start(b, flavor)
+	count := &commands{}
+	ctx, cancel := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	var stores []*redis.Store
+	for range processes {
+		s, err := redis.Open(b.Context(), redis.Options{Client: goredis.UniversalOptions{Addrs: []string{server.Addr}}, CacheBytes: 64 << 20})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = s.Close() })
+		s.AddHook(count)
+		s.AddOwnHook(count)
+		stores = append(stores, s)
+		w, err := s.Window(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		wg.Go(func() {
+			for after := w.Current; ctx.Err() == nil; {
+				changes, err := s.Log(ctx, storage.LogRequest{After: after, Limit: 500})
+				if err == nil {
+					after = changes[len(changes)-1].Revision
+				}
+			}
+		})
+	}
+	value := []byte(strings.Repeat("compressible ", 500))
+	before, cpu, start := count.n.Load(), cpuTime(b, server), time.Now()
+	tick := time.NewTicker(time.Second / rate)
+	defer tick.Stop()
+	commits := 0
+	for b.Loop() {
+		<-tick.C
+		if _, err := stores[commits%processes].Commit(ctx, storage.Mutation{Key: fmt.Sprintf("/images/%d", commits%1000), Value: storage.Body(value), Expect: storage.AnyRevision}); err != nil {
+			b.Fatal(err)
+		}
+		commits++
+	}
+	b.ReportMetric(float64(count.n.Load()-before)/float64(commits), "commands/commit")
+	b.ReportMetric(100*(cpuTime(b, server)-cpu)/time.Since(start).Seconds(), "%-of-Redis")
+	b.ReportMetric(float64(commits)/time.Since(start).Seconds(), "commits/s")
+	cancel()
+	wg.Wait()
+}
+
+// cpuTime returns the seconds that the main thread of a server has worked.
+func cpuTime(b *testing.B, server *redistest.Server) float64 {
+	b.Helper()
+	sum := 0.0
+	for line := range strings.Lines(fmt.Sprint(server.Command(b, "INFO", "cpu"))) {
+		for _, name := range []string{"used_cpu_sys_main_thread:", "used_cpu_user_main_thread:"} {
+			if value, ok := strings.CutPrefix(strings.TrimSpace(line), name); ok {
+				seconds, err := strconv.ParseFloat(value, 64)
+				if err != nil {
+					b.Fatal(err)
+				}
+				sum += seconds
+			}
+		}
+	}
+	return sum
 }

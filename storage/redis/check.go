@@ -65,6 +65,7 @@ func (s *Store) check(ctx context.Context) error {
 		return err
 	}
 	if info["role"] == "slave" {
+		s.leaveReplica(ctx)
 		return errors.New("the server is a replica: give the address of the master, or Sentinel's with redis.mastername")
 	}
 	if err := s.checkCluster(ctx, node, info["cluster_enabled"] == "1"); err != nil {
@@ -75,6 +76,16 @@ func (s *Store) check(ctx context.Context) error {
 	}
 	s.warn(ctx, node, info)
 	return s.checkPermissions(ctx, node)
+}
+
+// leaveReplica closes pooled connections to a demoted master. The address may belong to
+// the new master.
+func (s *Store) leaveReplica(ctx context.Context) {
+	for _, client := range []goredis.UniversalClient{s.client, s.own} {
+		_, _ = fromMaster(func() ([]any, error) {
+			return unlockScript.Run(ctx, client, []string{s.key("check:string")}, "").Slice()
+		})
+	}
 }
 
 // checkCluster wants a Cluster to be known as one, and to be whole.

@@ -80,7 +80,7 @@ func TestDocumentedPermissions(t *testing.T) {
 	}
 	server.Command(t, command...)
 	log := captureLog(t)
-	o := redis.Options{Replicas: 1, DurabilityTimeout: 10 * time.Second}
+	o := redis.Options{Replicas: 1, DurabilityTimeout: 10 * time.Second, Timeout: 20 * time.Second}
 	o.Client.Username, o.Client.Password = "tallyman", "secret"
 	s := open(t, o, server.Addr)
 	revision := put(t, s, "/a", "1", 0)
@@ -109,11 +109,12 @@ func TestValidate(t *testing.T) {
 	for want, change := range map[string]func(*redis.Options){
 		"an address is required": func(o *redis.Options) { o.Client.Addrs = nil },
 		"braces are reserved":    func(o *redis.Options) { o.Prefix = "{x}" },
-		"log entries":            func(o *redis.Options) { o.LogMaxEntries = -1 },
-		"log age":                func(o *redis.Options) { o.LogMaxAge = -1 },
+		"entries":                func(o *redis.Options) { o.History.MaxEntries = -1 },
+		"age":                    func(o *redis.Options) { o.History.MaxAge = -1 },
 		"cache":                  func(o *redis.Options) { o.CacheBytes = -1 },
 		"replicas":               func(o *redis.Options) { o.Replicas = -1 },
 		"durability timeout":     func(o *redis.Options) { o.DurabilityTimeout = -1 },
+		"not shorter":            func(o *redis.Options) { o.DurabilityTimeout = 5 * time.Second },
 	} {
 		var o redis.Options
 		o.Client.Addrs = []string{"127.0.0.1:1"}

@@ -39,7 +39,7 @@ func (s *Store) commitIn(ctx context.Context, format int32, mutations []storage.
 	if format == 1 {
 		return s.commitFormat1(ctx, mutations)
 	}
-	keys, args := []string{s.meta, s.index, s.log, s.terms, s.outcomeKey(rand.Text())}, []any{}
+	keys, args := []string{s.meta, s.index, s.log, s.terms, s.outcomeKey(rand.Text()), s.holds}, []any{}
 	for i := range mutations {
 		m := &mutations[i]
 		if m.Operation != storage.CheckEmpty {
@@ -47,7 +47,7 @@ func (s *Store) commitIn(ctx context.Context, format int32, mutations []storage.
 		}
 		args = appendMutation(args, m, m.Expect)
 	}
-	return s.runCommit(ctx, commitScript, newFormat, keys, args, mutations)
+	return s.runCommit(ctx, commit2Script, newFormat, keys, args, mutations)
 }
 
 // operations are the names that scripts have for them.
@@ -81,21 +81,32 @@ func appendMutation(args []any, m *storage.Mutation, expect int64) []any {
 }
 
 // runCommit runs the script. A retry, ours or the client's, carries the same token,
-// by which the script knows a commit that it has made already.
-func (s *Store) runCommit(ctx context.Context, script *goredis.Script, format string, keys []string, mutations []any, all []storage.Mutation) (*storage.CommitResult, error) {
+// by which the script knows a commit that it has made already. A full server makes room
+// first, as much as it can for a commit that removes something.
+func (s *Store) runCommit(ctx context.Context, script committer, format string, keys []string, mutations []any, all []storage.Mutation) (*storage.CommitResult, error) {
 	expired := s.takeExpired()
 	args := append([]any{
-		format, len(all), s.clock(), s.opts.LogMaxEntries, s.opts.LogMaxAge.Microseconds(),
-		(s.opts.Timeout + outcomeSpare).Milliseconds(), len(expired),
+		format, len(all), s.clock(), s.bounds(), (s.opts.Timeout + outcomeSpare).Milliseconds(), len(expired),
 	}, mutations...)
 	keys, args = s.appendTrims(keys, args, expired)
-	run := s.run
-	if s.opts.Replicas > 0 || s.opts.AOF {
-		run = func(ctx context.Context, script *goredis.Script, keys []string, args ...any) (reply, error) {
-			return s.script(ctx, s.durably(script), keys, args...)
-		}
+	run := s.runLimited
+	if s.waits() {
+		run = s.runDurably
 	}
-	r, err := run(ctx, script, keys, args...)
+	r, err := run(ctx, script.plain, keys, args...)
+	if isFull(err) {
+		removes := storage.Removes(ctx, all)
+		if err := s.makeRoom(ctx, removes); err != nil {
+			return nil, err
+		}
+		if removes {
+			script.plain = script.anyway
+		}
+		r, err = run(ctx, script.plain, keys, args...)
+	}
+	if isFull(err) {
+		return nil, fmt.Errorf("%w: Redis has reached its maxmemory", storage.ErrFull)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +117,19 @@ func (s *Store) runCommit(ctx context.Context, script *goredis.Script, format st
 		return nil, err
 	}
 	return parseOutcome(r.text(1))
+}
+
+// runLimited is run for commits. It leaves some connections to reads.
+func (s *Store) runLimited(ctx context.Context, script *goredis.Script, keys []string, args ...any) (reply, error) {
+	select {
+	case s.commits <- struct{}{}:
+		defer func() { <-s.commits }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.done:
+		return nil, storage.ErrClosed
+	}
+	return s.run(ctx, script, keys, args...)
 }
 
 // parseOutcome reads "<revision> <revision>,…" as commits leave it.
@@ -160,81 +184,4 @@ func (s *Store) remember(mutations []storage.Mutation, result *storage.CommitRes
 		sortSections(e.Value)
 		s.cache.add(m.Key, e, read)
 	}
-}
-
-// durably returns a runner for a commit script that waits as Options say. WAIT is
-// about the writes of its own connection, so both go to one node in one pipeline.
-func (s *Store) durably(script *goredis.Script) runner {
-	return func(ctx context.Context, _ goredis.Scripter, keys []string, args ...any) *goredis.Cmd {
-		var commit *goredis.Cmd
-		const tries = 3 // a Cluster may have moved the slot
-		for range tries {
-			node, err := s.node(ctx)
-			if err != nil {
-				failed := goredis.NewCmd(ctx)
-				failed.SetErr(err)
-				return failed
-			}
-			pipe := node.Pipeline()
-			commit = script.Eval(ctx, pipe, keys, args...)
-			wait := s.wait(ctx, pipe)
-			_, err = pipe.Exec(ctx)
-			if isMoved(commit.Err()) {
-				s.reload(ctx)
-				continue
-			}
-			if commit.Err() == nil && err == nil {
-				err = s.enough(wait)
-			}
-			if commit.Err() == nil && err != nil {
-				commit.SetErr(err)
-			}
-			return commit
-		}
-		return commit
-	}
-}
-
-// reload makes the client of a Cluster look where the slots are now. It does so
-// in the background.
-func (s *Store) reload(ctx context.Context) {
-	if cluster, ok := s.client.(*goredis.ClusterClient); ok {
-		cluster.ReloadState(ctx)
-	}
-}
-
-// node returns the client of the master that has the keys.
-func (s *Store) node(ctx context.Context) (goredis.UniversalClient, error) {
-	if cluster, ok := s.client.(*goredis.ClusterClient); ok {
-		return cluster.MasterForKey(ctx, s.meta)
-	}
-	return s.client, nil
-}
-
-func (s *Store) wait(ctx context.Context, pipe goredis.Pipeliner) *goredis.Cmd {
-	timeout := s.opts.DurabilityTimeout.Milliseconds()
-	if s.opts.AOF {
-		return pipe.Do(ctx, "WAITAOF", 1, s.opts.Replicas, timeout)
-	}
-	return pipe.Do(ctx, "WAIT", s.opts.Replicas, timeout)
-}
-
-// enough says whether what WAIT or WAITAOF replied is what was asked for.
-func (s *Store) enough(wait *goredis.Cmd) error {
-	if !s.opts.AOF {
-		if n, err := wait.Int(); err != nil || n >= s.opts.Replicas {
-			return err
-		}
-	} else {
-		n, err := wait.Int64Slice()
-		if err != nil || (len(n) == 2 && n[0] >= 1 && n[1] >= int64(s.opts.Replicas)) {
-			return err
-		}
-	}
-	return fmt.Errorf("the write is not as durable as configured after %s: want %d replicas, append-only file %v, but got %v",
-		s.opts.DurabilityTimeout, s.opts.Replicas, s.opts.AOF, wait.Val())
-}
-
-func isMoved(err error) bool {
-	return err != nil && (strings.HasPrefix(err.Error(), "MOVED ") || strings.HasPrefix(err.Error(), "ASK "))
 }

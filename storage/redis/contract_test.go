@@ -32,3 +32,14 @@ func TestContract(t *testing.T) {
 		})
 	}
 }
+
+func TestHistory(t *testing.T) {
+	client := goredis.UniversalOptions{Addrs: []string{redistest.Start(t, flavor).Addr}}
+	storagetest.RunHistory(t, func(t *testing.T, now func() time.Time, bounds storage.HistoryBounds) storage.Backend {
+		s, err := redis.Open(t.Context(), redis.Options{Client: client, Prefix: rand.Text(), Now: now, History: bounds})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+}

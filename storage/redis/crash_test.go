@@ -16,6 +16,7 @@ import (
 	"tallyman/storage"
 	"tallyman/storage/redis"
 	"tallyman/storage/redis/redistest"
+	"tallyman/storage/storagetest"
 )
 
 // crashWriter makes the test binary a writer that is going to be killed.
@@ -51,26 +52,16 @@ func writeUntilKilled(addr string) error {
 func TestCrash(t *testing.T) {
 	const rounds = 200
 	server := redistest.Start(t, flavor)
-	s := open(t, redis.Options{LogMaxEntries: 1000}, server.Addr)
+	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxEntries: 1000}}, server.Addr)
 	var acknowledged []string
 	for round := range rounds {
 		acknowledged = append(acknowledged, killedWriter(t, server.Addr, time.Duration(1+round%20)*time.Millisecond)...)
 	}
-	commits, from := map[string]int{}, "/"
-	for from != "" {
-		r, err := s.Scan(t.Context(), storage.ScanRequest{From: from, To: "0", Limit: 500, Read: storage.Read{Terms: true}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range r.Entries {
-			e := &r.Entries[i]
-			commits[path.Dir(e.Key)]++
-			if string(e.Value.Body()) != strings.Repeat(path.Dir(e.Key), 100) || len(e.Terms) != 1 {
-				t.Fatalf("%s holds something else than was written", e.Key)
-			}
-		}
-		if from = ""; r.More {
-			from = r.Entries[len(r.Entries)-1].Key + "\x00"
+	commits := map[string]int{}
+	for _, e := range storagetest.All(t, s, storage.ScanRequest{From: "/", To: "0", Read: storage.Read{Terms: true}}) {
+		commits[path.Dir(e.Key)]++
+		if string(e.Value.Body()) != strings.Repeat(path.Dir(e.Key), 100) || len(e.Terms) != 1 {
+			t.Fatalf("%s holds something else than was written", e.Key)
 		}
 	}
 	for prefix, n := range commits {

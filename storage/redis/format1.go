@@ -49,7 +49,7 @@ func revisionOf(e *storage.Entry) int64 {
 }
 
 func (s *Store) commitAt(ctx context.Context, mutations []storage.Mutation, expect []int64, absent []bool) (*storage.CommitResult, error) {
-	keys, args := []string{s.meta, s.index, s.log, s.terms, s.outcomeKey(rand.Text())}, []any{}
+	keys, args := []string{s.meta, s.index, s.log, s.terms, s.outcomeKey(rand.Text()), s.holds}, []any{}
 	for i := range mutations {
 		m := mutations[i]
 		if absent[i] {

@@ -80,7 +80,7 @@ func (h *history) reach(ctx context.Context, after, until int64) error {
 		}
 		h.entries = append(h.entries, entries...)
 	}
-	if excess := len(h.entries) - h.store.opts.LogMaxEntries; excess > 0 && h.entries[excess-1].revision <= after {
+	if excess := len(h.entries) - h.store.opts.History.MaxEntries; excess > 0 && h.entries[excess-1].revision <= after {
 		h.start, h.entries = h.entries[excess-1].revision, h.entries[excess:]
 	}
 	return nil

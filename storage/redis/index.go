@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	goredis "github.com/redis/go-redis/v9"
-
 	"tallyman/storage"
 )
 
@@ -40,14 +38,8 @@ func (s *Store) IndexState(ctx context.Context, name string) (storage.IndexState
 
 // indexState returns the state of an index, and as it is stored.
 func (s *Store) indexState(ctx context.Context, name string) (state storage.IndexState, stored string, err error) {
-	err = s.do(ctx, func(ctx context.Context) (err error) {
-		stored, err = s.client.HGet(ctx, s.indexes, name).Result()
-		if errors.Is(err, goredis.Nil) {
-			return nil
-		}
-		return err
-	})
-	if err != nil || stored == "" {
+	r, err := s.read(ctx, stateScript, []string{s.meta, s.indexes}, formatAny, name)
+	if stored = r.text(0); err != nil || stored == "" {
 		return state, "", err
 	}
 	if err := json.Unmarshal([]byte(stored), &state); err != nil {

@@ -20,30 +20,20 @@ const (
 
 var errLocked = errors.New("another process holds the lock")
 
-// unlockScript deletes a lock that is still the caller's.
-var unlockScript = goredis.NewScript(`if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`)
-
-// Lock takes the lock called name, which is one for all processes on this store.
-// It waits for another process, but not for ever. A process that dies gives its
-// locks back after half a minute, one that hangs loses them then: locks make
-// conflicts rare, and are no proof against them.
-func (s *Store) Lock(ctx context.Context, name string) (unlock func(), err error) {
+// Lock takes the lock called name, which is one for all processes on this store, and
+// keeps it until unlock, which reports whether it was kept all the time. It waits for
+// another process, but not for ever. A process that dies gives its locks back after half
+// a minute, one that hangs loses them then: locks make conflicts rare, and are no proof
+// against them.
+func (s *Store) Lock(ctx context.Context, name string) (unlock func() bool, err error) {
 	key, token := s.key("lock:"+name), rand.Text()
 	for deadline := time.Now().Add(lockWait); ; {
-		var taken bool
-		err := s.do(ctx, func(ctx context.Context) error {
-			err := s.client.SetArgs(ctx, key, token, goredis.SetArgs{Mode: "NX", TTL: lockTTL}).Err()
-			taken = err == nil
-			if errors.Is(err, goredis.Nil) {
-				return nil
-			}
-			return err
-		})
+		taken, err := s.takeLock(ctx, key, token)
 		switch {
 		case err != nil:
 			return nil, err
 		case taken:
-			return func() { s.unlock(key, token) }, nil
+			return s.keepLock(key, token), nil
 		case time.Now().After(deadline):
 			return nil, errLocked
 		}
@@ -55,9 +45,44 @@ func (s *Store) Lock(ctx context.Context, name string) (unlock func(), err error
 	}
 }
 
-func (s *Store) unlock(key, token string) {
-	// If this fails the lock goes by itself.
-	_ = s.do(context.Background(), func(ctx context.Context) error {
-		return unlockScript.Run(ctx, s.client, []string{key}, token).Err()
+// takeLock takes a lock, or renews it.
+func (s *Store) takeLock(ctx context.Context, key, token string) (taken bool, err error) {
+	return s.lockCall(ctx, lockScript, key, token, lockTTL.Milliseconds())
+}
+
+func (s *Store) lockCall(ctx context.Context, script *goredis.Script, key string, args ...any) (ok bool, err error) {
+	err = s.do(ctx, func(ctx context.Context) error {
+		r, err := fromMaster(func() ([]any, error) { return script.Run(ctx, s.client, []string{key}, args...).Slice() })
+		ok = err == nil && reply(r).integer(0) == 1
+		return err
 	})
+	return ok, err
+}
+
+// keepLock renews a lock until unlock is called.
+func (s *Store) keepLock(key, token string) (unlock func() bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	taken := time.Now()
+	kept := make(chan bool, 1)
+	go func() {
+		held := true
+		for held {
+			pause(ctx, lockTTL/3)
+			if ctx.Err() != nil {
+				break
+			}
+			if ok, err := s.takeLock(ctx, key, token); err == nil {
+				held = ok && time.Since(taken) < lockTTL // later it may have been another's meanwhile
+				taken = time.Now()
+			}
+		}
+		kept <- held
+	}()
+	return func() bool {
+		cancel()
+		held := <-kept
+		// If this fails the lock goes by itself.
+		ours, err := s.lockCall(context.Background(), unlockScript, key, token)
+		return held && err == nil && ours
+	}
 }

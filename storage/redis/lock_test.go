@@ -61,3 +61,29 @@ func TestLock(t *testing.T) {
 		return nil
 	})
 }
+
+// TestLockLostAnswer: a lock is taken whose first answer got lost.
+func TestLockLostAnswer(t *testing.T) {
+	w := &wire{}
+	s := open(t, w.options(redistest.Start(t, flavor).Addr, redis.Options{}))
+	for range 2 { // the script is known to the server by the second time
+		unlock, err := s.Lock(t.Context(), "warm")
+		if err != nil || !unlock() {
+			t.Fatal(err)
+		}
+	}
+	text := "lock:a"
+	w.dropReply.Store(&text)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // another's lock is waited for twice as long
+	defer cancel()
+	unlock, err := s.Lock(ctx, "a")
+	if err != nil {
+		t.Fatalf("%v; nobody else wants it", err)
+	}
+	if !unlock() {
+		t.Error("the lock was lost")
+	}
+	if w.dropped.Load() != 1 {
+		t.Error("no answer was lost")
+	}
+}

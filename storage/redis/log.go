@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -103,10 +104,11 @@ func wholeCommits(entries []logEntry, n int) []logEntry {
 // Log implements storage.Backend. A revision that the log does not hold, because
 // it was dropped or because a fail-over lost it, is ErrCompacted.
 func (s *Store) Log(ctx context.Context, req storage.LogRequest) ([]storage.Change, error) {
-	for {
+	// A caller at the end of the tail can wait without asking Redis.
+	for woken := !req.NoWait && s.tail.end() == req.After; ; woken = true {
 		changed := s.nextChange()
-		changes, err := s.changes(ctx, req)
-		if err != nil || len(changes) > 0 {
+		changes, err := s.changes(ctx, req, woken)
+		if err != nil || len(changes) > 0 || req.NoWait {
 			return changes, err
 		}
 		select {
@@ -119,28 +121,22 @@ func (s *Store) Log(ctx context.Context, req storage.LogRequest) ([]storage.Chan
 	}
 }
 
-// changes returns the changes after a revision that there are now.
-func (s *Store) changes(ctx context.Context, req storage.LogRequest) ([]storage.Change, error) {
-	var all []storage.Change
-	for {
-		batch := logBatch
-		if req.Limit > 0 {
-			batch = min(batch, req.Limit-len(all))
-		}
-		entries, err := s.entries(ctx, req.After, batch)
-		if err != nil {
-			return nil, err
-		}
-		changes, err := s.withValues(ctx, entries, req.After, &req.Read)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, changes...)
-		if len(entries) < batch || req.Limit > 0 && len(all) >= req.Limit {
-			return all, nil
-		}
-		req.After = entries[len(entries)-1].revision
+// changes returns a page of the present changes after a revision. A woken caller gets them
+// from the tail.
+func (s *Store) changes(ctx context.Context, req storage.LogRequest, woken bool) ([]storage.Change, error) {
+	limit := min(logBatch, req.PageSize())
+	var entries []logEntry
+	known := false
+	if woken && s.outage.Load() == nil {
+		entries, known = s.tail.after(req.After, limit)
 	}
+	if !known {
+		var err error
+		if entries, err = s.entries(ctx, req.After, limit); err != nil {
+			return nil, err
+		}
+	}
+	return s.withValues(ctx, entries, req.After, &req.Read)
 }
 
 // entries returns limit entries after revision, and the rest of the last commit.
@@ -149,22 +145,19 @@ func (s *Store) entries(ctx context.Context, revision int64, limit int) ([]logEn
 	if err != nil {
 		return nil, err
 	}
-	list := r.list(2)
-	entries := make([]logEntry, len(list))
-	for i := range list {
-		if entries[i], err = parseEntry(list[i]); err != nil {
-			return nil, err
-		}
+	entries, err := parseEntries(r.list(2))
+	if err != nil {
+		return nil, err
 	}
 	s.observe(r.integer(0))
-	return wholeCommits(entries, limit), checkChain(entries, revision, r.integer(1))
+	return wholeCommits(entries, limit), checkChain(entries, revision, strings.Split(r.text(1), ","))
 }
 
 // checkChain wants each entry to follow the one before it. One that does not, but
-// follows base, the newest revision that no commit made, follows an Advance.
-func checkChain(entries []logEntry, after, base int64) error {
+// follows one of the bases, revisions that no commit made, follows an Advance.
+func checkChain(entries []logEntry, after int64, bases []string) error {
 	for i := range entries {
-		if before := entries[i].before; before != 0 && before != after && before != base {
+		if before := entries[i].before; before != 0 && before != after && !slices.Contains(bases, digits(before)) {
 			return fmt.Errorf("redis: the change %d follows %d, which is missing: %w", entries[i].revision, before, storage.ErrCompacted)
 		}
 		after = entries[i].revision
@@ -172,11 +165,13 @@ func checkChain(entries []logEntry, after, base int64) error {
 	return nil
 }
 
-// withValues reads the values of entries, which follow the revision after. One that is
-// gone has been dropped with its entry since, or was evicted: either way what happened
-// cannot be told.
+// withValues reads the values of entries, which follow the revision after, until they
+// make a page. One that is gone has been dropped with its entry since, or was evicted:
+// either way what happened cannot be told.
 func (s *Store) withValues(ctx context.Context, entries []logEntry, after int64, read *storage.Read) ([]storage.Change, error) {
 	refs := make([]ref, 0, 2*len(entries))
+	ends := make([]int, len(entries)) // of each entry, the place after its last value
+	first := 0                        // values of the first commit
 	for i := range entries {
 		e := &entries[i]
 		if e.previous != 0 {
@@ -185,10 +180,18 @@ func (s *Store) withValues(ctx context.Context, entries []logEntry, after int64,
 		if !e.deleted {
 			refs = append(refs, ref{key: e.key, revision: e.revision})
 		}
+		if ends[i] = len(refs); first == 0 && e.commit == e.revision {
+			first = len(refs)
+		}
 	}
-	if err := s.load(ctx, refs, read); err != nil {
+	loaded, err := s.load(ctx, refs, first, read)
+	if err != nil {
 		return nil, err
 	}
+	for len(entries) > 0 && ends[len(entries)-1] > loaded {
+		entries = entries[:len(entries)-1]
+	}
+	entries = wholeCommits(entries, len(entries))
 	changes := make([]storage.Change, len(entries))
 	next := 0
 	take := func() *storage.Entry {

@@ -14,9 +14,11 @@ import (
 )
 
 const (
-	// listenFor is how long the monitor waits for a change before it looks
-	// whether all is well.
-	listenFor = time.Second
+	// probeInterval is the interval of the monitor's probes.
+	probeInterval = time.Second
+	// coalesceTime is the pause after changes were read. It bounds the commands of each
+	// process, and delays watch events by at most this time.
+	coalesceTime = 15 * time.Millisecond
 	// probeTimeout bounds one look.
 	probeTimeout = 2 * time.Second
 	// retryInterval is the pause between looks while Redis is away.
@@ -64,7 +66,9 @@ func (s *Store) monitor(ctx context.Context) {
 		}
 		s.up()
 		s.attend(ctx)
-		s.listen(ctx)
+		for next := time.Now().Add(probeInterval); time.Now().Before(next) && ctx.Err() == nil; {
+			s.listen(ctx, time.Until(next))
+		}
 	}
 }
 
@@ -75,24 +79,32 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// listen waits until there is a change, for listenFor at most. Its failures show
-// at the next probe.
-func (s *Store) listen(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, listenFor+probeTimeout)
+// listen waits for changes, at most for the given time, and adds them to the tail. The next
+// probe reports failures.
+func (s *Store) listen(ctx context.Context, wait time.Duration) {
+	bounded, cancel := context.WithTimeout(ctx, wait+probeTimeout)
 	defer cancel()
-	streams, err := s.client.XRead(ctx, &goredis.XReadArgs{
-		Streams: []string{s.log, digits(s.seen.Load()) + "-0"}, Count: 1, Block: listenFor,
+	after := s.tail.end()
+	if after == 0 {
+		after = s.seen.Load()
+		s.tail.reset(after)
+	}
+	streams, err := s.own.XRead(bounded, &goredis.XReadArgs{
+		Streams: []string{s.log, digits(after) + "-0"}, Count: logBatch, Block: max(wait, time.Millisecond),
 	}).Result()
-	if err != nil && !errors.Is(err, goredis.Nil) { // nil: there was no change
-		pause(ctx, retryInterval/4)
-	}
-	for _, stream := range streams {
-		for _, message := range stream.Messages {
-			if revision, err := messageRevision(message); err == nil {
-				s.observe(revision)
-			}
+	if err != nil {
+		if !errors.Is(err, goredis.Nil) { // nil: there was no change
+			pause(ctx, retryInterval/4)
 		}
+		return
 	}
+	newest := int64(0)
+	for _, stream := range streams {
+		newest = s.tail.add(stream.Messages)
+	}
+	s.observe(newest)
+	s.ring() // seen may have moved before, by this process' own commits
+	pause(ctx, coalesceTime)
 }
 
 // probe asks Redis whether it is there and still has what it had.
@@ -107,8 +119,7 @@ func (s *Store) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	seen := s.seen.Load()
-	r, err := logScript.RunRO(ctx, s.client, []string{s.meta, s.log}, formatAny, digits(seen), 1, 0).Slice()
-	err = scriptError(err)
+	r, err := s.readBy(ctx, s.own, logScript, []string{s.meta, s.log}, formatAny, digits(seen), 1, 0)
 	switch {
 	case errors.Is(err, errEmpty):
 		if err := s.patience(); err != nil {
@@ -122,7 +133,7 @@ func (s *Store) probe(ctx context.Context) error {
 		return err
 	}
 	s.behind = time.Time{}
-	s.observe(reply(r).integer(0))
+	s.observe(r.integer(0))
 	return nil
 }
 
@@ -155,11 +166,11 @@ func (s *Store) reposition(ctx context.Context, seen int64) error {
 
 // believe reads the window of the store as it is, be it behind what was seen.
 func (s *Store) believe(ctx context.Context) (storage.Window, error) {
-	r, err := windowScript.RunRO(ctx, s.client, []string{s.meta}, formatAny, 0).Slice()
+	r, err := s.readBy(ctx, s.own, windowScript, []string{s.meta}, formatAny, 0)
 	if err != nil {
-		return storage.Window{}, scriptError(err)
+		return storage.Window{}, err
 	}
-	return storage.Window{Compacted: reply(r).integer(0), Current: reply(r).integer(1)}, nil
+	return storage.Window{Compacted: r.integer(0), Current: r.integer(1)}, nil
 }
 
 // patience is for a server that lacks what was seen. It fails for as long as that
@@ -181,6 +192,7 @@ func (s *Store) restart(current int64) {
 	s.seen.Store(current)
 	s.cache.clear()
 	s.history.clear()
+	s.tail.reset(0)
 	s.ring()
 }
 
@@ -203,7 +215,9 @@ func (s *Store) wasThere() bool {
 // create makes the store if there is none. It reports whether the store is
 // another one than it was.
 func (s *Store) create(ctx context.Context) (replaced bool, err error) {
-	r, err := openScript.Run(ctx, s.client, []string{s.meta, s.log}, newFormat, rand.Text(), s.clock()).Slice()
+	r, err := fromMaster(func() ([]any, error) {
+		return openScript.Run(ctx, s.own, []string{s.meta, s.log}, newFormat, rand.Text(), s.clock()).Slice()
+	})
 	if err != nil {
 		return false, err
 	}

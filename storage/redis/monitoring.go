@@ -43,11 +43,11 @@ func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 	}
 	stats.Window = window
 	err = s.do(ctx, func(ctx context.Context) error {
-		sizes, err := s.client.HMGet(ctx, s.meta, "bytes", "rawbytes").Result()
+		sizes, err := s.client.HMGet(ctx, s.meta, "bytes", "rawbytes", "logbytes").Result()
 		if err != nil {
 			return err
 		}
-		stats.StoredBytes, stats.Bytes = number(sizes[0]), number(sizes[1])
+		stats.StoredBytes, stats.Bytes, stats.LogBytes = number(sizes[0]), number(sizes[1]), number(sizes[2])
 		if stats.Terms, err = s.client.ZCard(ctx, s.terms).Result(); err != nil {
 			return err
 		}

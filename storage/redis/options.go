@@ -1,13 +1,19 @@
 package redis
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"tallyman/storage"
 )
+
+const defaultTimeout = 5 * time.Second
 
 // Options configures Open.
 type Options struct {
@@ -17,11 +23,8 @@ type Options struct {
 	// Prefix starts every key; registries with different prefixes share one
 	// Redis. Empty means "tallyman".
 	Prefix string
-	// LogMaxEntries bounds how many changes the log keeps. 0 means 10 000.
-	LogMaxEntries int
-	// LogMaxAge bounds how long the log keeps a change. 0 means one hour.
-	// Watches and paged lists from before either bound get 410 Gone.
-	LogMaxAge time.Duration
+	// History bounds the history.
+	History storage.HistoryBounds
 	// CacheBytes bounds the values kept in this process, uncompressed. They
 	// are checked against the store at each read. 0 means none.
 	CacheBytes int64
@@ -55,16 +58,18 @@ func (o *Options) Validate() error {
 		return errors.New("redis: an address is required")
 	case strings.ContainsAny(o.Prefix, "{}\x00"):
 		return fmt.Errorf("redis: prefix %q: braces are reserved for the hash tag", o.Prefix)
-	case o.LogMaxEntries < 0:
-		return fmt.Errorf("redis: log entries: %d is negative", o.LogMaxEntries)
-	case o.LogMaxAge < 0:
-		return fmt.Errorf("redis: log age: %s is negative", o.LogMaxAge)
 	case o.CacheBytes < 0:
 		return fmt.Errorf("redis: cache: %d is negative", o.CacheBytes)
 	case o.Replicas < 0:
 		return fmt.Errorf("redis: replicas: %d is negative", o.Replicas)
 	case o.DurabilityTimeout < 0:
 		return fmt.Errorf("redis: durability timeout: %s is negative", o.DurabilityTimeout)
+	}
+	if timeout := cmp.Or(o.Timeout, defaultTimeout); o.DurabilityTimeout >= timeout {
+		return fmt.Errorf("redis: durability timeout: %s is not shorter than the timeout of a call, %s", o.DurabilityTimeout, timeout)
+	}
+	if err := o.History.Validate(); err != nil {
+		return fmt.Errorf("redis: %w", err)
 	}
 	return nil
 }
@@ -73,17 +78,15 @@ func (o *Options) setDefaults() {
 	if o.Prefix == "" {
 		o.Prefix = "tallyman"
 	}
-	if o.LogMaxEntries == 0 {
-		o.LogMaxEntries = 10_000
-	}
-	if o.LogMaxAge == 0 {
-		o.LogMaxAge = time.Hour
+	o.History.SetDefaults()
+	if o.Client.PoolSize == 0 {
+		o.Client.PoolSize = 10 * runtime.GOMAXPROCS(0) // as go-redis
 	}
 	if o.DurabilityTimeout == 0 {
 		o.DurabilityTimeout = time.Second
 	}
 	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Second
+		o.Timeout = defaultTimeout
 	}
 	if o.LossGrace == 0 {
 		o.LossGrace = 10 * time.Second

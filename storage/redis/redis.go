@@ -17,17 +17,19 @@
 //
 // All keys start with the prefix in braces, which is one hash slot in a Cluster:
 //
-//	{tallyman}:meta            hash: format, id, revision, base, compacted, bytes, rawbytes
+//	{tallyman}:meta            hash: format, id, revision, base, bases, compacted, bytes, rawbytes, logbytes
 //	{tallyman}:index           sorted set of "<key>\0<revision>", all of score 0
 //	{tallyman}:terms           sorted set of "<term><key>", all of score 0
 //	{tallyman}:indexes         hash: of each index of terms its state, as JSON
 //	{tallyman}:log             stream; ids are <revision>-0; fields k (key), p (previous revision, 0 if none),
 //	                           b (the store's revision before), c (last revision of the commit, if it is another),
-//	                           w (the parts that it replaced), a and x (terms that it gave and took), d (deleted)
+//	                           w (the parts that it replaced), a and x (terms that it gave and took), d (deleted),
+//	                           z (its size, with the parts that it replaced)
 //	{tallyman}:value:<key>     hash: the current value, a field for each section and group of terms
 //	{tallyman}:history:<key>   hash: replaced parts of values that the log still reaches
 //	{tallyman}:commit:<token>  the revisions of a commit, for some seconds
 //	{tallyman}:lock:<name>     who holds a lock (Lock), for half a minute at most
+//	{tallyman}:holds           hash: of each process the oldest revision that a list in progress needs, and the expiry
 //	{tallyman}:processes       sorted set of the processes that use the store, with the newest format they know
 //
 // A part of a value is written once, and moved when it is replaced. The log holds no
@@ -67,6 +69,8 @@ const (
 	newFormat = "2"
 	// formatAny is the format argument of scripts that work in both.
 	formatAny = ""
+	// ownConnections is how many connections the monitor has at most.
+	ownConnections = 3
 	// outcomeSpare is how much longer a commit's outcome is known than it may be
 	// tried again, which Options.Timeout bounds.
 	outcomeSpare = 10 * time.Second
@@ -74,15 +78,20 @@ const (
 
 // Store is a storage.Backend in Redis. Create it with Open.
 type Store struct {
+	storage.Holds
 	opts    Options
 	client  goredis.UniversalClient
+	own     goredis.UniversalClient // the monitor's connections, which no other call can take
+	commits chan struct{}           // has an element for each commit under way
+	durable chan *durableCommit     // commits that wait for others, to share a WAIT
 	cache   *cache
 	history history
+	tail    tail
 	done    chan struct{} // closed by Close
 	stopped sync.WaitGroup
 	close   sync.Once
 
-	meta, index, log, terms, indexes, processes string // keys
+	meta, index, log, terms, indexes, processes, holds string // keys
 
 	process    string       // the name of this process among all
 	format     atomic.Int32 // 1 or 2
@@ -119,16 +128,19 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Client.ClientName == "" {
 		o.Client.ClientName = clientName + process
 	}
+	own := o.Client
+	own.PoolSize, own.MinIdleConns, own.MaxIdleConns = ownConnections, 0, 0
 	s := &Store{
-		opts: o, client: goredis.NewUniversalClient(&o.Client), cache: newCache(o.CacheBytes),
+		opts: o, client: goredis.NewUniversalClient(&o.Client), own: goredis.NewUniversalClient(&own),
+		commits: make(chan struct{}, max(1, o.Client.PoolSize*3/4)), durable: make(chan *durableCommit), cache: newCache(o.CacheBytes),
 		done: make(chan struct{}), bell: make(chan struct{}), process: process,
 	}
 	s.format.Store(2) // until the store says otherwise
 	s.meta, s.index, s.log, s.terms = s.key("meta"), s.key("index"), s.key("log"), s.key("terms")
-	s.indexes, s.processes = s.key("indexes"), s.key("processes")
+	s.indexes, s.processes, s.holds = s.key("indexes"), s.key("processes"), s.key("holds")
 	s.history.store = s
 	if err := s.connect(ctx); isRefusal(err) {
-		return nil, errors.Join(fmt.Errorf("redis: %w", err), s.client.Close())
+		return nil, errors.Join(fmt.Errorf("redis: %w", err), s.client.Close(), s.own.Close())
 	} else if err != nil {
 		s.down(err)
 	}
@@ -138,6 +150,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		cancel()
 	})
 	s.stopped.Go(func() { s.monitor(background) })
+	s.stopped.Go(func() { s.keepTrimming(background) })
+	for range durableBatches {
+		s.stopped.Go(func() { s.keepCommitting(background) })
+	}
 	return s, nil
 }
 
@@ -146,12 +162,17 @@ func (s *Store) Close() error {
 	err := storage.ErrClosed
 	s.close.Do(func() {
 		close(s.done)
-		err = s.client.Close() // ends what is blocked, too
-		if errors.Is(err, net.ErrClosed) {
-			err = nil // of a connection that a call in flight has given up
-		}
+		err = errors.Join(closeClient(s.client), closeClient(s.own)) // ends what is blocked, too
 		s.stopped.Wait()
 	})
+	return err
+}
+
+func closeClient(c goredis.UniversalClient) error {
+	err := c.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return nil // of a connection that a call in flight has given up
+	}
 	return err
 }
 
@@ -217,6 +238,9 @@ func (s *Store) Window(ctx context.Context) (storage.Window, error) {
 
 // Advance implements storage.Backend.
 func (s *Store) Advance(ctx context.Context, revision int64) error {
-	_, err := s.run(ctx, advanceScript, []string{s.meta}, formatAny, digits(revision))
+	if err := storage.ValidateAdvance(revision); err != nil {
+		return err
+	}
+	_, err := s.run(ctx, advanceScript, []string{s.meta}, formatAny, digits(revision), storage.KeptBases)
 	return err
 }

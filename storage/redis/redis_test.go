@@ -90,7 +90,7 @@ func TestCluster(t *testing.T) {
 	cluster := redistest.StartCluster(t, "valkey-server")
 	for name, o := range map[string]redis.Options{
 		"plain":   {},
-		"durable": {Replicas: 1, DurabilityTimeout: 10 * time.Second},
+		"durable": {Replicas: 1, DurabilityTimeout: 10 * time.Second, Timeout: 20 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			storagetest.Run(t, func(t *testing.T, now func() time.Time) storage.Backend {
@@ -121,7 +121,7 @@ func TestSeparatePrefixes(t *testing.T) {
 // values that only it needed.
 func TestTrim(t *testing.T) {
 	server := redistest.Start(t, flavor)
-	s := open(t, redis.Options{LogMaxEntries: 10}, server.Addr)
+	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxEntries: 10}}, server.Addr)
 	first := put(t, s, "/a", "0", 0)
 	revision := first
 	for i := range 100 {
@@ -149,7 +149,7 @@ func TestTrim(t *testing.T) {
 func TestTrimByAge(t *testing.T) {
 	var now atomic.Int64
 	now.Store(1e15)
-	s := open(t, redis.Options{LogMaxAge: time.Hour, Now: func() time.Time { return time.UnixMicro(now.Load()) }}, redistest.Start(t, flavor).Addr)
+	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxAge: time.Hour}, Now: func() time.Time { return time.UnixMicro(now.Load()) }}, redistest.Start(t, flavor).Addr)
 	old := put(t, s, "/a", "0", 0)
 	put(t, s, "/b", "0", 0)
 	now.Add((2 * time.Hour).Microseconds())
@@ -183,7 +183,7 @@ func TestStats(t *testing.T) {
 // bounds.
 func TestCommands(t *testing.T) {
 	server := redistest.Start(t, flavor)
-	s := open(t, redis.Options{LogMaxEntries: 5}, server.Addr)
+	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxEntries: 5}}, server.Addr)
 	revision := int64(0)
 	for i := range 30 {
 		revision = put(t, s, "/a", fmt.Sprint(i), revision)

@@ -31,7 +31,11 @@ var errMoved = errors.New("the store changed faster than it could be read")
 func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error) {
 	const tries = 5
 	for i := 1; ; i++ {
-		result, err := s.scan(ctx, req)
+		result, next, err := s.scan(ctx, req)
+		if err == nil && len(result.Entries) == 0 && result.More { // all that was there was evicted
+			req.From, i = next, 0
+			continue
+		}
 		moved := errors.Is(err, errMoved)
 		switch {
 		case moved && req.Revision != 0:
@@ -42,31 +46,32 @@ func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 	}
 }
 
-func (s *Store) scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error) {
+// scan reads one page, which is empty if all its entries were evicted, and returns where
+// the next one begins.
+func (s *Store) scan(ctx context.Context, req storage.ScanRequest) (_ *storage.ScanResult, next string, err error) {
+	limit := req.PageSize()
 	result := &storage.ScanResult{Count: -1, Revision: req.Revision}
 	p := pageRequest{from: req.From, to: req.To, count: req.Count}
 	if req.Term != "" {
 		p.term = hashed(req.Term)
 	}
 	for {
-		if p.size = indexBatch; req.Limit > 0 {
-			p.size = max(1, min(p.size, req.Limit-len(result.Entries)+1))
-		}
+		p.size = min(indexBatch, limit-len(result.Entries)+1)
 		p.revision = result.Revision
 		page, err := s.page(ctx, p)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		result.Revision = page.shows
 		if err := s.undo(ctx, page, p.term); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		if p.count {
 			result.Count, p.count = page.count, false
 		}
 		result.Entries = append(result.Entries, page.entries...)
-		if req.Limit > 0 && len(result.Entries) > req.Limit {
-			result.Entries, result.More = result.Entries[:req.Limit], true
+		if len(result.Entries) > limit {
+			result.Entries, result.More = result.Entries[:limit], true
 		}
 		if result.More || page.last {
 			break
@@ -74,9 +79,10 @@ func (s *Store) scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 		p.from = page.end
 	}
 	if req.KeysOnly {
-		return result, nil
+		return result, "", nil
 	}
-	return result, s.fill(ctx, result, &req.Read)
+	next, err = s.fill(ctx, result, &req.Read)
+	return result, next, err
 }
 
 // pageRequest asks for a part of the index: of the keys in [from, to), or of those that
@@ -187,31 +193,35 @@ func merge(entries []storage.Entry, keys []string, past map[string]*undo, byTerm
 	return merged
 }
 
-// fill reads the values of a result.
-func (s *Store) fill(ctx context.Context, result *storage.ScanResult, read *storage.Read) error {
+// fill reads the values of a result, which ends where they make a page. It returns where
+// the next page begins.
+func (s *Store) fill(ctx context.Context, result *storage.ScanResult, read *storage.Read) (next string, err error) {
 	refs := make([]ref, len(result.Entries))
 	for i, e := range result.Entries {
 		refs[i] = ref{key: e.Key, revision: e.Revision}
 	}
-	if err := s.load(ctx, refs, read); err != nil {
-		return err
+	loaded, err := s.load(ctx, refs, 1, read)
+	if err != nil {
+		return "", err
 	}
+	result.More = result.More || loaded < len(refs)
 	entries := result.Entries[:0]
-	for i, e := range result.Entries {
-		if refs[i].entry == nil {
-			evicted, err := s.forget(ctx, e.Key, e.Revision)
+	for _, r := range refs[:loaded] {
+		next = r.key + "\x00"
+		if r.entry == nil {
+			evicted, err := s.forget(ctx, r.key, r.revision)
 			if err != nil {
-				return err
+				return "", err
 			}
 			if !evicted {
-				return errMoved
+				return "", errMoved
 			}
 			continue
 		}
-		entries = append(entries, *refs[i].entry)
+		entries = append(entries, *r.entry)
 	}
 	result.Entries = entries
-	return nil
+	return next, nil
 }
 
 // forget takes an object whose value is gone off the index, if it is still there.

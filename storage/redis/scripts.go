@@ -19,9 +19,10 @@ import (
 //go:embed scripts/*.lua
 var sources embed.FS
 
-// script joins parts of scripts, the first of which most begin with.
-func script(parts ...string) *goredis.Script {
+// join joins parts of scripts, the first of which most begin with.
+func join(head string, parts ...string) *goredis.Script {
 	var b strings.Builder
+	b.WriteString(head)
 	for _, part := range parts {
 		source, err := sources.ReadFile("scripts/" + part + ".lua")
 		if err != nil {
@@ -32,22 +33,55 @@ func script(parts ...string) *goredis.Script {
 	return goredis.NewScript(b.String())
 }
 
+// Heads of scripts. With one, a script is refused as a whole by a replica and, unless it
+// says allow-oom, by a server whose memory is full.
+// https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
+const (
+	adds       = "#!lua\n"
+	addsAnyway = "#!lua flags=allow-oom\n"
+)
+
+// script joins parts of a script that a full server runs.
+func script(parts ...string) *goredis.Script { return join(addsAnyway, parts...) }
+
+// reader is a read-only script in two forms. onMaster is declared as a writing script, so
+// that a replica refuses it. readOnly runs on a master that refuses writes for lack of disk
+// space or replicas; it checks the role itself.
+type reader struct{ onMaster, readOnly *goredis.Script }
+
+func readScript(parts ...string) reader {
+	return reader{script(parts...), join("", append([]string{"role"}, parts...)...)}
+}
+
+// committer is a commit script in two forms: a full server refuses plain, and runs anyway.
+type committer struct{ plain, anyway *goredis.Script }
+
+func commitScript(parts ...string) committer {
+	return committer{join(adds, parts...), join(addsAnyway, parts...)}
+}
+
 var (
 	openScript        = script("open")
 	permissionsScript = script("permissions")
-	getScript         = script("meta", "value", "get")
-	valuesScript      = script("meta", "value", "values")
-	pageScript        = script("meta", "page")
-	countScript       = script("meta", "count")
-	logScript         = script("meta", "log")
-	windowScript      = script("meta", "window")
-	commitScript      = script("meta", "value", "trim", "commitbegin", "commit", "commitend")
-	commit1Script     = script("meta", "value", "trim", "commitbegin", "commit1", "commitend")
+	getScript         = readScript("meta", "value", "get")
+	valuesScript      = readScript("meta", "value", "values")
+	pageScript        = readScript("meta", "page")
+	countScript       = readScript("meta", "count")
+	logScript         = readScript("meta", "log")
+	windowScript      = readScript("meta", "window")
+	stateScript       = readScript("meta", "state")
+	commit2Script     = commitScript("meta", "value", "trim", "bounds", "commitbegin", "commit", "commitend")
+	commit1Script     = commitScript("meta", "value", "trim", "bounds", "commitbegin", "commit1", "commitend")
+	confirmScript     = script("meta", "confirm")
 	compactScript     = script("meta", "trim", "compact")
+	excessScript      = script("meta", "trim", "bounds", "excess")
+	holdScript        = script("meta", "hold")
 	forgetScript      = script("meta", "forget")
 	advanceScript     = script("meta", "advance")
-	fillScript        = script("meta", "value", "fill")
+	fillScript        = join(adds, "meta", "value", "fill")
 	upgradeScript     = script("meta", "upgrade")
+	lockScript        = script("lock")
+	unlockScript      = script("unlock")
 )
 
 // errEmpty is what a script answers where there is no store.
@@ -98,9 +132,46 @@ func (s *Store) run(ctx context.Context, script *goredis.Script, keys []string, 
 }
 
 // read runs a script that only reads.
-func (s *Store) read(ctx context.Context, script *goredis.Script, keys []string, args ...any) (reply, error) {
-	return s.script(ctx, script.RunRO, keys, args...)
+func (s *Store) read(ctx context.Context, script reader, keys []string, args ...any) (reply, error) {
+	r, err := s.script(ctx, script.onMaster.Run, keys, args...)
+	if refusesWrites(err) {
+		return s.script(ctx, script.readOnly.RunRO, keys, args...)
+	}
+	return r, err
 }
+
+// readBy is read on the given client, without the checks of do. The monitor uses it.
+func (s *Store) readBy(ctx context.Context, client goredis.UniversalClient, script reader, keys []string, args ...any) (reply, error) {
+	r, err := fromMaster(func() ([]any, error) { return script.onMaster.Run(ctx, client, keys, args...).Slice() })
+	if refusesWrites(err) {
+		r, err = fromMaster(func() ([]any, error) { return script.readOnly.RunRO(ctx, client, keys, args...).Slice() })
+	}
+	return r, scriptError(err)
+}
+
+// maxReplies is the number of retries after READONLY. The client closes a connection on
+// which a replica answered, so each retry uses another one.
+const maxReplies = 100
+
+// fromMaster repeats call until no replica answers it.
+func fromMaster(call func() ([]any, error)) (r []any, err error) {
+	for range maxReplies {
+		if r, err = call(); !isReplica(err) {
+			break
+		}
+	}
+	return r, err
+}
+
+func isReplica(err error) bool { return goredis.HasErrorPrefix(err, "READONLY") }
+
+// refusesWrites reports whether the server refuses writes for lack of disk space or replicas.
+func refusesWrites(err error) bool {
+	return goredis.HasErrorPrefix(err, "MISCONF") || goredis.HasErrorPrefix(err, "NOREPLICAS")
+}
+
+// isFull reports whether the server refuses writes for lack of memory.
+func isFull(err error) bool { return goredis.HasErrorPrefix(err, "OOM") }
 
 type runner func(ctx context.Context, c goredis.Scripter, keys []string, args ...any) *goredis.Cmd
 
@@ -111,7 +182,7 @@ func (s *Store) script(ctx context.Context, run runner, keys []string, args ...a
 	args = append(args, digits(s.seen.Load()))
 	err := s.do(ctx, func(ctx context.Context) error {
 		var err error
-		result, err = run(ctx, s.client, keys, args...).Slice()
+		result, err = fromMaster(func() ([]any, error) { return run(ctx, s.client, keys, args...).Slice() })
 		if err = scriptError(err); errors.Is(err, errEmpty) {
 			return errStale
 		}

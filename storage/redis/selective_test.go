@@ -16,7 +16,7 @@ import (
 func TestSelectiveScan(t *testing.T) {
 	const all, hits, most = 200_000, 20, 100
 	server := redistest.Start(t, flavor)
-	s := open(t, redis.Options{LogMaxEntries: 10}, server.Addr)
+	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxEntries: 10}}, server.Addr)
 	if _, err := s.FillIndex(t.Context(), storage.FillRequest{Name: "/images/", Next: storage.IndexState{Version: "1", Complete: true}}); err != nil {
 		t.Fatal(err)
 	}
@@ -32,6 +32,12 @@ func TestSelectiveScan(t *testing.T) {
 		}
 		return n
 	}
+	eventually(t, "the history is within its bounds", func() error {
+		if stats, err := s.Stats(t.Context()); err != nil || stats.LogEntries > storage.MaxMutations {
+			return fmt.Errorf("%d changes, %w", stats.LogEntries, err)
+		}
+		return nil
+	})
 	before := lookups()
 	r, err := s.Scan(t.Context(), storage.ScanRequest{From: "/images/", To: "/images0", Term: "rare", Limit: 500})
 	if err != nil || len(r.Entries) != hits {

@@ -2,9 +2,14 @@ package redis
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"strings"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"tallyman/storage"
 )
 
 // compactBatch is how many entries Compact drops at a time, but for the rest of a
@@ -28,6 +33,100 @@ func (s *Store) appendTrims(keys []string, args []any, entries []logEntry) ([]st
 	return keys, args
 }
 
+const (
+	// trimInterval is the interval of trimming in the background.
+	trimInterval = time.Second
+	// trimBatch is the number of entries that one script drops. It finishes a commit.
+	trimBatch = 128
+	// holdTime is the lifetime of a published hold that is not renewed.
+	holdTime = 5 * time.Second
+)
+
+// bounds encodes History for scripts.
+func (s *Store) bounds() string { return boundsOf(&s.opts.History) }
+
+func boundsOf(b *storage.HistoryBounds) string {
+	return fmt.Sprintf("%d %d %d %d", b.MaxBytes, b.MinAge.Microseconds(), b.MaxEntries, b.MaxAge.Microseconds())
+}
+
+// keepTrimming trims the history in small steps. Commits trim too, but with many processes
+// most of the entries that a commit offers are gone already.
+func (s *Store) keepTrimming(ctx context.Context) {
+	published := false
+	for ctx.Err() == nil {
+		pause(ctx, trimInterval)
+		held := s.Oldest()
+		err := s.publishHold(ctx, held, published)
+		if err == nil {
+			published = held != 0
+			err = s.trimExcess(ctx)
+		}
+		if err != nil && s.outage.Load() == nil && !s.isClosed() {
+			slog.Warn("redis: history not trimmed", "err", err)
+		}
+	}
+}
+
+// publishHold publishes the oldest revision that this process holds.
+func (s *Store) publishHold(ctx context.Context, held int64, published bool) error {
+	if held == 0 && !published {
+		return nil
+	}
+	revision := ""
+	if held != 0 {
+		revision = digits(held)
+	}
+	_, err := s.run(ctx, holdScript, []string{s.meta, s.holds}, formatAny, s.process, revision, holdTime.Milliseconds())
+	return err
+}
+
+func (s *Store) trimExcess(ctx context.Context) error {
+	var next []logEntry
+	for more := true; more; {
+		var err error
+		if next, err = s.trimSome(ctx, s.bounds(), next); err != nil {
+			return err
+		}
+		more = len(next) > 0
+	}
+	return nil
+}
+
+// trimSome drops those of entries that exceed bounds, and returns the next ones.
+func (s *Store) trimSome(ctx context.Context, bounds string, entries []logEntry) (next []logEntry, err error) {
+	keys, args := s.appendTrims([]string{s.meta, s.log, s.holds}, []any{formatAny, s.clock(), bounds, trimBatch}, entries)
+	r, err := s.run(ctx, excessScript, keys, args...)
+	if err != nil {
+		return nil, err
+	}
+	return parseEntries(r)
+}
+
+// makeRoom trims the history of a full server: commits of any age for a removal, otherwise
+// those older than MinAge.
+func (s *Store) makeRoom(ctx context.Context, removes bool) error {
+	b := storage.HistoryBounds{MaxBytes: s.opts.History.MaxBytes, MinAge: s.opts.History.MinAge}
+	if removes {
+		b = storage.HistoryBounds{}
+	}
+	next, err := s.trimSome(ctx, boundsOf(&b), nil)
+	if err == nil && len(next) > 0 {
+		_, err = s.trimSome(ctx, boundsOf(&b), next)
+	}
+	return err
+}
+
+func parseEntries(list reply) ([]logEntry, error) {
+	entries := make([]logEntry, len(list))
+	for i := range list {
+		var err error
+		if entries[i], err = parseEntry(list[i]); err != nil {
+			return nil, err
+		}
+	}
+	return entries, nil
+}
+
 func (s *Store) takeExpired() []logEntry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,12 +136,9 @@ func (s *Store) takeExpired() []logEntry {
 }
 
 func (s *Store) setExpired(list reply) error {
-	entries := make([]logEntry, len(list))
-	for i := range list {
-		var err error
-		if entries[i], err = parseEntry(list[i]); err != nil {
-			return err
-		}
+	entries, err := parseEntries(list)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -108,7 +108,7 @@ func (s *Store) attend(ctx context.Context) {
 // renewLease says that this process is there and which formats it knows.
 func (s *Store) renewLease(ctx context.Context) error {
 	now := time.Now()
-	pipe := s.client.Pipeline()
+	pipe := s.own.Pipeline()
 	pipe.ZAdd(ctx, s.processes, goredis.Z{Score: float64(now.UnixMilli()), Member: fmt.Sprintf("%s:%d", s.process, knownFormat)})
 	pipe.ZRemRangeByScore(ctx, s.processes, "-inf", digits(now.Add(-leaseTime).UnixMilli()))
 	_, err := pipe.Exec(ctx)
@@ -123,7 +123,7 @@ var storeCommands = map[string]bool{"xread": true, "evalsha": true, "evalsha_ro"
 // none: one whose lease says so, or a connection of a version that has no leases. The
 // connection may be of a process with another prefix, as connections do not tell.
 func (s *Store) olderProcess(ctx context.Context) (string, error) {
-	leases, err := s.client.ZRange(ctx, s.processes, 0, -1).Result()
+	leases, err := s.own.ZRange(ctx, s.processes, 0, -1).Result()
 	if err != nil {
 		return "", err
 	}

@@ -71,44 +71,62 @@ type ref struct {
 	entry    *storage.Entry // nil until loaded, and if the value is gone
 }
 
-// load fills in the entries of refs, from the cache or from Redis. A value never
-// changes, so it does not matter when it is read.
-func (s *Store) load(ctx context.Context, refs []ref, read *storage.Read) error {
-	var missing []*ref
+// load fills in the entries of refs from the cache or from Redis, and returns the number of
+// filled refs. It stops at storage.MaxPageBytes, but not before least refs. A value never
+// changes, so the time of the read does not matter.
+func (s *Store) load(ctx context.Context, refs []ref, least int, read *storage.Read) (int, error) {
+	size := 0
+	for n := 0; n < len(refs); {
+		loaded, err := s.loadSome(ctx, refs[n:min(n+loadBatch, len(refs))], read)
+		if err != nil {
+			return n, err
+		}
+		for range loaded {
+			if e := refs[n].entry; e != nil {
+				size += e.Value.Size()
+			}
+			if n++; n >= least && size >= storage.MaxPageBytes {
+				return n, nil
+			}
+		}
+	}
+	return len(refs), nil
+}
+
+// loadSome fills in at least one of refs, up to storage.MaxPageBytes, and returns their
+// number.
+func (s *Store) loadSome(ctx context.Context, refs []ref, read *storage.Read) (int, error) {
+	var missing []int
 	for i := range refs {
 		if refs[i].entry = s.cache.get(refs[i].revision, read); refs[i].entry == nil {
-			missing = append(missing, &refs[i])
+			missing = append(missing, i)
 		}
 	}
 	if len(missing) == 0 {
-		return nil
+		return len(refs), nil
 	}
-	for start := 0; start < len(missing); start += loadBatch {
-		if err := s.loadSome(ctx, missing[start:min(start+loadBatch, len(missing))], read); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) loadSome(ctx context.Context, refs []*ref, read *storage.Read) error {
 	names, terms := wants(read)
-	keys, args := []string{s.meta}, []any{formatAny, names, terms}
-	for _, r := range refs {
+	keys, args := []string{s.meta}, []any{formatAny, names, terms, storage.MaxPageBytes}
+	for _, i := range missing {
+		r := &refs[i]
 		keys = append(keys, s.valueKey(r.key), s.historyKey(r.key), s.objectKey(r.key), s.versionKey(r.revision))
 		args = append(args, digits(r.revision))
 	}
 	values, err := s.read(ctx, valuesScript, keys, args...)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	for i, r := range refs {
+	for i := range values {
+		r := &refs[missing[i]]
 		if value := values.list(i); len(value) > 0 {
 			r.entry = decodeValue(r.key, value, read)
 			s.cache.offer(r.key, r.entry, read)
 		}
 	}
-	return nil
+	if len(values) < len(missing) {
+		return missing[len(values)], nil
+	}
+	return len(refs), nil
 }
 
 func digits(n int64) string { return strconv.FormatInt(n, 10) }

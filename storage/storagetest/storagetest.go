@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -29,6 +30,7 @@ func Run(t *testing.T, open Open) {
 		"CommitIsConditional":   testCommitIsConditional,
 		"ScanRange":             testScanRange,
 		"ScanPages":             testScanPages,
+		"Pages":                 testPages,
 		"ScanAtRevision":        testScanAtRevision,
 		"ScanAgainstModel":      testScanAgainstModel,
 		"Log":                   testLog,
@@ -398,6 +400,25 @@ func testAdvance(t *testing.T, b storage.Backend) {
 			t.Errorf("the log goes on after %d with %+v, %v, want %d", from, changes, err, ahead+1)
 		}
 	}
+	for i := range int64(3) { // again and again, with no change between
+		if err := b.Advance(t.Context(), second+(i+1)<<30); err != nil {
+			t.Fatal(err)
+		}
+	}
+	third := put(t, b, "/a", "3", second)
+	for i := range int64(3) {
+		if changes, err := b.Log(t.Context(), storage.LogRequest{After: second + (i+1)<<30}); err != nil || len(changes) != 1 || changes[0].Revision != third {
+			t.Errorf("the log goes on after advance %d with %+v, %v, want %d", i, changes, err, third)
+		}
+	}
+	if changes, err := b.Log(t.Context(), storage.LogRequest{After: first}); err != nil || len(changes) != 2 {
+		t.Errorf("the log across advances: %+v, %v", changes, err)
+	}
+	for _, revision := range []int64{-1, 1 << 53, math.MaxInt64} {
+		if err := b.Advance(t.Context(), revision); err == nil {
+			t.Errorf("advanced to %d", revision)
+		}
+	}
 }
 
 func testStats(t *testing.T, b storage.Backend) {
@@ -534,9 +555,9 @@ func testManyChanges(t *testing.T, b storage.Backend) {
 			revision = put(t, b, "/a", fmt.Sprint(i), revision)
 		}
 	}
-	changes, err := b.Log(t.Context(), storage.LogRequest{After: w.Current})
-	if err != nil || len(changes) != n {
-		t.Fatalf("%d changes, %v, want %d", len(changes), err, n)
+	changes := AllChanges(t, b, storage.LogRequest{After: w.Current})
+	if len(changes) != n {
+		t.Fatalf("%d changes, want %d", len(changes), n)
 	}
 	for i, c := range changes {
 		value, previous := fmt.Sprint(i), fmt.Sprint(i-1)

@@ -66,7 +66,8 @@ func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report
 			}
 			value, err := bodyOf(&e)
 			if err != nil {
-				return &c.report, fmt.Errorf("export: %w", err)
+				c.report.leaveOut(err)
+				continue
 			}
 			if err := encoder.Encode(line{Key: e.Key, Revision: e.Revision, Value: value}); err != nil {
 				return &c.report, fmt.Errorf("export %s: %w", e.Key, err)

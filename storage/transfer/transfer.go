@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,8 @@ const (
 	positions         = "/transfers/"
 	pageSize          = 200
 	logPage           = 500
+	// logTimeout is the timeout of one page of changes, which is then retried.
+	logTimeout = time.Minute
 	// writers is how many writes are under way at once, which share an fsync
 	// where the target groups them.
 	writers = 16
@@ -90,9 +93,18 @@ type Report struct {
 	Total int64
 	// Created, Merged, Same and Deleted count keys by what became of them.
 	Created, Merged, Same, Deleted atomic.Int64
+	// Corrupt is the number of skipped keys with unreadable values.
+	Corrupt atomic.Int64
 	// Compared is how many keys of the source were looked up in the target at
-	// the end, Missing how many were not there, or lacked something.
-	Compared, Missing int64
+	// the end, Missing how many were not there, or lacked something. Additional is how
+	// many keys only the target has.
+	Compared, Missing, Additional int64
+}
+
+// leaveOut counts and logs a value that cannot be read.
+func (r *Report) leaveOut(err error) {
+	r.Corrupt.Add(1)
+	slog.Error("corrupt value skipped", "err", err)
 }
 
 // Seen is how many keys were gone over.
@@ -105,6 +117,7 @@ func (r *Report) Add(earlier *Report) {
 	r.Merged.Add(earlier.Merged.Load())
 	r.Same.Add(earlier.Same.Load())
 	r.Deleted.Add(earlier.Deleted.Load())
+	r.Corrupt.Add(earlier.Corrupt.Load())
 }
 
 // Options configures Copy.
@@ -163,7 +176,7 @@ func Copy(ctx context.Context, o Options) (*Report, error) {
 			return &c.report, err
 		}
 		if i == tries {
-			return &c.report, fmt.Errorf("the source changes faster than it can be copied; raise imageapi.store.logentries: %w", err)
+			return &c.report, fmt.Errorf("the source changes faster than it can be copied; raise imageapi.store.historybytes and historyminage: %w", err)
 		}
 		c.at = position{} // too far behind: go over all keys again
 	}
@@ -261,12 +274,10 @@ func (c *copier) put(ctx context.Context, e, before *storage.Entry) error {
 	key := e.Key
 	value, err := bodyOf(e)
 	if err != nil {
-		return err
+		c.report.leaveOut(err)
+		return nil
 	}
-	old, err := bodyOf(before)
-	if err != nil {
-		return err
-	}
+	old, _ := bodyOf(before) // nil if it cannot be read: then the two are merged
 	entry, _, err := storage.GetEntry(ctx, c.To, key, bodies)
 	if err != nil {
 		return err
@@ -276,7 +287,9 @@ func (c *copier) put(ctx context.Context, e, before *storage.Entry) error {
 		if entry != nil {
 			held := entry.Value.Body()
 			expect, count = entry.Revision, &c.report.Merged
-			if old == nil || !bytes.Equal(held, old) {
+			if entry.Err != nil {
+				held = nil // the source's value takes its place
+			} else if old == nil || !bytes.Equal(held, old) {
 				if put, err = c.Merge(key, value, held); err != nil {
 					return fmt.Errorf("merge %s: %w", key, err)
 				}
@@ -332,11 +345,14 @@ func (c *copier) changes(ctx context.Context) error {
 		}
 		changes, err := c.log(ctx)
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			c.at.Revision = window.Current // the revision was advanced, with no change
-			continue
+			continue // the source is slow
 		}
 		if err != nil {
 			return c.end(err)
+		}
+		if len(changes) == 0 {
+			c.at.Revision = window.Current // it was advanced, with no change
+			continue
 		}
 		for i := range changes {
 			if err := c.apply(ctx, &changes[i]); err != nil {
@@ -353,11 +369,11 @@ func (c *copier) changes(ctx context.Context) error {
 	}
 }
 
-// log reads changes that are there, or fails with context.DeadlineExceeded.
+// log reads changes that are there, none if there are none.
 func (c *copier) log(ctx context.Context) ([]storage.Change, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, logTimeout)
 	defer cancel()
-	return c.From.Log(ctx, storage.LogRequest{After: c.at.Revision, Limit: logPage, Read: bodies})
+	return c.From.Log(ctx, storage.LogRequest{After: c.at.Revision, Limit: logPage, NoWait: true, Read: bodies})
 }
 
 // end makes the end of the source the end of following it.

@@ -131,6 +131,15 @@ func (s *Server) Pause() { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
 // Resume ends Pause.
 func (s *Server) Resume() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
 
+// LoseDisk makes the server fail to save, as a full disk does.
+func (s *Server) LoseDisk(t testing.TB) {
+	t.Helper()
+	if err := os.RemoveAll(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	s.Command(t, "BGSAVE")
+}
+
 // Client returns a client of the server, which is closed with the test.
 func (s *Server) Client(t testing.TB) *goredis.Client {
 	c := goredis.NewClient(&goredis.Options{Addr: s.Addr})

@@ -1,9 +1,9 @@
 -- One commit: check all conditions, write, index, add to the log, trim.
--- KEYS: meta, index, log, terms, outcome; of each mutation with a key: value, history,
---       object; of each entry to trim: its history
--- ARGV: format, number of mutations, clock ('' for the server's), log entries, log age
---       (microseconds), milliseconds to keep the outcome, number of entries to trim;
---       each mutation; each entry to trim
+-- KEYS: meta, index, log, terms, outcome, holds; of each mutation with a key: value,
+--       history, object; of each entry to trim: its history
+-- ARGV: format, number of mutations, clock ('' for the server's), bounds of the history,
+--       milliseconds to keep the outcome, number of entries to trim; each mutation; each
+--       entry to trim
 -- A mutation is: put, delete or check, key, expected revision (-1 for any), number of
 --       sections, of each its name, whether it stays, data; number of groups, of each its
 --       name, operation, terms. Or: empty, start and end of the range in the index, term
@@ -87,11 +87,12 @@ for i, m in ipairs(mutations) do
       redis.call('DEL', m.object)
     end
     local termsbefore = union(m, m.parts or {})
-    local moved = {}
+    local moved, movedbytes = {}, 0
     local function move(name, data)
       local written = string.match(data, '^%d+')
       redis.call('HSET', m.history, written .. '/' .. name, data)
       moved[#moved + 1] = written .. '/' .. name
+      movedbytes = movedbytes + #written + 1 + #name + #data
       bytes = bytes - #data
       if string.sub(name, 1, 1) ~= '#' then rawbytes = rawbytes - size(data) end
     end
@@ -156,6 +157,9 @@ for i, m in ipairs(mutations) do
     if #added > 0 then note('a', table.concat(added)) end
     if #removed > 0 then note('x', table.concat(removed)) end
     if m.op == 'delete' then note('d', '1') end
+    local weight = weigh(entry, movedbytes + #(m.at or ''))
+    note('z', weight)
+    logdelta = logdelta + weight
     redis.call('XADD', KEYS[3], revision .. '-0', unpack(entry))
     revisions[i], before = revision, revision
     new = new + 1

@@ -45,7 +45,8 @@ for i, m in ipairs(mutations) do
   revisions[i] = '0'
   if m.op == 'put' or m.op == 'delete' then
     local revision = digits(new)
-    bytes, rawbytes = bytes - redis.call('STRLEN', m.object), rawbytes - (m.raw or 0)
+    local replaced = redis.call('STRLEN', m.object)
+    bytes, rawbytes = bytes - replaced, rawbytes - (m.raw or 0)
     if m.revision then redis.call('RENAME', m.object, m.version) end
     redis.call('ZREMRANGEBYLEX', KEYS[2], '[' .. m.key .. '\0', '(' .. m.key .. '\0\255')
     local entry = {'k', m.key, 'p', m.revision or '0', 'b', before}
@@ -61,6 +62,10 @@ for i, m in ipairs(mutations) do
       entry[#entry + 1] = 'd'
       entry[#entry + 1] = '1'
     end
+    local weight = weigh(entry, replaced)
+    entry[#entry + 1] = 'z'
+    entry[#entry + 1] = weight
+    logdelta = logdelta + weight
     redis.call('XADD', KEYS[3], revision .. '-0', unpack(entry))
     revisions[i], before = revision, revision
     new = new + 1

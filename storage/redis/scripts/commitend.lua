@@ -5,23 +5,9 @@ if changes > 0 then
   redis.call('HINCRBY', KEYS[1], 'bytes', digits(bytes))
   redis.call('HINCRBY', KEYS[1], 'rawbytes', digits(rawbytes))
 end
-redis.call('SET', KEYS[5], outcome, 'PX', ARGV[6])
+redis.call('SET', KEYS[5], outcome, 'PX', ARGV[5])
 
-local oldest = now - tonumber(ARGV[5])
-local function expired(entry, length)
-  return ends(entry) ~= before and ((length or redis.call('XLEN', KEYS[3])) > tonumber(ARGV[4]) or tonumber(id(entry)) < oldest)
-end
-trim(KEYS[3], arg, arg + 3 * tonumber(ARGV[7]) - 1, key, expired)
-
--- The entries to trim next: those of some commits.
-local length, next = redis.call('XLEN', KEYS[3]), {}
-local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
-if first and expired(first, length) then
-  local list = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 72)
-  for _, entry in ipairs(list) do
-    local starts = #next == 0 or ends(next[#next]) == id(next[#next])
-    if starts and (#next >= 4 or not expired(entry, length - #next)) then break end
-    next[#next + 1] = entry
-  end
-end
-return {1, outcome, next}
+local exceeds = bounded(ARGV[4], now, KEYS[6], before)
+trim(KEYS[3], arg, arg + 3 * tonumber(ARGV[6]) - 1, key, function(entry) return exceeds(entry, length, logbytes + logdelta) end)
+if logdelta ~= 0 then redis.call('HINCRBY', KEYS[1], 'logbytes', digits(logdelta)) end
+return {1, outcome, exceeding(KEYS[3], 4, exceeds)}

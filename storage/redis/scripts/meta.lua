@@ -2,7 +2,7 @@
 -- not know, one that is gone, and one that is behind what the caller has seen of it: an
 -- old master that does not know yet that there is a new one. The first key of all
 -- scripts is meta, and the last argument is the newest revision that the caller has seen.
-local meta = redis.call('HMGET', KEYS[1], 'format', 'revision', 'compacted', 'base')
+local meta = redis.call('HMGET', KEYS[1], 'format', 'revision', 'compacted', 'base', 'logbytes', 'bases')
 if not meta[2] then return redis.error_reply('TALLYEMPTY the store is empty') end
 if meta[1] ~= '1' and meta[1] ~= '2' then return redis.error_reply('TALLYFORMAT ' .. (meta[1] or '')) end
 if tonumber(meta[2]) < tonumber(ARGV[#ARGV]) then return redis.error_reply('TALLYSTALE at ' .. meta[2]) end
@@ -21,13 +21,13 @@ local function id(entry) return string.match(entry[1], '^%d+') end
 local function ends(entry) return field(entry, 'c') or id(entry) end
 
 -- known returns a revision's entry of the log, or true if it is one that history can be
--- told from without: the one that the log starts after, the newest, and the newest that
--- no commit made (base).
+-- told from without: the one that the log starts after, the newest, and the newest ones
+-- that no commit made (bases).
 local function known(log, revision)
   local at = redis.call('XRANGE', log, revision .. '-0', revision .. '-0')[1]
   if revision == meta[3] or revision == meta[2] then return at or true end
   if tonumber(revision) < tonumber(meta[3]) then return false end
-  return at or revision == meta[4]
+  return at or revision == meta[4] or string.find(',' .. (meta[6] or '') .. ',', ',' .. revision .. ',', 1, true) ~= nil
 end
 
 -- clock returns the time in microseconds, by the caller or the server.

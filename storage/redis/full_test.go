@@ -1,0 +1,178 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"tallyman/storage"
+	"tallyman/storage/redis"
+	"tallyman/storage/redis/redistest"
+)
+
+// countCommands returns how often a server has run a command.
+func countCommands(t *testing.T, server *redistest.Server, name string) int64 {
+	t.Helper()
+	for line := range strings.Lines(fmt.Sprint(server.Command(t, "INFO", "commandstats"))) {
+		if calls, ok := strings.CutPrefix(line, "cmdstat_"+name+":calls="); ok {
+			calls, _, _ = strings.Cut(calls, ",")
+			return parse(t, calls)
+		}
+	}
+	return 0
+}
+
+// TestFullServer: a server with maxmemory and noeviction refuses a commit that adds, as a
+// whole; one that removes passes, with what belongs to it, until the server is empty.
+func TestFullServer(t *testing.T) {
+	server := redistest.Start(t, flavor, "--maxmemory", "20mb", "--maxmemory-policy", "noeviction")
+	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1}}, server.Addr)
+	random := rand.New(rand.NewPCG(1, 2))
+	value := func() storage.Value {
+		data := make([]byte, 100<<10)
+		for i := range data {
+			data[i] = byte(random.Uint32()) // does not compress
+		}
+		return storage.Body(data)
+	}
+	revisions := map[string]int64{}
+	var full error
+	for i := 0; full == nil && i < 1000; i++ {
+		keys := []string{fmt.Sprintf("/a%03d", i), fmt.Sprintf("/b%03d", i)}
+		r, err := s.Commit(t.Context(), storage.Mutation{Key: keys[0], Value: value()}, storage.Mutation{Key: keys[1], Value: value()})
+		if full = err; err == nil {
+			revisions[keys[0]], revisions[keys[1]] = r.Revisions[0], r.Revisions[1]
+		}
+	}
+	if !errors.Is(full, storage.ErrFull) {
+		t.Fatalf("after %d values of 100 KiB: %v", len(revisions), full)
+	}
+	if n := len(keysOf(t, s)); n != len(revisions) {
+		t.Errorf("%d entries, but %d were acknowledged: a commit was made in part", n, len(revisions))
+	}
+	// A removal with a write that belongs to it.
+	removal := storage.WithRemoval(t.Context())
+	if r, err := s.Commit(removal, storage.Mutation{Operation: storage.Delete, Key: "/a000", Expect: revisions["/a000"]},
+		storage.Mutation{Key: "/tombstone", Value: storage.Body([]byte("x"))}); err != nil || !r.Succeeded {
+		t.Fatalf("a removal with a write: %+v, %v", r, err)
+	}
+	delete(revisions, "/a000")
+	for key, revision := range revisions {
+		r, err := s.Commit(t.Context(), storage.Mutation{Operation: storage.Delete, Key: key, Expect: revision})
+		if err != nil || !r.Succeeded {
+			t.Fatalf("%d entries are left: %+v, %v", len(keysOf(t, s)), r, err)
+		}
+	}
+	if all := keysOf(t, s); len(all) != 1 || all[0] != "/tombstone" {
+		t.Errorf("the server has %v", all)
+	}
+	eventually(t, "there is room again", func() error {
+		_, err := s.Commit(context.Background(), storage.Mutation{Key: "/new", Value: value(), Expect: storage.AnyRevision})
+		return err
+	})
+	unlock, err := s.Lock(t.Context(), "a")
+	if err != nil || !unlock() {
+		t.Errorf("a lock: %v", err)
+	}
+}
+
+func keysOf(t *testing.T, s *redis.Store) (keys []string) {
+	t.Helper()
+	r, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", KeysOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range r.Entries {
+		keys = append(keys, e.Key)
+	}
+	return keys
+}
+
+// TestFullServerLocks: locks can be had of a full server, or nothing could be deleted.
+func TestFullServerLocks(t *testing.T) {
+	server := redistest.Start(t, flavor)
+	s := open(t, redis.Options{}, server.Addr)
+	put(t, s, "/a", "v", 0)
+	server.Command(t, "CONFIG", "SET", "maxmemory", "1mb")
+	if _, err := s.Commit(t.Context(), storage.Mutation{Key: "/b", Value: storage.Body([]byte("v"))}); !errors.Is(err, storage.ErrFull) {
+		t.Fatalf("a commit to a full server: %v", err)
+	}
+	unlock, err := s.Lock(t.Context(), "a")
+	if err != nil || !unlock() {
+		t.Errorf("a lock: %v", err)
+	}
+	if get(t, s, "/a") != "v" {
+		t.Error("a read of a full server")
+	}
+}
+
+// TestHugeLimit: whatever limit is asked for, Redis is read in steps.
+func TestHugeLimit(t *testing.T) {
+	server := redistest.Start(t, flavor)
+	s := open(t, redis.Options{}, server.Addr)
+	const n = 5000
+	for from := 0; from < n; from += storage.MaxMutations {
+		var mutations []storage.Mutation
+		for i := range storage.MaxMutations {
+			mutations = append(mutations, storage.Mutation{Key: fmt.Sprintf("/%d", from+i), Value: storage.Body([]byte("v"))})
+		}
+		if _, err := s.Commit(t.Context(), mutations...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Command(t, "CONFIG", "RESETSTAT")
+	if _, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Limit: 1<<63 - 1, KeysOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	if calls := countCommands(t, server, "zrangebylex"); calls < n/1000 {
+		t.Errorf("%d members of the index were read by %d commands", n, calls)
+	}
+}
+
+// TestEvictedPage: a page is not empty if there are more.
+func TestEvictedPage(t *testing.T) {
+	server := redistest.Start(t, flavor)
+	o, _ := losses(redis.Options{})
+	s := open(t, o, server.Addr)
+	for i := range 40 {
+		put(t, s, fmt.Sprintf("/k%02d", i), "v", 0)
+	}
+	for i := range 32 {
+		server.Command(t, "DEL", fmt.Sprintf("{tallyman}:value:/k%02d", i))
+	}
+	r, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Limit: 4})
+	if err != nil || len(r.Entries) == 0 || r.Entries[0].Key != "/k32" {
+		t.Errorf("the first page after 32 evicted entries: %+v, %v", r, err)
+	}
+}
+
+// TestManyProcesses: the history stays within its bounds however many processes commit,
+// and while no replica takes the commits.
+func TestManyProcesses(t *testing.T) {
+	const most, processes, each = 100, 20, 50
+	for name, replicas := range map[string]int{"20 processes": 0, "no replica": 1} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t, flavor)
+			o := redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxEntries: most}, Replicas: replicas, DurabilityTimeout: 1e6}
+			var stores []*redis.Store
+			for range processes {
+				stores = append(stores, open(t, o, server.Addr))
+			}
+			for i := range processes * each {
+				_, err := stores[i%processes].Commit(t.Context(), storage.Mutation{Key: fmt.Sprintf("/k%d", i), Value: storage.Body([]byte("v"))})
+				if (err != nil) != (replicas > 0) {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "the history is within its bounds", func() error {
+				if n := server.Command(t, "XLEN", "{tallyman}:log"); n != int64(most) {
+					return fmt.Errorf("it has %d changes", n)
+				}
+				return nil
+			})
+		})
+	}
+}

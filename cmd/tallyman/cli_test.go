@@ -59,7 +59,7 @@ func TestCommandLine(t *testing.T) {
 		{"check, bad values", nil, []string{"config", "check", value}, 3, []string{"imageapi.onstorefailure", "want defer or reject", "imageapi.inlinelimit"}},
 		{"check, two drivers", nil, []string{"config", "check", twoDrivers}, 3, []string{"exactly one storage type"}},
 		{"serve with two drivers", nil, []string{"serve", twoDrivers}, 1, []string{"exactly one storage type"}},
-		{"show", nil, []string{"config", "show", good}, 0, []string{"password: <redacted>", "onstorefailure: reject", "logage: 1h0m0s"}},
+		{"show", nil, []string{"config", "show", good}, 0, []string{"password: <redacted>", "onstorefailure: reject", "historyage: 1h0m0s"}},
 		{"show with the environment", []string{"REGISTRY_IMAGEAPI_STORE_LOGENTRIES=7", "REGISTRY_HTTP_SECRET=s3cr3t"}, []string{"config", "show", good}, 0,
 			[]string{"logentries: 7", "secret: <redacted>"}},
 		{"an unknown variable", []string{"REGISTRY_IMAGEAPI_STORE_LOGENTRY=7"}, []string{"config", "show", good}, 1,

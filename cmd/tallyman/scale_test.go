@@ -68,6 +68,14 @@ func measureScale(b *testing.B, n int) {
 		b.Fatalf("%d pages had %d images, want %d", pages, items, n+1)
 	}
 	b.ReportMetric(float64(selectiveLookups(b, s, server)), "lookups-by-repository")
+
+	for _, format := range []struct{ name, path, accept string }{
+		{"indented", "?pretty=1", "application/json"}, {"yaml", "", "application/yaml"},
+		{"nothing-matches", "?limit=1000000000&labelSelector=a%3Dnone", "application/json"},
+	} {
+		s.mustGetAs(b, "/apis/image.openshift.io/v1/images"+format.path, format.accept)
+		b.ReportMetric(residentMiB(b, s), "MiB-after-"+format.name)
+	}
 }
 
 // selectiveLookups returns how many keys Redis looks up for a list of the 20 Images of
@@ -249,7 +257,17 @@ func residentMiB(b testing.TB, s *server) float64 {
 // mustGet reads an answer to its end and returns its size.
 func (s *server) mustGet(b *testing.B, path string) int64 {
 	b.Helper()
-	response, err := http.Get(s.url(path))
+	return s.mustGetAs(b, path, "application/json")
+}
+
+func (s *server) mustGetAs(b *testing.B, path, accept string) int64 {
+	b.Helper()
+	request, err := http.NewRequest(http.MethodGet, s.url(path), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	request.Header.Set("Accept", accept)
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -267,5 +267,17 @@ func (w *Writer) Get(ctx context.Context, name digest.Digest) (*imagev1.Image, e
 	return w.images.getDecoded(internalContext(ctx), name.String())
 }
 
+// Revision returns the current revision of the store.
+func (w *Writer) Revision(ctx context.Context) (int64, error) {
+	window, err := w.images.backend.Window(ctx)
+	return window.Current, err
+}
+
+// Advance raises the revision of the store to at least revision. Clients with an older
+// resourceVersion of a lost history are told to list again.
+func (w *Writer) Advance(ctx context.Context, revision int64) error {
+	return w.images.backend.Advance(ctx, revision)
+}
+
 // Ready reports whether Images can be written.
 func (w *Writer) Ready() error { return w.images.encoded.ReadinessCheck() }

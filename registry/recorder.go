@@ -55,6 +55,9 @@ type ImageWriter interface {
 	Referrer(ctx context.Context, r *imageapi.Referrer) (*imageapi.Referrer, error)
 	// Referrers returns a page of the manifests of a repository that refer to subject.
 	Referrers(ctx context.Context, subject digest.Digest, repository string, after digest.Digest, limit int) (page []imageapi.Referrer, more bool, err error)
+	// Revision returns the current revision of the store, and Advance raises it.
+	Revision(ctx context.Context) (int64, error)
+	Advance(ctx context.Context, revision int64) error
 	// Sign brings the signatures of an Image, if there is one, up to date.
 	Sign(ctx context.Context, name digest.Digest) error
 	// CreateSignature adds a signature that a client has posted.

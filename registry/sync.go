@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3"
@@ -32,6 +33,9 @@ func (r *Recorder) Run(ctx context.Context, backfill bool) {
 	if backfill {
 		r.lost.Store(true)
 	}
+	var watermarks sync.WaitGroup
+	watermarks.Go(func() { r.keepWatermark(ctx) })
+	defer watermarks.Wait()
 	for ctx.Err() == nil {
 		left := r.replay(ctx)
 		if r.lost.Load() && r.options.Writer.Ready() == nil {

@@ -1,0 +1,87 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"path"
+	"time"
+)
+
+const (
+	// watermarkInterval is the interval at which a new watermark is stored.
+	watermarkInterval = 10 * time.Second
+	watermarkRetry    = time.Second
+)
+
+var watermarkFile = path.Join(path.Dir(pendingRoot), "watermark")
+
+// watermark is a revision that the image store has reached. It is kept in the registry's
+// own storage: a store that is restored from an older copy while no process runs has a
+// lower revision than its watermark.
+type watermark struct {
+	Revision int64 `json:"revision"`
+}
+
+// keepWatermark compares the store with the last watermark and then keeps the watermark
+// up to date, until ctx ends.
+func (r *Recorder) keepWatermark(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := r.checkWatermark(ctx)
+		if err == nil {
+			break
+		}
+		log(ctx).Debug("watermark not compared yet", "err", err)
+		pause(ctx, watermarkRetry)
+	}
+	last := int64(0)
+	for ctx.Err() == nil {
+		revision, err := r.storeWatermark(ctx, last)
+		if err != nil && ctx.Err() == nil {
+			log(ctx).Debug("watermark not stored", "err", err)
+		}
+		last = revision
+		pause(ctx, watermarkInterval)
+	}
+}
+
+// checkWatermark detects a store that has lost acknowledged changes. It raises the
+// revision of such a store above the watermark, so that all clients list again, and starts
+// a backfill.
+func (r *Recorder) checkWatermark(ctx context.Context) error {
+	content, err := r.pending.driver.GetContent(ctx, watermarkFile)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	var mark watermark
+	if err := json.Unmarshal(content, &mark); err != nil {
+		log(ctx).Warn("malformed watermark ignored", "file", watermarkFile, "err", err)
+		return nil
+	}
+	revision, err := r.options.Writer.Revision(ctx)
+	if err != nil || revision >= mark.Revision {
+		return err
+	}
+	if err := r.options.Writer.Advance(ctx, mark.Revision+1); err != nil {
+		return err
+	}
+	lostAtStart.Inc()
+	log(ctx).Error("image store has lost acknowledged changes, starting backfill", "revision", revision, "watermark", mark.Revision)
+	r.Backfill()
+	return nil
+}
+
+// storeWatermark stores the revision of the store if it is not last, and returns it.
+func (r *Recorder) storeWatermark(ctx context.Context, last int64) (int64, error) {
+	revision, err := r.options.Writer.Revision(ctx)
+	if err != nil || revision == last {
+		return last, err
+	}
+	content, err := json.Marshal(watermark{revision})
+	if err != nil {
+		return last, err
+	}
+	if err := r.pending.driver.PutContent(ctx, watermarkFile, content); err != nil {
+		return last, err
+	}
+	return revision, nil
+}

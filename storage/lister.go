@@ -100,6 +100,9 @@ func (l *lister) each(ctx context.Context, fn func(*Entry) (bool, error)) error 
 
 // next reads one page and moves on to the one after it.
 func (l *lister) next(ctx context.Context) ([]Entry, error) {
+	if l.pinned < 0 { // a resourceVersion above 2^63
+		return nil, l.failure(ctx, ErrFuture)
+	}
 	if !l.planned {
 		if err := l.plan(ctx); err != nil {
 			return nil, unavailable(err)

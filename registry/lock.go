@@ -1,0 +1,49 @@
+package registry
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+)
+
+// lock takes the lock of the manifest or tag in m, within this process and, with
+// RecorderOptions.Lock, among all processes. alone is false if the shared lock could not
+// be taken. If unlock finds that the shared lock was lost, m is reconciled again.
+func (r *Recorder) lock(ctx context.Context, m marker) (unlock func(), alone bool) {
+	local, key := r.manifestLocks, m.Repository+"@"+m.Digest.String()
+	if m.Tag != "" {
+		local, key = r.tagLocks, m.Repository+":"+m.Tag
+	}
+	free := local.lock(key)
+	if r.options.Lock == nil {
+		return free, true
+	}
+	freeAll, err := r.options.Lock(ctx, key)
+	if err != nil {
+		log(ctx).Warn("cannot lock what is being changed; it will be looked at again", "key", key, "err", err)
+		return free, false
+	}
+	return func() {
+		if !freeAll() {
+			ctx, cancel := detached(ctx)
+			defer cancel()
+			log(ctx).Warn("lock lost while held, reconciling again", "key", key)
+			r.lookAgain(ctx, m)
+		}
+		free()
+	}, true
+}
+
+// keyedLock is a lock for each key; keys may share one.
+type keyedLock struct {
+	seed  maphash.Seed
+	locks *[256]sync.Mutex
+}
+
+func newKeyedLock() keyedLock { return keyedLock{seed: maphash.MakeSeed(), locks: &[256]sync.Mutex{}} }
+
+func (k keyedLock) lock(key string) (unlock func()) {
+	l := &k.locks[maphash.String(k.seed, key)%uint64(len(k.locks))]
+	l.Lock()
+	return l.Unlock
+}

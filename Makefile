@@ -8,7 +8,7 @@ export GOFLAGS := -trimpath -buildvcs=false
 # The packages whose tests run with the race detector: those that start goroutines.
 race := ./internal/... ./registry/... ./serving/... ./signatures/policy/... ./storage/... ./imageapi
 
-.PHONY: run build test race tools lint vuln conformance cosign2 cluster crowd bench scale faults fuzz generate
+.PHONY: run build test race tools lint vuln conformance cosign2 cluster crowd bench scale faults hostile fuzz generate
 
 run: ## run the registry and the API on 127.0.0.1:5000
 	go run ./cmd/tallyman serve
@@ -57,6 +57,9 @@ scale: ## measure with 200 000 Images in Redis
 
 faults: tools ## run clients through some 100 failures of Redis and of the way to it
 	go test -count=1 -v -run TestFaults -timeout 60m ./cmd/tallyman -args -fault-rounds 60
+
+hostile: tools ## send 20 000 random reads to a process with 100 000 Images
+	go test -count=1 -v -run TestHostileReads -timeout 60m ./cmd/tallyman -args -hostile-reads 20000 -hostile-images 100000
 
 fuzz: ## fuzz what parses outside input, a minute each
 	go test -run '^$$' -fuzz FuzzImage -fuzztime 60s ./imageapi/derive

@@ -61,8 +61,8 @@ type Store struct {
 	HistoryMinAge  time.Duration `yaml:"historyminage" json:"historyminage" jsonschema:"description=How long each change stays in the history within historybytes, such as 10m."`
 	HistoryEntries int           `yaml:"historyentries" json:"historyentries" jsonschema:"minimum=1,description=How many changes older than historyminage stay in the history."`
 	HistoryAge     time.Duration `yaml:"historyage" json:"historyage" jsonschema:"description=How long a change stays in the history, such as 1h."`
-	LogEntries     int           `yaml:"logentries,omitempty" json:"logentries,omitempty" jsonschema:"minimum=1,description=The former name of historyentries."`
-	LogAge         time.Duration `yaml:"logage,omitempty" json:"logage,omitempty" jsonschema:"description=The former name of historyage."`
+	LogEntries     int           `yaml:"logentries" json:"logentries" jsonschema:"minimum=0,description=The former name of historyentries. 0 leaves that in force."`
+	LogAge         time.Duration `yaml:"logage" json:"logage" jsonschema:"description=The former name of historyage. 0s leaves that in force."`
 	Redis          Redis         `yaml:"redis" json:"redis" jsonschema:"description=How Images are kept in Redis. Where it is, the top-level redis section says."`
 }
 

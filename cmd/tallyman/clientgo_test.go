@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -179,11 +180,20 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
+// expired fails unless a watch from a resourceVersion is told 410.
+func (s *server) expired(resourceVersion string) error {
+	got := s.call(http.MethodGet, api+"/images?watch=true&timeoutSeconds=1&resourceVersion="+resourceVersion, "", "")
+	if !strings.Contains(got.body, `"code":410`) {
+		return fmt.Errorf("a watch from %s: %d %.200s", resourceVersion, got.code, got.body)
+	}
+	return nil
+}
+
 // TestDynamicInformer: an informer (which lists by WatchList) sees pushes, goes
 // on after the server was restarted, and resyncs after 410.
 func TestDynamicInformer(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, "REGISTRY_IMAGEAPI_STORE_LOGENTRIES=20")
+	s := startServer(t, "REGISTRY_IMAGEAPI_STORE_HISTORYENTRIES=20", "REGISTRY_IMAGEAPI_STORE_HISTORYMINAGE=1s")
 	first := s.pushImage("team/app:v1", "one")
 	client, err := dynamic.NewForConfig(s.restConfig())
 	if err != nil {
@@ -214,7 +224,8 @@ func TestDynamicInformer(t *testing.T) {
 	s.start()
 	third := s.pushImage("team/app:v3", "three")
 	eventually(t, "the informer has a push after a restart", has(third))
-	// While the informer cannot connect, more changes than the log keeps.
+	// While the informer cannot connect, more changes than the history keeps.
+	seen := s.image(third).ResourceVersion
 	s.stop()
 	realAddr := s.addr
 	s.addr = freeAddress(t)
@@ -224,6 +235,7 @@ func TestDynamicInformer(t *testing.T) {
 	for i := range 15 {
 		last = s.pushImage("team/app:v3", fmt.Sprint("more ", i))
 	}
+	eventually(t, "the history is trimmed", func() error { return s.expired(seen) })
 	s.stop()
 	s.addr = realAddr
 	s.env = append(s.env, "REGISTRY_HTTP_ADDR="+s.addr)
@@ -240,7 +252,7 @@ func TestDynamicInformer(t *testing.T) {
 // TestWatchSemantics: resume, 410, bookmarks, initial events, selectors, limits
 // and continue tokens, over the wire.
 func TestWatchSemantics(t *testing.T) {
-	s := startServer(t, "REGISTRY_IMAGEAPI_STORE_LOGENTRIES=50")
+	s := startServer(t, "REGISTRY_IMAGEAPI_STORE_HISTORYENTRIES=50", "REGISTRY_IMAGEAPI_STORE_HISTORYMINAGE=1s")
 	images, ctx := s.images(), t.Context()
 	digest := s.pushImage("team/app:v1", "one")
 	start := s.image(digest).ResourceVersion
@@ -293,6 +305,7 @@ func TestWatchSemantics(t *testing.T) {
 	for i := range 30 {
 		s.pushImage("team/app:many", fmt.Sprint(i))
 	}
+	eventually(t, "the history is trimmed", func() error { return s.expired(start) })
 	if w, err = images.Watch(ctx, metav1.ListOptions{ResourceVersion: start}); err == nil {
 		if e := nextEvent(t, w); !apierrors.IsResourceExpired(apierrors.FromObject(e.Object)) {
 			t.Errorf("a watch from before the log begins with %v", e)

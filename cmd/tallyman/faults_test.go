@@ -136,7 +136,7 @@ func TestFaults(t *testing.T) {
 		redis := redistest.Start(t, flavor, redistest.Durable...)
 		p := startProxies(t, 3, redis.Addr)
 		// The log is so short that a replica that is cut off for long loses its place.
-		replicas := startReplicas(t, 3, func(i int) string { return "redis: {addrs: [" + p.addrs[i] + "]}" }, "REGISTRY_IMAGEAPI_STORE_LOGENTRIES=30")
+		replicas := startReplicas(t, 3, func(i int) string { return "redis: {addrs: [" + p.addrs[i] + "]}" }, "REGISTRY_IMAGEAPI_STORE_HISTORYENTRIES=30", "REGISTRY_IMAGEAPI_STORE_HISTORYMINAGE=1s")
 		runFaults(t, replicas, *faultRounds, p.networkFaults())
 	})
 	t.Run("crash", func(t *testing.T) {

@@ -175,7 +175,7 @@ var hexDigits = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f-]{27}`)
 
 // seed adds n Images to the store: copies of the one called name, with other digests
 // and uids, which do not compress. It returns how many terms each has.
-func seed(b *testing.B, addr, name string, n int) (terms int) {
+func seed(b testing.TB, addr, name string, n int) (terms int) {
 	b.Helper()
 	store, err := redis.Open(b.Context(), redis.Options{Client: goredis.UniversalOptions{Addrs: []string{addr}}})
 	if err != nil {

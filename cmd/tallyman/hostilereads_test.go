@@ -1,0 +1,135 @@
+package main_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tallyman/storage/redis/redistest"
+)
+
+var (
+	hostileReads  = flag.Int("hostile-reads", 600, "requests of TestHostileReads")
+	hostileImages = flag.Int("hostile-images", 1000, "Images of TestHostileReads")
+)
+
+// maxAnonymous is the bound of the process' own memory, without GOMEMLIMIT.
+const maxAnonymous = 1 << 30
+
+// hostile has values of each parameter of a read, sound ones and others.
+var hostile = map[string][]string{
+	"limit":                {"", "", "0", "1", "7", "500", "1000000000", "9223372036854775807", "-1", "-9223372036854775808", "abc", "1e9"},
+	"continue":             {"", "", "", "garbage", "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiJhIn0"},
+	"resourceVersion":      {"", "", "", "0", "1", "NEWEST", "9223372036854775807", "18446744073709551615", "-1", "x"},
+	"resourceVersionMatch": {"", "", "Exact", "NotOlderThan", "Nonsense"},
+	"labelSelector":        {"", "", "a=none", "a!=none", "a in (b,c)", "a in (", ",,"},
+	"fieldSelector":        {"", "", "metadata.name=x", "repository=app", "layer=sha256:0", "nonsense=1", "repository"},
+	"pretty":               {"", "", "1", "true"},
+	"watch":                {"", "", "", "", "true"},
+	"sendInitialEvents":    {"", "", "", "true"},
+	"allowWatchBookmarks":  {"", "true"},
+}
+
+var hostileAccepts = []string{
+	"application/json", "*/*", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor", "text/html",
+	"application/json;as=Table;v=v1;g=meta.k8s.io", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+	"application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "application/json;as=Nonsense;v=v1;g=meta.k8s.io",
+}
+
+// TestHostileReads sends random parameters and media types, eight requests at a time. Each
+// is answered, none by an error of the server; the memory of the process stays bounded; and
+// an ordinary GET is answered all the time.
+func TestHostileReads(t *testing.T) {
+	server := redistest.Start(t, "redis-server")
+	s := startWithConfig(t, strings.ReplaceAll(movable, "REDIS", server.Addr), "REGISTRY_IMAGEAPI_STORE_TYPE=redis")
+	name := pushRichImage(s)
+	s.stop()
+	seed(t, server.Addr, name, *hostileImages)
+	s.start()
+	newest := fmt.Sprint(s.newest())
+	var sent atomic.Int64
+	var wg sync.WaitGroup
+	const workers = 8
+	for w := range workers {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(w), 7))
+			for sent.Add(1) <= int64(*hostileReads) && !t.Failed() {
+				if err := s.hostileRead(random, newest); err != nil {
+					t.Error(err)
+				}
+				if random.IntN(20) == 0 {
+					if err := s.status(api+"/images/"+name, http.StatusOK); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	anonymous := s.statusBytes(t, "RssAnon")
+	t.Logf("%d requests, %d Images, RssAnon %d MiB", *hostileReads, *hostileImages, anonymous>>20)
+	if anonymous > maxAnonymous {
+		t.Errorf("RssAnon is %d MiB, want at most %d", anonymous>>20, maxAnonymous>>20)
+	}
+}
+
+// hostileRead sends one request.
+func (s *server) hostileRead(random *rand.Rand, newest string) error {
+	query := url.Values{"timeoutSeconds": {"1"}}
+	for key, values := range hostile {
+		if value := values[random.IntN(len(values))]; value != "" {
+			query.Set(key, strings.ReplaceAll(value, "NEWEST", newest))
+		}
+	}
+	target := s.url(api + "/images?" + query.Encode())
+	request, err := http.NewRequest(http.MethodGet, target, nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Accept", hostileAccepts[random.IntN(len(hostileAccepts))])
+	client := http.Client{Timeout: 4 * time.Minute}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	size, err := io.Copy(io.Discard, response.Body)
+	if closeErr := response.Body.Close(); err == nil {
+		err = closeErr
+	}
+	// 504 is Kubernetes' answer to a resourceVersion of the future.
+	expected := []int{200, 400, 406, 410, 422, 429, 504}
+	if err == nil && !slices.Contains(expected, response.StatusCode) {
+		err = errors.New(response.Status)
+	}
+	if err != nil {
+		return fmt.Errorf("%s as %s: after %d bytes: %w", target, request.Header.Get("Accept"), size, err)
+	}
+	return nil
+}
+
+// statusBytes returns a size in /proc/PID/status.
+func (s *server) statusBytes(t *testing.T, name string) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := bytes.Cut(status, []byte(name+":"))
+	var kib int64
+	if _, err := fmt.Sscan(string(after), &kib); err != nil || !found {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return kib << 10
+}

@@ -105,7 +105,7 @@ func readable(tx *bbolt.Tx, revision, current int64) (int64, error) {
 	switch {
 	case revision > current:
 		return 0, storage.ErrFuture
-	case revision < decodeRevision(tx.Bucket(metaBucket).Get(compactedKey)):
+	case !known(tx, revision):
 		return 0, storage.ErrCompacted
 	}
 	return insideCommit(tx.Bucket(logBucket), revision)

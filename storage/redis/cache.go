@@ -85,19 +85,21 @@ func newCache(limit int64) *cache {
 func (c *cache) latest(key string, read *storage.Read) *storage.Entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.find(c.newest[key], read)
+	return c.find(key, c.newest[key], read)
 }
 
-// get returns the value of a revision, nil if the cache lacks a part that read asks for.
-func (c *cache) get(revision int64, read *storage.Read) *storage.Entry {
+// get returns the value of key at a revision, nil if the cache lacks a part that read asks
+// for. After a fail-over to a server whose clock is behind, a revision of the lost history
+// may belong to another key.
+func (c *cache) get(key string, revision int64, read *storage.Read) *storage.Entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.find(revision, read)
+	return c.find(key, revision, read)
 }
 
-func (c *cache) find(revision int64, read *storage.Read) *storage.Entry {
+func (c *cache) find(key string, revision int64, read *storage.Read) *storage.Entry {
 	v, ok := c.values.Get(revision)
-	if !ok || !v.covers(read) {
+	if !ok || v.entry.Key != key || !v.covers(read) {
 		return nil
 	}
 	return v.cut(read)

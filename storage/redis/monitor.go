@@ -230,20 +230,29 @@ func (s *Store) create(ctx context.Context) (replaced bool, err error) {
 	default:
 		return false, formatError(format)
 	}
-	s.mu.Lock()
-	before := s.id
-	s.id = answer.text(1)
-	s.mu.Unlock()
-	if before == "" || before == answer.text(1) {
+	if before := s.swapID("", answer.text(1)); before == "" || before == answer.text(1) {
 		return false, nil
 	}
 	window, err := s.believe(ctx)
 	if err != nil {
-		return true, err
+		return true, err // the next look finds the other id again
 	}
+	s.mu.Lock()
+	s.id = answer.text(1)
+	s.mu.Unlock()
 	s.restart(window.Current)
 	s.lost("the store in Redis was emptied or replaced")
 	return true, nil
+}
+
+// swapID sets the id of the store if it is old, and returns the id before.
+func (s *Store) swapID(old, fresh string) (before string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before = s.id; before == old {
+		s.id = fresh
+	}
+	return before
 }
 
 // lost reports that content is gone.

@@ -98,7 +98,7 @@ func (s *Store) load(ctx context.Context, refs []ref, least int, read *storage.R
 func (s *Store) loadSome(ctx context.Context, refs []ref, read *storage.Read) (int, error) {
 	var missing []int
 	for i := range refs {
-		if refs[i].entry = s.cache.get(refs[i].revision, read); refs[i].entry == nil {
+		if refs[i].entry = s.cache.get(refs[i].key, refs[i].revision, read); refs[i].entry == nil {
 			missing = append(missing, i)
 		}
 	}

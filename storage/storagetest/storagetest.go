@@ -39,6 +39,7 @@ func Run(t *testing.T, open Open) {
 		"LogAfterManyChanges":   testManyChanges,
 		"Compact":               testCompact,
 		"Advance":               testAdvance,
+		"UnknownRevision":       testUnknownRevision,
 		"Stats":                 testStats,
 		"Close":                 testClose,
 		"ConcurrentCommits":     testConcurrentCommits,
@@ -418,6 +419,21 @@ func testAdvance(t *testing.T, b storage.Backend) {
 		if err := b.Advance(t.Context(), revision); err == nil {
 			t.Errorf("advanced to %d", revision)
 		}
+	}
+}
+
+// testUnknownRevision: a revision that the store has never had is told from the others.
+func testUnknownRevision(t *testing.T, b storage.Backend) {
+	first := put(t, b, "/a", "1", 0)
+	time.Sleep(time.Millisecond)
+	if second := put(t, b, "/a", "2", first); second == first+1 {
+		t.Fatal("the clock stands still")
+	}
+	if _, err := b.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Revision: first + 1}); !errors.Is(err, storage.ErrCompacted) {
+		t.Errorf("a scan at a revision between two commits: %v", err)
+	}
+	if _, err := b.Log(t.Context(), storage.LogRequest{After: first + 1, NoWait: true}); !errors.Is(err, storage.ErrCompacted) {
+		t.Errorf("the log after a revision between two commits: %v", err)
 	}
 }
 

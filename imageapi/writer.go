@@ -141,7 +141,8 @@ func (w *Writer) Remove(ctx context.Context, repository string, name digest.Dige
 	var orphan *imagev1.Image
 	err := w.overwrite(ctx, name, false, func(image *imagev1.Image) error {
 		orphan = nil
-		if !slices.Contains(Repositories(image), repository) {
+		// Without any repository it is an orphan that an earlier call could not delete.
+		if held := Repositories(image); len(held) > 0 && !slices.Contains(held, repository) {
 			return nil
 		}
 		removeRepository(image, repository)

@@ -68,7 +68,8 @@ func (w *watcher) readLog() error {
 // checkRevision rejects a client's revision that is newer than the store or older than its
 // history. catchUp rejects a revision of another history.
 func (w *watcher) checkRevision() error {
-	if w.known {
+	if w.known || w.revision == w.follower.position() {
+		w.known = true
 		return nil
 	}
 	window, err := w.store.window(w.ctx)

@@ -202,18 +202,21 @@ func TestSlowWatch(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, s *storage.Store) {
 		slow := watchAll(t, s, "")
 		fast := watchAll(t, s, "")
-		const changes = 1300 // more than the queue and the channel hold
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for i := range changes {
+		for s.Joined() < 2 { // one that catches up reads by itself, and has no queue
+			time.Sleep(time.Millisecond)
+		}
+		// More than the queue, a batch taken off it, and the channel hold, but never more at a
+		// time than the fast watch can be behind.
+		const batches, each = 22, 100
+		const changes = batches * each
+		for batch := range batches {
+			createPods(t, s, fmt.Sprintf("p%d-", batch), each)
+			for i := range each {
 				if e := next(t, fast); e.Type != watch.Added {
-					t.Errorf("event %d of the fast watch: %v", i, e)
-					return
+					t.Fatalf("event %d of batch %d of the fast watch: %v", i, batch, e)
 				}
 			}
-		})
-		createPods(t, s, "p", changes)
-		wg.Wait()
+		}
 		events := 0
 		for e := range slow.ResultChan() {
 			if e.Type == watch.Error {
@@ -256,8 +259,17 @@ func next(t *testing.T, w watch.Interface) watch.Event {
 
 func createPods(t *testing.T, s *storage.Store, prefix string, n int) {
 	t.Helper()
+	createLarge(t, s, prefix, n, 0)
+}
+
+// createLarge creates pods with an annotation of so many bytes.
+func createLarge(t *testing.T, s *storage.Store, prefix string, n, size int) {
+	t.Helper()
 	for i := range n {
 		pod := &example.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s%04d", prefix, i)}}
+		if size > 0 {
+			pod.Annotations = map[string]string{"a": strings.Repeat("x", size)}
+		}
 		if err := s.Create(t.Context(), "/pods/"+pod.Name, pod, nil, 0); err != nil {
 			t.Error(err)
 			return

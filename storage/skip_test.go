@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	goredis "github.com/redis/go-redis/v9"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -118,12 +117,7 @@ func TestListMemory(t *testing.T) {
 	m := &measured{Backend: b}
 	s := newStore(t, m)
 	const n = 200
-	for i := range n {
-		pod := &example.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("p%05d", i), Annotations: map[string]string{"a": strings.Repeat("x", 100<<10)}}}
-		if err := s.Create(t.Context(), "/pods/"+pod.Name, pod, nil, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	createLarge(t, s, "p", n, 100<<10)
 	for name, test := range map[string]struct {
 		label string
 		limit int64
@@ -166,12 +160,7 @@ func TestListLongerThanHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newStore(t, b)
-	for i := range 300 {
-		pod := &example.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("p%05d", i), Annotations: map[string]string{"a": strings.Repeat("x", 30_000)}}}
-		if err := s.Create(t.Context(), "/pods/"+pod.Name, pod, nil, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	createLarge(t, s, "p", 300, 30_000)
 	list, err := s.ListEncoded(t.Context(), "/pods/", k8sstorage.ListOptions{Recursive: true, Predicate: k8sstorage.Everything}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -203,12 +192,7 @@ func TestAbortedList(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newStore(t, b)
-	for i := range 100 {
-		pod := &example.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("p%05d", i), Annotations: map[string]string{"a": strings.Repeat("x", 30_000)}}}
-		if err := s.Create(t.Context(), "/pods/"+pod.Name, pod, nil, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	createLarge(t, s, "p", 100, 30_000)
 	list, err := s.ListEncoded(t.Context(), "/pods/", k8sstorage.ListOptions{Recursive: true, Predicate: k8sstorage.Everything}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -177,23 +177,18 @@ func (i *images) change(ctx context.Context, name string, create bool, dryRun []
 	return updated.(*imagev1.Image), nil
 }
 
-// isCorrupt reports whether the Image called name cannot be read.
-func (i *images) isCorrupt(ctx context.Context, name string) bool {
-	key, err := i.KeyFunc(ctx, name)
-	return err == nil && k8sstorage.IsCorruptObject(i.encoded.Get(ctx, key, k8sstorage.GetOptions{}, &imagev1.Image{}))
-}
-
-// discardCorrupt deletes the Image called name if it cannot be read.
-func (i *images) discardCorrupt(ctx context.Context, name string) error {
+// discardCorrupt deletes the Image called name if it cannot be read. It returns false if
+// the Image can be read or does not exist.
+func (i *images) discardCorrupt(ctx context.Context, name string) (bool, error) {
 	key, err := i.KeyFunc(ctx, name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	err = i.encoded.Delete(ctx, key, &imagev1.Image{}, nil, k8sstorage.ValidateAllObjectFunc, nil, k8sstorage.DeleteOptions{ExpectTransformOrDecodeError: true})
-	if k8sstorage.IsNotFound(err) {
-		return nil
+	if k8sstorage.IsNotFound(err) || k8sstorage.IsInvalidObj(err) {
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // getDecoded reads an Image for a caller inside the process.

@@ -132,13 +132,18 @@ func withLimits(next http.Handler, l *Limits, c *server.Config) http.Handler {
 		}
 		admitted, leave, err := limits.enter(r, clientName(u, r), c.LongRunningFunc(r, info))
 		if err != nil {
-			metrics.RecordDroppedRequest(r, info, metrics.APIServerComponent, !reading.Has(info.Verb))
-			responsewriters.ErrorNegotiated(err, c.Serializer, schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}, w, r)
+			drop(w, r, info, !reading.Has(info.Verb), err, c)
 			return
 		}
 		defer leave()
 		next.ServeHTTP(w, admitted)
 	})
+}
+
+// drop turns a request away with err, and counts it.
+func drop(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, mutating bool, err error, c *server.Config) {
+	metrics.RecordDroppedRequest(r, info, metrics.APIServerComponent, mutating)
+	responsewriters.ErrorNegotiated(err, c.Serializer, schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}, w, r)
 }
 
 // clientName is whose requests are counted together: a user's, and for those without

@@ -6,9 +6,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
-	"k8s.io/apiserver/pkg/endpoints/metrics"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server"
 )
@@ -42,9 +39,8 @@ func withWholeLists(next http.Handler, c *server.Config) http.Handler {
 			next.ServeHTTP(w, r)
 		case <-r.Context().Done():
 		case <-wait.C:
-			metrics.RecordDroppedRequest(r, info, metrics.APIServerComponent, false)
 			err := apierrors.NewTooManyRequests("another list of everything in this format is under way: try again later, ask for pages by limit, or for JSON or YAML", retryAfter)
-			responsewriters.ErrorNegotiated(err, c.Serializer, schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}, w, r)
+			drop(w, r, info, false, err, c)
 		}
 	})
 }

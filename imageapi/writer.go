@@ -200,13 +200,13 @@ func ignoreNotFound(err error) error {
 // Image first.
 func (w *Writer) overwrite(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
 	err := w.update(ctx, name, create, change)
-	if !apierrors.IsInternalError(err) || !w.images.isCorrupt(internalContext(ctx), name.String()) {
+	if !apierrors.IsInternalError(err) {
 		return err
+	}
+	if discarded, discardErr := w.images.discardCorrupt(internalContext(ctx), name.String()); discardErr != nil || !discarded {
+		return errors.Join(err, discardErr)
 	}
 	slog.Warn("corrupt image replaced", "image", name, "err", err)
-	if err := w.images.discardCorrupt(internalContext(ctx), name.String()); err != nil {
-		return err
-	}
 	return w.update(ctx, name, create, change)
 }
 

@@ -141,7 +141,7 @@ func (e *Encoded) DeepCopyObject() runtime.Object { return e }
 
 // CacheEncode implements runtime.CacheableObject.
 func (e *Encoded) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	if id == e.store.identifier && id != "" {
+	if format, ok := e.store.formats[id]; ok && format == JSON {
 		if splice, ok := newSplicer(e.data); ok {
 			answer := splice.appendTo(make([]byte, 0, splice.size()+1), e.revision)
 			_, err := w.Write(append(answer, '\n'))

@@ -62,11 +62,11 @@ func (e *EncodedList) preparePage(ctx context.Context, key string, opts storage.
 		if l.keysOnly {
 			return true, nil
 		}
-		data, err := e.readable(entry)
-		if err != nil || data == nil {
+		splice, ok, err := e.readable(entry)
+		if err != nil || !ok {
 			return false, err
 		}
-		matched, err := l.selector.matches(e.store.newEncoded(data, entry, l.indexed))
+		matched, err := l.selector.matches(e.store.newEncoded(splice.data, entry, l.indexed))
 		if size += entry.Value.Size(); matched && size <= MaxPageBytes {
 			kept = append(kept, *entry)
 		}
@@ -158,28 +158,28 @@ func (e *EncodedList) stream(out *listWriter) error {
 }
 
 func (e *EncodedList) writeItem(out *listWriter, entry *Entry) error {
-	data, err := e.readable(entry)
-	if err != nil || data == nil {
+	splice, ok, err := e.readable(entry)
+	if err != nil || !ok {
 		return err
 	}
 	if !e.lister.paged() { // the items of a limited list have been matched already
-		matched, err := e.lister.selector.matches(e.store.newEncoded(data, entry, e.lister.indexed))
+		matched, err := e.lister.selector.matches(e.store.newEncoded(splice.data, entry, e.lister.indexed))
 		if err != nil || !matched {
 			return err
 		}
 	}
-	splice, _ := newSplicer(data)
 	return out.item(splice, entry.Revision)
 }
 
-// readable returns the JSON of an entry, nil for a skipped one.
-func (e *EncodedList) readable(entry *Entry) ([]byte, error) {
+// readable returns the JSON of an entry. It returns false for a skipped one.
+func (e *EncodedList) readable(entry *Entry) (splicer, bool, error) {
 	data, _, err := e.store.transform(e.ctx, entry)
-	if _, ok := newSplicer(data); err == nil && !ok {
+	splice, ok := newSplicer(data)
+	if err == nil && !ok {
 		err = fmt.Errorf("%w: %q is not the JSON of an API object", ErrCorrupt, entry.Key)
 	}
 	if e.store.skips(entry.Key, err) {
-		return nil, nil
+		return splice, false, nil
 	}
-	return data, err
+	return splice, true, err
 }

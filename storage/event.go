@@ -24,6 +24,25 @@ type event struct {
 	previous func() (*Encoded, error) // nil result if the change is a creation
 }
 
+// eventsAfter reads a page of the log after a revision, empty if there is no change yet.
+func (s *Store) eventsAfter(ctx context.Context, revision int64) ([]*event, error) {
+	request := s.logRequest(revision)
+	request.NoWait = true
+	changes, err := s.backend.Log(ctx, request)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return s.newEvents(changes), nil
+}
+
+func (s *Store) newEvents(changes []Change) []*event {
+	events := make([]*event, len(changes))
+	for i := range changes {
+		events[i] = s.newEvent(&changes[i])
+	}
+	return events
+}
+
 func (s *Store) newEvent(c *Change) *event {
 	e := &event{change: c}
 	version := func(entry *Entry) func() (*Encoded, error) {

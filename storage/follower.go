@@ -134,9 +134,8 @@ func (f *follower) position() int64 {
 func (f *follower) deliver(changes []Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	events := make([]*event, len(changes))
+	events := f.store.newEvents(changes)
 	for i := range changes {
-		events[i] = f.store.newEvent(&changes[i])
 		f.revision = changes[i].Revision
 		for w := range f.watches {
 			if w.covers(changes[i].Key) {

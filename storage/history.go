@@ -54,7 +54,7 @@ func (b *HistoryBounds) Validate() error {
 
 // HistorySize is the size of a history and the oldest commit in it.
 type HistorySize struct {
-	// Entries is the number of changes, Bytes the size of them and of what they replaced.
+	// Entries is the number of changes, Bytes the size of changes and replaced values.
 	Entries, Bytes int64
 	// First and Last are the revisions of the first and the last change of the oldest
 	// commit.

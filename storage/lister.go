@@ -141,7 +141,7 @@ func (l *lister) keepHistory(ctx context.Context) {
 		l.hold = l.store.backend.Hold(l.pinned)
 		context.AfterFunc(ctx, l.hold.Release)
 	case l.more:
-		l.hold.Progress()
+		l.progress()
 	}
 }
 

@@ -46,20 +46,14 @@ func (w *watcher) sendAll(events []*event) error {
 // readLog sends a page of the log after the revision of the watch.
 func (w *watcher) readLog() error {
 	position := w.follower.position()
-	request := w.store.logRequest(w.revision)
-	request.NoWait = true
-	changes, err := w.store.backend.Log(w.ctx, request)
+	events, err := w.store.eventsAfter(w.ctx, w.revision)
 	if err != nil {
-		return unavailable(err)
-	}
-	events := make([]*event, len(changes))
-	for i := range changes {
-		events[i] = w.store.newEvent(&changes[i])
+		return err
 	}
 	if err := w.sendAll(events); err != nil {
 		return err
 	}
-	if len(changes) == 0 { // the revision was advanced without a change
+	if len(events) == 0 { // the revision was advanced without a change
 		w.revision = max(w.revision, position)
 	}
 	return nil

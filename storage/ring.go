@@ -30,6 +30,13 @@ type ring struct {
 
 func (e *event) size() int { return e.change.Size() + eventOverhead }
 
+func sizeOf(events []*event) (size int) {
+	for _, e := range events {
+		size += e.size()
+	}
+	return size
+}
+
 // reset empties the ring. The next event follows revision.
 func (r *ring) reset(revision int64) {
 	r.mu.Lock()
@@ -41,21 +48,12 @@ func (r *ring) reset(revision int64) {
 func (r *ring) add(events []*event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range events {
-		r.events, r.size = append(r.events, e), r.size+e.size()
-	}
+	r.events, r.size = append(r.events, events...), r.size+sizeOf(events)
 	drop, end := 0, int64(0)
-	for size := r.size; drop < len(r.events); drop++ {
-		c := r.events[drop].change
-		if size <= r.limit && c.Revision > end {
-			break
-		}
-		size, end = size-r.events[drop].size(), c.Commit
+	for ; drop < len(r.events) && (r.size > r.limit || r.events[drop].change.Revision <= end); drop++ {
+		r.size, end = r.size-r.events[drop].size(), r.events[drop].change.Commit
 	}
 	if drop > 0 {
-		for _, e := range r.events[:drop] {
-			r.size -= e.size()
-		}
 		r.start = r.events[drop-1].change.Revision
 		r.events = append([]*event(nil), r.events[drop:]...)
 	}
@@ -91,30 +89,21 @@ func (r *ring) extend(ctx context.Context, revision int64) (bool, error) {
 		return false, nil
 	}
 	var older []*event
-	size := 0
-	for at := revision; at < start; {
-		request := r.store.logRequest(at)
-		request.NoWait = true
-		changes, err := r.store.backend.Log(ctx, request)
+	for at := revision; at < start; at = older[len(older)-1].change.Revision {
+		page, err := r.store.eventsAfter(ctx, at)
 		if err != nil {
-			return false, unavailable(err)
+			return false, err
 		}
-		for i := range changes {
-			if at = changes[i].Revision; at > start {
-				break
-			}
-			e := r.store.newEvent(&changes[i])
-			older, size = append(older, e), size+e.size()
-		}
-		if size > room || len(changes) == 0 {
+		if older = append(older, page...); len(page) == 0 || sizeOf(older) > room {
 			return false, nil
 		}
 	}
+	older = older[:sort.Search(len(older), func(i int) bool { return older[i].change.Revision > start })]
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.start != start { // what came meanwhile has pushed events out
 		return false, nil
 	}
-	r.start, r.events, r.size = revision, append(older, r.events...), r.size+size
+	r.start, r.events, r.size = revision, append(older, r.events...), r.size+sizeOf(older)
 	return true, nil
 }

@@ -71,8 +71,7 @@ type Store struct {
 	opts       Options
 	backend    Backend
 	versioner  storage.Versioner
-	identifier runtime.Identifier // of Options.Encoder; "" if there is none
-	formats    map[runtime.Identifier]ListFormat
+	formats    map[runtime.Identifier]ListFormat // of Options.Encoder and ListEncoders
 	follower   *follower
 	indexer    *indexer
 	compacted  atomic.Int64 // last Window.Compacted seen
@@ -90,9 +89,9 @@ func New(o Options) (*Store, error) {
 		o.Transformer = identity.NewEncryptCheckTransformer()
 	}
 	s := &Store{opts: o, backend: instrument(o.Backend), versioner: storage.APIObjectVersioner{}, logCorrupt: rate.Sometimes{First: 10, Interval: time.Minute}}
+	s.formats = map[runtime.Identifier]ListFormat{}
 	if o.Encoder != nil {
-		s.identifier = o.Encoder.Identifier()
-		s.formats = map[runtime.Identifier]ListFormat{s.identifier: JSON}
+		s.formats[o.Encoder.Identifier()] = JSON
 	}
 	for format, encoder := range o.ListEncoders {
 		s.formats[encoder.Identifier()] = format

@@ -120,7 +120,7 @@ func (s *server) hostileRead(random *rand.Rand, newest string) error {
 }
 
 // statusBytes returns a size in /proc/PID/status.
-func (s *server) statusBytes(t *testing.T, name string) int64 {
+func (s *server) statusBytes(t testing.TB, name string) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {

@@ -1,14 +1,12 @@
 package main_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -238,20 +236,10 @@ func redisStat(b *testing.B, server *redistest.Server, name string) int64 {
 	return 0
 }
 
-// residentMiB is the most memory that the process has had.
+// residentMiB is the peak resident memory of the process.
 func residentMiB(b testing.TB, s *server) float64 {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	var kib float64
-	if _, after, ok := bytes.Cut(status, []byte("VmHWM:")); ok {
-		if _, err := fmt.Sscan(string(after), &kib); err != nil {
-			b.Fatal(err)
-		}
-	}
-	return kib / 1024
+	return float64(s.statusBytes(b, "VmHWM")) / (1 << 20)
 }
 
 // mustGet reads an answer to its end and returns its size.

@@ -95,14 +95,12 @@ type Store struct {
 	close    sync.Once
 	listener net.Listener // for Attach; nil if there is none
 
-	mu         sync.Mutex
-	current    int64         // newest revision
-	compacted  int64         // oldest revision the log can start from
-	logEntries int64         // number of changes in the log
-	logBytes   int64         // their size, with the parts that they replaced
-	oldest     [2]int64      // first and last revision of the oldest commit in the log, 0 if there is none
-	advanced   chan struct{} // closed and replaced at each commit
-	counts     *simplelru.LRU[rest, int64]
+	mu        sync.Mutex
+	current   int64 // newest revision
+	compacted int64 // oldest revision the log can start from
+	history   storage.HistorySize
+	advanced  chan struct{} // closed and replaced at each commit
+	counts    *simplelru.LRU[rest, int64]
 }
 
 var _ storage.Backend = (*Store)(nil)
@@ -120,12 +118,9 @@ func Open(o Options) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("bolt: create directory: %w", err)
 	}
-	db, err := bbolt.Open(o.Path, 0o600, fileOptions())
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("bolt: open %s: %w", o.Path, ErrLocked)
-	}
+	db, err := openFile(o.Path)
 	if err != nil {
-		return nil, fmt.Errorf("bolt: open %s: %w", o.Path, err)
+		return nil, err
 	}
 	s := &Store{
 		opts:     o,
@@ -157,6 +152,18 @@ func fileOptions() *bbolt.Options {
 		o.InitialMmapSize = mapSize
 	}
 	return o
+}
+
+// openFile opens or creates the file. It returns ErrLocked if another process has it open.
+func openFile(path string) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, fileOptions())
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		err = ErrLocked
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bolt: open %s: %w", path, err)
+	}
+	return db, nil
 }
 
 // saveFreelist writes the free list, so that the next Open need not rebuild it.
@@ -204,14 +211,8 @@ func (s *Store) load(tx *bbolt.Tx) error {
 	}
 	s.current = decodeRevision(meta.Get(revisionKey))
 	s.compacted = decodeRevision(meta.Get(compactedKey))
-	s.logEntries = int64(tx.Bucket(logBucket).Stats().KeyN)
-	if stored := meta.Get(logBytesKey); stored != nil {
-		s.logBytes = decodeRevision(stored)
-	} else if s.logBytes, err = measureLog(tx); err != nil {
-		return err
-	}
-	s.oldest = oldestCommit(tx.Bucket(logBucket))
-	return nil
+	s.history, err = historySize(tx)
+	return err
 }
 
 // Close implements storage.Backend.

@@ -23,8 +23,7 @@ type transaction struct {
 	tx                                 *bbolt.Tx
 	meta, data, log, history, postings *bbolt.Bucket
 	current, compacted                 int64
-	logEntries, logBytes               int64
-	oldest                             [2]int64
+	size                               storage.HistorySize
 	added                              int // changes of this transaction
 }
 
@@ -145,17 +144,15 @@ func (s *Store) begin(tx *bbolt.Tx) *transaction {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return &transaction{
-		tx:         tx,
-		meta:       tx.Bucket(metaBucket),
-		data:       tx.Bucket(dataBucket),
-		log:        tx.Bucket(logBucket),
-		history:    tx.Bucket(historyBucket),
-		postings:   tx.Bucket(termsBucket),
-		current:    s.current,
-		compacted:  s.compacted,
-		logEntries: s.logEntries,
-		logBytes:   s.logBytes,
-		oldest:     s.oldest,
+		tx:        tx,
+		meta:      tx.Bucket(metaBucket),
+		data:      tx.Bucket(dataBucket),
+		log:       tx.Bucket(logBucket),
+		history:   tx.Bucket(historyBucket),
+		postings:  tx.Bucket(termsBucket),
+		current:   s.current,
+		compacted: s.compacted,
+		size:      s.history,
 	}
 }
 
@@ -163,8 +160,7 @@ func (s *Store) begin(tx *bbolt.Tx) *transaction {
 func (s *Store) publish(t transaction) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current, s.compacted, s.logEntries, s.logBytes = t.current, t.compacted, t.logEntries, t.logBytes
-	s.oldest = t.oldest
+	s.current, s.compacted, s.history = t.current, t.compacted, t.size
 	close(s.advanced)
 	s.advanced = make(chan struct{})
 }
@@ -173,7 +169,7 @@ func (t *transaction) save() error {
 	if err := t.meta.Put(revisionKey, encodeRevision(t.current)); err != nil {
 		return err
 	}
-	if err := t.meta.Put(logBytesKey, encodeRevision(t.logBytes)); err != nil {
+	if err := t.meta.Put(logBytesKey, encodeRevision(t.size.Bytes)); err != nil {
 		return err
 	}
 	return t.meta.Put(compactedKey, encodeRevision(t.compacted))
@@ -252,7 +248,7 @@ func (t *transaction) apply(m *storage.Mutation, before *record, e *logEntry) er
 		if err := t.history.Put(key, slices.Clone(p.data)); err != nil {
 			return err
 		}
-		t.logBytes += int64(len(key) + len(p.data))
+		t.size.Bytes += int64(len(key) + len(p.data))
 	}
 	var err error
 	if e.added, e.removed, err = t.index(m.Key, before, after); err != nil {
@@ -262,8 +258,8 @@ func (t *transaction) apply(m *storage.Mutation, before *record, e *logEntry) er
 		return err
 	}
 	value := e.encode()
-	t.logEntries, t.added = t.logEntries+1, t.added+1
-	t.logBytes += int64(revisionSize + len(value))
+	t.size.Entries, t.added = t.size.Entries+1, t.added+1
+	t.size.Bytes += int64(revisionSize + len(value))
 	return t.log.Put(encodeRevision(e.revision), value)
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // compactBytes is the size of CompactFile's transactions.
@@ -16,15 +15,12 @@ const compactBytes = 16 << 20
 // in bytes. It returns ErrLocked if a process has the file open. On failure the old file
 // stays.
 func CompactFile(path string) (before, after int64, err error) {
-	if _, err := os.Stat(path); err != nil {
-		return 0, 0, fmt.Errorf("bolt: %w", err)
+	if before, err = sizeOf(path); err != nil { // or a file would be created
+		return 0, 0, err
 	}
-	from, err := bbolt.Open(path, 0o600, fileOptions())
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return 0, 0, fmt.Errorf("bolt: open %s: %w", path, ErrLocked)
-	}
+	from, err := openFile(path)
 	if err != nil {
-		return 0, 0, fmt.Errorf("bolt: open %s: %w", path, err)
+		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
 	fresh := path + ".compact"
@@ -33,9 +29,6 @@ func CompactFile(path string) (before, after int64, err error) {
 	}
 	if err := copyFile(fresh, from); err != nil {
 		return 0, 0, errors.Join(fmt.Errorf("bolt: compact %s: %w", path, err), os.Remove(fresh))
-	}
-	if before, err = sizeOf(path); err != nil {
-		return 0, 0, err
 	}
 	if after, err = sizeOf(fresh); err != nil {
 		return 0, 0, err

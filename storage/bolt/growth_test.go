@@ -1,47 +1,34 @@
 package bolt_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"tallyman/storage"
 	"tallyman/storage/bolt"
+	"tallyman/storage/storagetest"
 )
 
-// fill writes objects, many of which share a transaction.
-func fill(t *testing.T, s *bolt.Store, n int, value []byte) {
-	t.Helper()
-	var wg sync.WaitGroup
-	for w := range 16 {
-		wg.Go(func() {
-			for from := w * storage.MaxMutations; from < n; from += 16 * storage.MaxMutations {
-				var mutations []storage.Mutation
-				for i := from; i < min(n, from+storage.MaxMutations); i++ {
-					mutations = append(mutations, storage.Mutation{Key: fmt.Sprintf("/images/sha256:%064d", i), Value: storage.Body(value)})
-				}
-				if r, err := s.Commit(context.Background(), mutations...); err != nil || !r.Succeeded {
-					t.Errorf("%+v, %v", r, err)
-					return
-				}
-			}
-		})
+func imageKey(i int) string { return fmt.Sprintf("/images/sha256:%064d", i) }
+
+// put returns a mutation for storagetest.Fill.
+func put(value string) func(i int) storage.Mutation {
+	return func(i int) storage.Mutation {
+		return storage.Mutation{Key: imageKey(i), Value: storage.Body([]byte(value))}
 	}
-	wg.Wait()
 }
 
-// TestCountOnce: the pages of a list know how much is left without counting it again, and
-// are right about it.
+// TestCountOnce: the pages of a list have the right number of remaining entries, which only
+// the first page counts.
 func TestCountOnce(t *testing.T) {
 	s := open(t, bolt.Options{Path: filepath.Join(t.TempDir(), "images.db")})
 	defer closeStore(t, s)
 	const n = 3000
-	fill(t, s, n, []byte("v"))
+	storagetest.Fill(t, s, n, put("v"))
 	for _, pinned := range []bool{true, false} {
 		req, seen := storage.ScanRequest{From: "/images/", To: "/images0", Limit: 500, KeysOnly: true, Count: true}, int64(0)
 		for more := true; more; {
@@ -58,12 +45,12 @@ func TestCountOnce(t *testing.T) {
 			}
 			if pinned {
 				req.Revision = r.Revision
-				commit(t, s, fmt.Sprintf("/images/sha256:%064d", n+int(seen))) // after that revision
+				commit(t, s, imageKey(n+int(seen))) // after that revision
 			}
 		}
 		if pinned {
 			for i := 500; i <= n; i += 500 {
-				if _, err := s.Commit(t.Context(), storage.Mutation{Operation: storage.Delete, Key: fmt.Sprintf("/images/sha256:%064d", n+i), Expect: storage.AnyRevision}); err != nil {
+				if _, err := s.Commit(t.Context(), storage.Mutation{Operation: storage.Delete, Key: imageKey(n + i), Expect: storage.AnyRevision}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -71,8 +58,8 @@ func TestCountOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkPagedList lists all keys in pages with the count of what is left: the time of a
-// key is to be the same whatever their number.
+// BenchmarkPagedList lists all keys in pages with the number of remaining entries. The time
+// for each key is independent of the number of keys.
 func BenchmarkPagedList(b *testing.B) {
 	for _, n := range []int{15_000, 60_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -81,15 +68,7 @@ func BenchmarkPagedList(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer func() { _ = s.Close() }()
-			for from := 0; from < n; from += storage.MaxMutations {
-				var mutations []storage.Mutation
-				for i := from; i < min(n, from+storage.MaxMutations); i++ {
-					mutations = append(mutations, storage.Mutation{Key: fmt.Sprintf("/images/sha256:%064d", i), Value: storage.Body([]byte("v"))})
-				}
-				if _, err := s.Commit(b.Context(), mutations...); err != nil {
-					b.Fatal(err)
-				}
-			}
+			storagetest.Fill(b, s, n, put("v"))
 			for b.Loop() {
 				req := storage.ScanRequest{From: "/images/", To: "/images0", Limit: 500, KeysOnly: true, Count: true}
 				for more := true; more; {
@@ -108,7 +87,7 @@ func BenchmarkPagedList(b *testing.B) {
 	}
 }
 
-// written is how many bytes this process has written.
+// written returns the number of bytes that this process has written.
 func written(t *testing.T) int64 {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/io")
@@ -125,8 +104,8 @@ func written(t *testing.T) int64 {
 	return 0
 }
 
-// TestCommitAfterDeletions: the bytes that a commit writes do not grow with what was once
-// in the file, and the file can be made to shrink.
+// TestCommitAfterDeletions: the bytes written by a commit do not grow with the number of
+// deleted entries, and CompactFile shrinks the file.
 func TestCommitAfterDeletions(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "images.db")
 	s := open(t, bolt.Options{Path: path, History: storage.HistoryBounds{MinAge: 1, MaxEntries: 1000}})
@@ -140,17 +119,11 @@ func TestCommitAfterDeletions(t *testing.T) {
 	}
 	fresh := perCommit("fresh")
 	const n = 20_000
-	fill(t, s, n, []byte(strings.Repeat("x", 1000)))
+	storagetest.Fill(t, s, n, put(strings.Repeat("x", 1000)))
 	full := perCommit("full")
-	for from := 0; from < n; from += storage.MaxMutations {
-		var mutations []storage.Mutation
-		for i := from; i < min(n, from+storage.MaxMutations); i++ {
-			mutations = append(mutations, storage.Mutation{Operation: storage.Delete, Key: fmt.Sprintf("/images/sha256:%064d", i), Expect: storage.AnyRevision})
-		}
-		if _, err := s.Commit(t.Context(), mutations...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	storagetest.Fill(t, s, n, func(i int) storage.Mutation {
+		return storage.Mutation{Operation: storage.Delete, Key: imageKey(i), Expect: storage.AnyRevision}
+	})
 	if after := perCommit("after"); after > 3*max(fresh, full) {
 		t.Errorf("a commit of one byte writes %d bytes, and wrote %d and %d before", after, fresh, full)
 	}

@@ -73,6 +73,16 @@ func decodeLogEntry(k, b []byte) (*logEntry, error) {
 	return e, d.err
 }
 
+// readLogEntry is decodeLogEntry for reads of the history, which cannot go on across a
+// damaged entry: it returns ErrCompacted.
+func readLogEntry(k, v []byte) (*logEntry, error) {
+	e, err := decodeLogEntry(k, v)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the change %d: %w", storage.ErrCompacted, e.revision, err)
+	}
+	return e, nil
+}
+
 // decodeFormat1 reads an entry that has the values in it.
 func (e *logEntry) decodeFormat1(d *decoder) error {
 	e.previous, e.deleted = int64(d.uvarint()), d.uvarint() == 1
@@ -182,9 +192,9 @@ func (s *Store) readLog(ctx context.Context, req *storage.LogRequest) ([]storage
 		before, end, size := req.After, int64(0), 0
 		c := tx.Bucket(logBucket).Cursor()
 		for k, v := c.Seek(encodeRevision(req.After + 1)); k != nil; k, v = c.Next() {
-			e, err := decodeLogEntry(k, v)
-			if err != nil { // nobody can be told of it
-				return fmt.Errorf("%w: the change %d: %w", storage.ErrCompacted, e.revision, err)
+			e, err := readLogEntry(k, v)
+			if err != nil {
+				return err
 			}
 			if e.revision > end && (len(changes) >= req.PageSize() || size >= storage.MaxPageBytes) {
 				return nil

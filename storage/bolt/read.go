@@ -3,7 +3,6 @@ package bolt
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -124,9 +123,9 @@ func undone(tx *bbolt.Tx, req *storage.ScanRequest, revision int64) (map[string]
 	past, term := map[string]*undo{}, storage.HashTerm(req.Term)
 	c := tx.Bucket(logBucket).Cursor()
 	for k, v := c.Seek(encodeRevision(revision + 1)); k != nil; k, v = c.Next() {
-		e, err := decodeLogEntry(k, v)
+		e, err := readLogEntry(k, v)
 		if err != nil {
-			return nil, fmt.Errorf("%w: the change %d: %w", storage.ErrCompacted, e.revision, err)
+			return nil, err
 		}
 		if e.key < req.From || e.key >= req.To {
 			continue

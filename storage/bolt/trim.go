@@ -46,8 +46,7 @@ func (s *Store) exceeded() bool {
 	held := s.Oldest()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	oldest := storage.HistorySize{Entries: s.logEntries, Bytes: s.logBytes, First: s.oldest[0], Last: s.oldest[1]}
-	return oldest.First != 0 && oldest.Last != s.current && s.opts.History.Exceeds(oldest, held, s.opts.Now())
+	return s.history.Entries > 0 && s.history.Last != s.current && s.opts.History.Exceeds(s.history, held, s.opts.Now())
 }
 
 // trimLog drops entries that have left the window. The newest commit always stays.
@@ -63,13 +62,11 @@ func (s *Store) trimLog(tx *transaction) error {
 // true if it stopped at limit.
 func (t *transaction) trim(limit int, drop func(oldest storage.HistorySize) bool) (more bool, err error) {
 	var dropped [][]byte
-	size := storage.HistorySize{Entries: t.logEntries, Bytes: t.logBytes}
-	end, oldest := int64(0), [2]int64{}
+	size, end := t.size, int64(0)
 	cursor := t.log.Cursor()
 	for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
 		e, _ := decodeLogEntry(k, v) // one that is damaged goes as a commit of its own
 		if e.revision > end {        // the first of its commit
-			oldest = [2]int64{e.revision, e.commit}
 			size.First, size.Last = e.revision, e.commit
 			if !drop(size) {
 				break
@@ -80,7 +77,6 @@ func (t *transaction) trim(limit int, drop func(oldest storage.HistorySize) bool
 			}
 			end = e.commit
 		}
-		oldest = [2]int64{}
 		dropped = append(dropped, append([]byte{}, k...))
 		moved, err := t.dropMoved(e)
 		if err != nil {
@@ -93,7 +89,7 @@ func (t *transaction) trim(limit int, drop func(oldest storage.HistorySize) bool
 			return false, err
 		}
 	}
-	t.logEntries, t.logBytes, t.oldest = size.Entries, size.Bytes, oldest
+	t.size = size
 	t.compacted = max(t.compacted, end)
 	return more, nil
 }
@@ -110,28 +106,29 @@ func (t *transaction) dropMoved(e *logEntry) (size int64, err error) {
 	return size, nil
 }
 
-// measureLog returns the size of the history, for files without a stored size.
-func measureLog(tx *bbolt.Tx) (size int64, err error) {
+// historySize returns the size of the history, and measures it in a file without a stored
+// size.
+func historySize(tx *bbolt.Tx) (storage.HistorySize, error) {
+	log := tx.Bucket(logBucket)
+	size := storage.HistorySize{Entries: int64(log.Stats().KeyN)}
+	if k, v := log.Cursor().First(); k != nil {
+		e, _ := decodeLogEntry(k, v) // as in trim
+		size.First, size.Last = e.revision, e.commit
+	}
+	if stored := tx.Bucket(metaBucket).Get(logBytesKey); stored != nil {
+		size.Bytes = decodeRevision(stored)
+		return size, nil
+	}
 	for _, bucket := range [][]byte{logBucket, historyBucket} {
-		err = tx.Bucket(bucket).ForEach(func(k, v []byte) error {
-			size += int64(len(k) + len(v))
+		err := tx.Bucket(bucket).ForEach(func(k, v []byte) error {
+			size.Bytes += int64(len(k) + len(v))
 			return nil
 		})
 		if err != nil {
-			return 0, err
+			return size, err
 		}
 	}
 	return size, nil
-}
-
-// oldestCommit returns the first and the last revision of the oldest commit in the log.
-func oldestCommit(log *bbolt.Bucket) [2]int64 {
-	k, v := log.Cursor().First()
-	if k == nil {
-		return [2]int64{}
-	}
-	e, _ := decodeLogEntry(k, v) // as in trim
-	return [2]int64{e.revision, e.commit}
 }
 
 // Compact implements storage.Backend.

@@ -140,7 +140,7 @@ func (s *Store) changes(req *storage.LogRequest) ([]storage.Change, error) {
 	return changes, nil
 }
 
-// trimExceeding drops what exceeds the bounds of the history. The newest commit stays.
+// trimExceeding trims the history to its bounds. The newest commit stays.
 func (s *Store) trimExceeding() {
 	held, now := s.Oldest(), s.opts.Now()
 	s.trim(func(c *change) bool {
@@ -160,7 +160,7 @@ func (s *Store) trim(drop func(*change) bool) {
 	}
 }
 
-// size is about what the change takes.
+// size is the approximate size of the change and of the replaced value.
 func (c *change) size() int64 {
 	size := len(c.key) + changeOverhead
 	if c.previous != nil {

@@ -67,32 +67,14 @@ func BenchmarkCache(b *testing.B) {
 	}
 }
 
-// commands counts the commands that the clients of a process send.
-type commands struct{ n atomic.Int64 }
-
-func (c *commands) DialHook(next goredis.DialHook) goredis.DialHook { return next }
-
-func (c *commands) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
-	return func(ctx context.Context, cmd goredis.Cmder) error {
-		c.n.Add(1)
-		return next(ctx, cmd)
-	}
-}
-
-func (c *commands) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []goredis.Cmder) error {
-		c.n.Add(int64(len(cmds)))
-		return next(ctx, cmds)
-	}
-}
-
 // BenchmarkFollowers commits 300 keys a second to a store that 20 processes follow with
 // values, and reports the commands of all of them for each commit, and the share of
 // Redis' thread that they take.
 func BenchmarkFollowers(b *testing.B) {
 	const processes, rate = 20, 300
 	server := redistest.Start(b, flavor)
-	count := &commands{}
+	var sent atomic.Int64
+	count := hook(func(_ context.Context, commands int) { sent.Add(int64(commands)) })
 	ctx, cancel := context.WithCancel(b.Context())
 	var wg sync.WaitGroup
 	var stores []*redis.Store
@@ -119,7 +101,7 @@ func BenchmarkFollowers(b *testing.B) {
 		})
 	}
 	value := []byte(strings.Repeat("compressible ", 500))
-	before, cpu, start := count.n.Load(), cpuTime(b, server), time.Now()
+	before, cpu, start := sent.Load(), cpuTime(b, server), time.Now()
 	tick := time.NewTicker(time.Second / rate)
 	defer tick.Stop()
 	commits := 0
@@ -130,7 +112,7 @@ func BenchmarkFollowers(b *testing.B) {
 		}
 		commits++
 	}
-	b.ReportMetric(float64(count.n.Load()-before)/float64(commits), "commands/commit")
+	b.ReportMetric(float64(sent.Load()-before)/float64(commits), "commands/commit")
 	b.ReportMetric(100*(cpuTime(b, server)-cpu)/time.Since(start).Seconds(), "%-of-Redis")
 	b.ReportMetric(float64(commits)/time.Since(start).Seconds(), "commits/s")
 	cancel()

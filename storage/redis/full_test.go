@@ -11,6 +11,7 @@ import (
 	"tallyman/storage"
 	"tallyman/storage/redis"
 	"tallyman/storage/redis/redistest"
+	"tallyman/storage/storagetest"
 )
 
 // countCommands returns how often a server has run a command.
@@ -83,11 +84,7 @@ func TestFullServer(t *testing.T) {
 
 func keysOf(t *testing.T, s *redis.Store) (keys []string) {
 	t.Helper()
-	r, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", KeysOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range r.Entries {
+	for _, e := range storagetest.All(t, s, storage.ScanRequest{From: "/", To: "0", KeysOnly: true}) {
 		keys = append(keys, e.Key)
 	}
 	return keys
@@ -116,15 +113,9 @@ func TestHugeLimit(t *testing.T) {
 	server := redistest.Start(t, flavor)
 	s := open(t, redis.Options{}, server.Addr)
 	const n = 5000
-	for from := 0; from < n; from += storage.MaxMutations {
-		var mutations []storage.Mutation
-		for i := range storage.MaxMutations {
-			mutations = append(mutations, storage.Mutation{Key: fmt.Sprintf("/%d", from+i), Value: storage.Body([]byte("v"))})
-		}
-		if _, err := s.Commit(t.Context(), mutations...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	storagetest.Fill(t, s, n, func(i int) storage.Mutation {
+		return storage.Mutation{Key: fmt.Sprintf("/%d", i), Value: storage.Body([]byte("v"))}
+	})
 	server.Command(t, "CONFIG", "RESETSTAT")
 	if _, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Limit: 1<<63 - 1, KeysOnly: true}); err != nil {
 		t.Fatal(err)

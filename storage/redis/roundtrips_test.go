@@ -3,7 +3,6 @@ package redis_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync/atomic"
 	"testing"
 
@@ -14,41 +13,39 @@ import (
 	"tallyman/storage/redis/redistest"
 )
 
-// roundTrips counts what the client sends and waits for; a pipeline is one. It counts
-// the calls of a context that is marked for it, and not the monitor's.
-type roundTrips struct{ n atomic.Int64 }
+// hook is called with the number of commands of each round trip: a pipeline is one.
+type hook func(ctx context.Context, commands int)
 
-type countedKey struct{}
+// DialHook implements goredis.Hook.
+func (hook) DialHook(next goredis.DialHook) goredis.DialHook { return next }
 
-func (r *roundTrips) count(ctx context.Context) {
-	if ctx.Value(countedKey{}) != nil {
-		r.n.Add(1)
-	}
-}
-
-func (r *roundTrips) DialHook(next goredis.DialHook) goredis.DialHook {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
-}
-
-func (r *roundTrips) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+// ProcessHook implements goredis.Hook.
+func (h hook) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 	return func(ctx context.Context, cmd goredis.Cmder) error {
-		r.count(ctx)
+		h(ctx, 1)
 		return next(ctx, cmd)
 	}
 }
 
-func (r *roundTrips) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+// ProcessPipelineHook implements goredis.Hook.
+func (h hook) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []goredis.Cmder) error {
-		r.count(ctx)
+		h(ctx, len(cmds))
 		return next(ctx, cmds)
 	}
 }
 
+type countedKey struct{}
+
 // TestRoundTrips: the number of round trips that each call takes.
 func TestRoundTrips(t *testing.T) {
 	s := open(t, redis.Options{}, redistest.Start(t, flavor).Addr)
-	trips := &roundTrips{}
-	s.AddHook(trips)
+	var trips atomic.Int64
+	s.AddHook(hook(func(ctx context.Context, _ int) {
+		if ctx.Value(countedKey{}) != nil { // and not the monitor's
+			trips.Add(1)
+		}
+	}))
 	ctx := context.WithValue(t.Context(), countedKey{}, true)
 	commit := func(prefix string, n int) func() error {
 		return func() error {
@@ -102,11 +99,11 @@ func TestRoundTrips(t *testing.T) {
 		}
 	}
 	for _, call := range calls {
-		trips.n.Store(0)
+		trips.Store(0)
 		if err := call.call(); err != nil {
 			t.Fatalf("%s: %v", call.name, err)
 		}
-		if got := trips.n.Load(); got != call.want {
+		if got := trips.Load(); got != call.want {
 			t.Errorf("%s takes %d round trips, want %d", call.name, got, call.want)
 		}
 	}

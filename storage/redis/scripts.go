@@ -53,6 +53,15 @@ func readScript(parts ...string) reader {
 	return reader{script(parts...), join("", append([]string{"role"}, parts...)...)}
 }
 
+// run calls call with the form that the server runs.
+func (r reader) run(call func(runner) (reply, error)) (reply, error) {
+	answer, err := call(r.onMaster.Run)
+	if refusesWrites(err) {
+		return call(r.readOnly.RunRO)
+	}
+	return answer, err
+}
+
 // committer is a commit script in two forms: a full server refuses plain, and runs anyway.
 type committer struct{ plain, anyway *goredis.Script }
 
@@ -133,20 +142,15 @@ func (s *Store) run(ctx context.Context, script *goredis.Script, keys []string, 
 
 // read runs a script that only reads.
 func (s *Store) read(ctx context.Context, script reader, keys []string, args ...any) (reply, error) {
-	r, err := s.script(ctx, script.onMaster.Run, keys, args...)
-	if refusesWrites(err) {
-		return s.script(ctx, script.readOnly.RunRO, keys, args...)
-	}
-	return r, err
+	return script.run(func(run runner) (reply, error) { return s.script(ctx, run, keys, args...) })
 }
 
 // readBy is read on the given client, without the checks of do. The monitor uses it.
 func (s *Store) readBy(ctx context.Context, client goredis.UniversalClient, script reader, keys []string, args ...any) (reply, error) {
-	r, err := fromMaster(func() ([]any, error) { return script.onMaster.Run(ctx, client, keys, args...).Slice() })
-	if refusesWrites(err) {
-		r, err = fromMaster(func() ([]any, error) { return script.readOnly.RunRO(ctx, client, keys, args...).Slice() })
-	}
-	return r, scriptError(err)
+	return script.run(func(run runner) (reply, error) {
+		r, err := fromMaster(func() ([]any, error) { return run(ctx, client, keys, args...).Slice() })
+		return r, scriptError(err)
+	})
 }
 
 // maxReplies is the number of retries after READONLY. The client closes a connection on

@@ -142,15 +142,9 @@ func testHistoryMinAge(t *testing.T, b *bounded) {
 // testHistoryQuiet: the history is trimmed while nothing is written, too.
 func testHistoryQuiet(t *testing.T, b *bounded) {
 	s := b.start(t, storage.HistoryBounds{})
-	for i := range 20 {
-		var mutations []storage.Mutation
-		for n := range storage.MaxMutations {
-			mutations = append(mutations, storage.Mutation{Key: fmt.Sprintf("/%d/%d", i, n), Value: storage.Body([]byte("v"))})
-		}
-		if _, err := s.Commit(t.Context(), mutations...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	Fill(t, s, 20*storage.MaxMutations, func(i int) storage.Mutation {
+		return storage.Mutation{Key: fmt.Sprintf("/%d", i), Value: storage.Body([]byte("v"))}
+	})
 	w, err := s.Window(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -29,15 +29,9 @@ func testPages(t *testing.T, b storage.Backend) {
 	for _, limit := range limits {
 		eachLogPage(t, b, limit, start.Current, large)
 	}
-	for from := 0; from < small; from += storage.MaxMutations {
-		var mutations []storage.Mutation
-		for i := from; i < min(from+storage.MaxMutations, small); i++ {
-			mutations = append(mutations, storage.Mutation{Key: fmt.Sprintf("/small/%06d", i), Value: storage.Body([]byte("v"))})
-		}
-		if r, err := b.Commit(t.Context(), mutations...); err != nil || !r.Succeeded {
-			t.Fatal(r, err)
-		}
-	}
+	Fill(t, b, small, func(i int) storage.Mutation {
+		return storage.Mutation{Key: fmt.Sprintf("/small/%06d", i), Value: storage.Body([]byte("v"))}
+	})
 	for _, limit := range limits {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
 			for prefix, want := range map[string]int{"/large/": large, "/small/": small} {
@@ -129,4 +123,18 @@ func AllChanges(t *testing.T, b storage.Backend, req storage.LogRequest) []stora
 		all, req.After = append(all, changes...), changes[len(changes)-1].Revision
 	}
 	return all
+}
+
+// Fill makes n mutations, in as few commits as possible.
+func Fill(t testing.TB, b storage.Backend, n int, mutation func(i int) storage.Mutation) {
+	t.Helper()
+	for from := 0; from < n; from += storage.MaxMutations {
+		var mutations []storage.Mutation
+		for i := from; i < min(n, from+storage.MaxMutations); i++ {
+			mutations = append(mutations, mutation(i))
+		}
+		if r, err := b.Commit(t.Context(), mutations...); err != nil || !r.Succeeded {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
 }

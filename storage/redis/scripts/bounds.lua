@@ -26,6 +26,12 @@ local function bounded(bounds, now, holds, newest)
   end
 end
 
+-- trimexceeding is trim for entries that exceed the bounds.
+local function trimexceeding(log, at, last, key, exceeds)
+  trim(log, at, last, key, function(entry) return exceeds(entry, length, logbytes + logdelta) end)
+  account()
+end
+
 -- exceeding returns the entries of the oldest commits that exceed the bounds, about limit
 -- of them.
 local function exceeding(log, limit, exceeds)

@@ -8,6 +8,5 @@ end
 redis.call('SET', KEYS[5], outcome, 'PX', ARGV[5])
 
 local exceeds = bounded(ARGV[4], now, KEYS[6], before)
-trim(KEYS[3], arg, arg + 3 * tonumber(ARGV[6]) - 1, key, function(entry) return exceeds(entry, length, logbytes + logdelta) end)
-if logdelta ~= 0 then redis.call('HINCRBY', KEYS[1], 'logbytes', digits(logdelta)) end
+trimexceeding(KEYS[3], arg, arg + 3 * tonumber(ARGV[6]) - 1, key, exceeds)
 return {1, outcome, exceeding(KEYS[3], 4, exceeds)}

@@ -5,7 +5,7 @@ if tonumber(ARGV[2]) > tonumber(meta[2]) then return redis.error_reply('TALLYFUT
 local revision = tonumber(ARGV[2])
 local function expired(entry) return tonumber(ends(entry)) <= revision end
 trim(KEYS[2], 3, #ARGV - 1, 3, expired)
-if logdelta ~= 0 then redis.call('HINCRBY', KEYS[1], 'logbytes', digits(logdelta)) end
+account()
 local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
 if first and expired(first) then return {0} end
 local inside = redis.call('XRANGE', KEYS[2], ARGV[2] .. '-0', ARGV[2] .. '-0')[1]

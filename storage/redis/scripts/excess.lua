@@ -5,6 +5,5 @@
 local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 if not newest then return {} end
 local exceeds = bounded(ARGV[3], clock(ARGV[2]), KEYS[3], ends(newest))
-trim(KEYS[2], 5, #ARGV - 1, 4, function(entry) return exceeds(entry, length, logbytes + logdelta) end)
-if logdelta ~= 0 then redis.call('HINCRBY', KEYS[1], 'logbytes', digits(logdelta)) end
+trimexceeding(KEYS[2], 5, #ARGV - 1, 4, exceeds)
 return exceeding(KEYS[2], tonumber(ARGV[4]), exceeds)

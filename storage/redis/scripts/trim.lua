@@ -46,3 +46,8 @@ local function trim(log, at, last, key, expired)
     key = key + 1
   end
 end
+
+-- account adds what was added to the log and dropped from it to its stored size.
+local function account()
+  if logdelta ~= 0 then redis.call('HINCRBY', KEYS[1], 'logbytes', digits(logdelta)) end
+end

@@ -17,7 +17,7 @@ build: ## build bin/tallyman, static
 	go build -ldflags "-s -w -X main.version=$$(git describe --tags --always --dirty)" -o bin/tallyman ./cmd/tallyman
 
 test: ## run all tests, with the clients they drive; prints the time of each step
-	.ci/step tools ./.ci/tools
+	.ci/step tools ./.ci/install
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	.ci/step vet go vet ./...
 	.ci/step race env CGO_ENABLED=1 go test -race -vet=off -timeout 60m $(race)
@@ -27,17 +27,17 @@ race: tools ## run all tests with the race detector, the server under test built
 	CGO_ENABLED=1 go test -race -vet=off -timeout 90m ./...
 
 tools: ## install what the tests need: Debian packages, and Go tools into bin/
-	./.ci/tools
+	./.ci/install
 
 lint: ## run the linters, staticcheck among them
-	./.ci/tools lint
+	./.ci/install lint
 	bin/golangci-lint run ./...
 
 vuln: ## look for known vulnerabilities (needs vuln.go.dev)
 	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 cosign2: ## run cosign 2 and record its output for the tests anew
-	./.ci/tools cosign2
+	./.ci/install cosign2
 	go test -count=1 -v -run 'TestCosign2|TestCosignLogged' ./cmd/tallyman -args -record
 
 conformance: tools ## compare with distribution in the OCI conformance suite

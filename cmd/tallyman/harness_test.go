@@ -27,7 +27,7 @@ import (
 )
 
 // These tests drive the built binary from the outside, with real clients. A
-// client that is missing is a failure: .ci/tools installs them.
+// client that is missing is a failure: .ci/install installs them.
 
 var binary string
 

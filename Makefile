@@ -8,7 +8,7 @@ export GOFLAGS := -trimpath -buildvcs=false
 # The packages whose tests run with the race detector: those that start goroutines.
 race := ./internal/... ./registry/... ./serving/... ./signatures/policy/... ./storage/... ./imageapi
 
-.PHONY: run build test race tools lint vuln conformance cosign2 cluster crowd bench scale faults hostile fuzz generate
+.PHONY: run build test race tools lint vuln conformance cosign2 cluster crowd bench lists scale faults hostile fuzz generate
 
 run: ## run the registry and the API on 127.0.0.1:5000
 	go run ./cmd/tallyman serve
@@ -51,6 +51,9 @@ crowd: ## let one client open 5 000 connections and watches beside others
 
 bench: ## measure reads of stored bytes against ordinary encoding, and of the cache against none
 	go test -run '^$$' -bench . -benchmem ./storage ./storage/redis ./imageapi/...
+
+lists: tools ## measure the memory of lists of 100 000 Images in each format
+	go test -count=1 -v -run TestListFormats -timeout 60m ./cmd/tallyman -args -list-images 100000
 
 scale: ## measure with 200 000 Images in Redis
 	go test -run '^$$' -bench Scale -benchtime 1x -timeout 60m ./cmd/tallyman -args -images 200000

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -51,7 +50,7 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
 	unauthorized := withChallenge(apifilters.Unauthorized(c.Serializer), s.options.Access.Challenges)
 	unauthenticated := apifilters.WithFailedAuthenticationAudit(unauthorized, c.AuditBackend, c.AuditPolicyRuleEvaluator)
-	h := withWholeLists(api, c)
+	h := withLists(api, s.images, c)
 	h = withPlainObjects(h, c)
 	h = withSignaturePatches(h, c.MaxRequestBodyBytes)
 	h = apifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
@@ -112,16 +111,13 @@ func (s *Server) withLogin(next http.Handler, a authorizer.Authorizer, unauthori
 
 type plainObjectsKey struct{}
 
-// streamed are the media types whose lists are streamed.
-var streamed = []string{runtime.ContentTypeJSON, runtime.ContentTypeYAML}
-
-// withPlainObjects marks reads whose answer can be streamed: complete objects in JSON or
-// YAML, not tables or metadata.
+// withPlainObjects marks reads whose answer can be made of stored bytes: complete objects
+// in JSON, not tables or metadata.
 func withPlainObjects(next http.Handler, c *server.Config) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			media, _, err := negotiation.NegotiateOutputMediaType(r, c.Serializer, anyConversion{})
-			if err == nil && media.Convert == nil && slices.Contains(streamed, media.Accepted.MediaType) {
+			if err == nil && media.Convert == nil && media.Accepted.MediaType == runtime.ContentTypeJSON {
 				r = r.WithContext(context.WithValue(r.Context(), plainObjectsKey{}, true))
 			}
 		}

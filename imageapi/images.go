@@ -28,7 +28,7 @@ import (
 const KeyPrefix = "/images/"
 
 // images is the REST storage of the images resource: upstream's generic store,
-// with GET and LIST answered from stored bytes where the answer is JSON.
+// with GET answered from stored bytes where the answer is JSON. lists answers LIST.
 type images struct {
 	*registry.Store
 	encoded    *storage.Store
@@ -50,9 +50,6 @@ func newImages(backend storage.Backend, o SignatureOptions) (*images, error) {
 		Backend:        backend,
 		Codec:          codec,
 		Encoder:        jsonEncoder(),
-		ListEncoders:   listEncoders(),
-		ListKind:       "ImageList",
-		ListAPIVersion: imagev1.GroupVersion.String(),
 		ResourcePrefix: KeyPrefix,
 		GroupResource:  imagesResource,
 		NewFunc:        func() runtime.Object { return &imagev1.Image{} },
@@ -104,16 +101,6 @@ func jsonEncoder() runtime.Encoder {
 	return Codecs.EncoderForVersion(info.Serializer, imagev1.GroupVersion)
 }
 
-// listEncoders are the encoders of other answers that lists are streamed to.
-func listEncoders() map[storage.ListFormat]runtime.Encoder {
-	asJSON, _ := runtime.SerializerInfoForMediaType(Codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
-	asYAML, _ := runtime.SerializerInfoForMediaType(Codecs.SupportedMediaTypes(), runtime.ContentTypeYAML)
-	return map[storage.ListFormat]runtime.Encoder{
-		storage.IndentedJSON: Codecs.EncoderForVersion(asJSON.PrettySerializer, imagev1.GroupVersion),
-		storage.YAML:         Codecs.EncoderForVersion(asYAML.Serializer, imagev1.GroupVersion),
-	}
-}
-
 // Get implements rest.Getter.
 func (i *images) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
 	if !wantsPlainObjects(ctx) {
@@ -130,25 +117,7 @@ func (i *images) Get(ctx context.Context, name string, options *metav1.GetOption
 	return image, nil
 }
 
-// List implements rest.Lister.
-func (i *images) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
-	whole := func() (runtime.Object, error) { return i.Store.List(ctx, options) }
-	predicate := predicateOf(options)
-	if _, single := predicate.MatchesSingle(); single || !wantsPlainObjects(ctx) {
-		return whole()
-	}
-	list, err := i.encoded.ListEncoded(ctx, i.KeyRootFunc(ctx), k8sstorage.ListOptions{
-		ResourceVersion:      options.ResourceVersion,
-		ResourceVersionMatch: options.ResourceVersionMatch,
-		Predicate:            predicate,
-		Recursive:            true,
-	}, whole)
-	if err != nil {
-		return nil, storeerr.InterpretListError(err, imagesResource)
-	}
-	return list, nil
-}
-
+// predicateOf returns the predicate of a list.
 func predicateOf(options *internalversion.ListOptions) k8sstorage.SelectionPredicate {
 	label, field := labels.Everything(), fields.Everything()
 	if options.LabelSelector != nil {

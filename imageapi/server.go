@@ -94,9 +94,6 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(map[string]bool{string(features.CBORServingAndStorage): true}); err != nil {
-		return nil, fmt.Errorf("imageapi: %w", err)
-	}
 	metrics.Register()
 	images, err := newImages(o.Backend, o.Signatures)
 	if err != nil {
@@ -136,6 +133,9 @@ func (s *Server) Drain() {
 }
 
 func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(map[string]bool{string(features.CBORServingAndStorage): true}); err != nil {
+		return nil, err
+	}
 	c := server.NewConfig(Codecs)
 	c.ExternalAddress = s.options.ExternalAddress
 	c.LoopbackClientConfig = &restclient.Config{Host: s.options.ExternalAddress}

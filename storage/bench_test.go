@@ -90,7 +90,7 @@ func BenchmarkList(b *testing.B) {
 		return list, s.GetList(b.Context(), "/pods/", opts, list)
 	}
 	compare(b, func() error {
-		list, err := s.ListEncoded(b.Context(), "/pods/", opts, whole)
+		list, err := s.ListEncoded(b.Context(), "/pods/", opts, jsonAnswer(), whole)
 		if err != nil {
 			return err
 		}

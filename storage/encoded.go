@@ -24,6 +24,10 @@ type Encoded struct {
 	store    *Store
 	data     []byte
 	revision int64
+	// splice is the place of the resourceVersion in data; spliceable reports that it was
+	// found, as it is in everything that this store writes.
+	splice     splicer
+	spliceable bool
 	// shared is set on the object of a watch event, which many watches
 	// encode: what they encode is kept.
 	shared *encodings
@@ -54,6 +58,7 @@ func (s *Store) newEncoded(data []byte, entry *Entry, indexed bool) *Encoded {
 			return obj, s.decode(data, revision, obj)
 		}),
 	}
+	e.splice, e.spliceable = newSplicer(data)
 	e.terms = s.termsOf(entry, indexed, e.object)
 	return e
 }
@@ -104,7 +109,7 @@ func (s *Store) GetEncoded(ctx context.Context, key string, opts storage.GetOpti
 		return nil, corruptObject(entry.Key, err)
 	}
 	encoded := s.newEncoded(data, entry, false)
-	if _, ok := newSplicer(data); !ok {
+	if !encoded.spliceable {
 		_, err = encoded.Object()
 	}
 	return encoded, corruptObject(entry.Key, err)
@@ -112,6 +117,14 @@ func (s *Store) GetEncoded(ctx context.Context, key string, opts storage.GetOpti
 
 // Object returns the decoded object, which all callers share: not to be changed.
 func (e *Encoded) Object() (runtime.Object, error) { return e.object() }
+
+// AppendJSON appends the object's JSON to dst, as it is in an answer.
+func (e *Encoded) AppendJSON(dst []byte) []byte { return e.splice.appendTo(dst, e.revision) }
+
+// AppendMetadata appends the JSON of the object's metadata to dst.
+func (e *Encoded) AppendMetadata(dst []byte) []byte {
+	return e.splice.appendMetadataTo(dst, e.revision)
+}
 
 // GetObject implements runtime.CacheableObject. The caller owns the copy it gets.
 func (e *Encoded) GetObject() runtime.Object {
@@ -141,12 +154,10 @@ func (e *Encoded) DeepCopyObject() runtime.Object { return e }
 
 // CacheEncode implements runtime.CacheableObject.
 func (e *Encoded) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	if format, ok := e.store.formats[id]; ok && format == JSON {
-		if splice, ok := newSplicer(e.data); ok {
-			answer := splice.appendTo(make([]byte, 0, splice.size()+1), e.revision)
-			_, err := w.Write(append(answer, '\n'))
-			return err
-		}
+	if id == e.store.encoder && e.spliceable {
+		answer := e.AppendJSON(make([]byte, 0, e.splice.size()+1))
+		_, err := w.Write(append(answer, '\n'))
+		return err
 	}
 	if e.shared == nil {
 		return e.encodeObject(encode, w)
@@ -154,7 +165,9 @@ func (e *Encoded) CacheEncode(id runtime.Identifier, encode func(runtime.Object,
 	answer, err := e.shared.get(id, func(w io.Writer) error {
 		// What encode is given encodes itself in turn, inside the event: not
 		// shared, as that is already kept as part of the event.
-		inner := &Encoded{store: e.store, data: e.data, revision: e.revision, object: e.object, terms: e.terms}
+		inner := &Encoded{
+			store: e.store, data: e.data, revision: e.revision, splice: e.splice, spliceable: e.spliceable, object: e.object, terms: e.terms,
+		}
 		return encode(inner, w)
 	})
 	if err != nil {

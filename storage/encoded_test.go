@@ -27,24 +27,60 @@ func jsonEncoder() runtime.Encoder {
 	return suiteCodecs.EncoderForVersion(info.Serializer, examplev1.SchemeGroupVersion)
 }
 
-// listEncoders are the encoders of the other answers that lists are streamed to.
-func listEncoders() map[storage.ListFormat]runtime.Encoder {
-	asJSON, _ := runtime.SerializerInfoForMediaType(suiteCodecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
-	asYAML, _ := runtime.SerializerInfoForMediaType(suiteCodecs.SupportedMediaTypes(), runtime.ContentTypeYAML)
-	return map[storage.ListFormat]runtime.Encoder{
-		storage.IndentedJSON: suiteCodecs.EncoderForVersion(asJSON.PrettySerializer, examplev1.SchemeGroupVersion),
-		storage.YAML:         suiteCodecs.EncoderForVersion(asYAML.Serializer, examplev1.SchemeGroupVersion),
+// listAnswer is an answer with the ordinary encoder for it.
+type listAnswer struct {
+	storage.ListAnswer
+	encoder runtime.Encoder
+}
+
+// listAnswers are answers of lists of pods, in every format.
+func listAnswers() map[string]listAnswer {
+	media := func(name string) runtime.SerializerInfo {
+		info, _ := runtime.SerializerInfoForMediaType(suiteCodecs.SupportedMediaTypes(), name)
+		return info
+	}
+	answer := func(serializer runtime.Serializer, format storage.ListFormat) listAnswer {
+		encoder := suiteCodecs.EncoderForVersion(serializer, examplev1.SchemeGroupVersion)
+		return listAnswer{storage.ListAnswer{Encoder: encoder.Identifier(), Format: format, Empty: func(m metav1.ListMeta) ([]byte, error) {
+			return runtime.Encode(encoder, &example.PodList{ListMeta: m, Items: []example.Pod{}})
+		}}, encoder}
+	}
+	binary := func(a listAnswer, encode func(*examplev1.Pod) ([]byte, error)) listAnswer {
+		a.Item = func(dst []byte, e *storage.Encoded) ([]byte, error) {
+			obj, err := e.Object()
+			if err != nil {
+				return nil, err
+			}
+			pod := &examplev1.Pod{}
+			if err := suiteScheme.Convert(obj, pod, nil); err != nil {
+				return nil, err
+			}
+			item, err := encode(pod)
+			return append(dst, item...), err
+		}
+		return a
+	}
+	cbor := media(runtime.ContentTypeCBOR).Serializer
+	return map[string]listAnswer{
+		"JSON":          answer(media(runtime.ContentTypeJSON).Serializer, storage.JSON),
+		"indented JSON": answer(media(runtime.ContentTypeJSON).PrettySerializer, storage.IndentedJSON),
+		"YAML":          answer(media(runtime.ContentTypeYAML).Serializer, storage.YAML),
+		"protobuf":      binary(answer(media(runtime.ContentTypeProtobuf).Serializer, storage.Protobuf), (*examplev1.Pod).Marshal),
+		"CBOR": binary(answer(cbor, storage.CBOR), func(pod *examplev1.Pod) ([]byte, error) {
+			document, err := runtime.Encode(cbor, pod)
+			return bytes.TrimPrefix(document, []byte("\xd9\xd9\xf7")), err
+		}),
 	}
 }
+
+func jsonAnswer() storage.ListAnswer { return listAnswers()["JSON"].ListAnswer }
 
 // newStore returns a Store over backend that answers in stored bytes. It closes
 // both at the end of the test.
 func newStore(t testing.TB, backend storage.Backend) *storage.Store {
 	t.Helper()
 	s, err := storage.New(storage.Options{
-		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ListEncoders: listEncoders(), ResourcePrefix: "/pods/",
-		ListKind: "PodList", ListAPIVersion: examplev1.SchemeGroupVersion.String(),
-		NewFunc: func() runtime.Object { return &example.Pod{} },
+		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/", NewFunc: func() runtime.Object { return &example.Pod{} },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -166,18 +202,16 @@ func compareLists(t *testing.T, s *storage.Store, opts k8sstorage.ListOptions) {
 		if err := s.GetList(t.Context(), "/pods/", opts, want); err != nil {
 			t.Fatal(err)
 		}
-		encoders := listEncoders()
-		encoders[storage.JSON] = jsonEncoder()
-		for format, encoder := range encoders {
-			list, err := s.ListEncoded(t.Context(), "/pods/", opts, func() (runtime.Object, error) { return nil, errors.New("it is read as a whole") })
+		for name, answer := range listAnswers() {
+			list, err := s.ListEncoded(t.Context(), "/pods/", opts, answer.ListAnswer, func() (runtime.Object, error) { return nil, errors.New("it is read as a whole") })
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := runtime.Encode(encoder, list)
+			got, err := runtime.Encode(answer.encoder, list)
 			if err != nil {
 				t.Fatal(err)
 			}
-			ordinary, err := runtime.Encode(encoder, want)
+			ordinary, err := runtime.Encode(answer.encoder, want)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,7 +220,7 @@ func compareLists(t *testing.T, s *storage.Store, opts k8sstorage.ListOptions) {
 				for at < min(len(got), len(ordinary)) && got[at] == ordinary[at] {
 					at++
 				}
-				t.Fatalf("page %d in format %d differs at %d:\n got %.300q\nwant %.300q", page, format, at, got[max(0, at-50):], ordinary[max(0, at-50):])
+				t.Fatalf("page %d in %s differs at %d:\n got %.300q\nwant %.300q", page, name, at, got[max(0, at-50):], ordinary[max(0, at-50):])
 			}
 		}
 		if want.Continue == "" {

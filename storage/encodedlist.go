@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -16,28 +17,39 @@ const writeChunk = 256 << 10
 
 // EncodedList is a list that is read, filtered and written page by page while
 // it is answered: its memory is that of a page, however long the list. It is a
-// runtime.CacheableObject; for an encoder that the stored bytes are not made
-// for it reads the whole list the ordinary way.
+// runtime.CacheableObject; for an encoder other than the answer's it reads the whole
+// list the ordinary way.
 type EncodedList struct {
 	store    *Store
-	ctx      context.Context // of the request whose answer this is
+	ctx      context.Context // of the request whose answer this is: CacheEncode has none
+	answer   ListAnswer
 	lister   *lister
 	metadata metav1.ListMeta
 	first    []Entry
+	measured *measurement // of the items, in a counted format
 	whole    func() (runtime.Object, error)
+}
+
+// measurement is the number and size of a list's encoded items.
+type measurement struct {
+	count, size int
+	items       []byte // the encoded items; nil if they are more than writeChunk
 }
 
 var _ runtime.CacheableObject = (*EncodedList)(nil)
 
 // ListEncoded is GetList for an answer. It reads the first page, so that a
 // request that cannot be served fails before anything is written; whole reads
-// the list the ordinary way and is called only if the answer needs that.
-func (s *Store) ListEncoded(ctx context.Context, key string, opts storage.ListOptions, whole func() (runtime.Object, error)) (*EncodedList, error) {
+// the list the ordinary way and is called only for an encoder other than the answer's.
+func (s *Store) ListEncoded(ctx context.Context, key string, opts storage.ListOptions, answer ListAnswer, whole func() (runtime.Object, error)) (*EncodedList, error) {
 	l, err := s.newLister(key, opts)
 	if err != nil {
 		return nil, err
 	}
-	list := &EncodedList{store: s, ctx: ctx, lister: l, whole: whole}
+	if answer.decodes() {
+		l.pageBytes = decodedPageBytes
+	}
+	list := &EncodedList{store: s, ctx: ctx, answer: answer, lister: l, whole: whole}
 	if l.paged() {
 		if err := list.preparePage(ctx, key, opts); err != nil {
 			return nil, err
@@ -46,10 +58,15 @@ func (s *Store) ListEncoded(ctx context.Context, key string, opts storage.ListOp
 		return nil, err
 	}
 	list.metadata.ResourceVersion = fmt.Sprint(l.revision)
+	if answer.Format.counted() {
+		if err := list.measure(key, opts); err != nil {
+			return nil, err
+		}
+	}
 	return list, nil
 }
 
-// preparePage finds where a limited list ends, for its continue token comes
+// preparePage finds the end of a limited list, because its continue token comes
 // before its items. With a selector that takes the values, which are kept if they
 // are few; without, a scan of the keys is enough. Values that are not kept are read
 // while writing.
@@ -62,11 +79,11 @@ func (e *EncodedList) preparePage(ctx context.Context, key string, opts storage.
 		if l.keysOnly {
 			return true, nil
 		}
-		splice, ok, err := e.readable(entry)
-		if err != nil || !ok {
+		object, err := e.readable(entry)
+		if err != nil || object == nil {
 			return false, err
 		}
-		matched, err := l.selector.matches(e.store.newEncoded(splice.data, entry, l.indexed))
+		matched, err := l.selector.matches(object)
 		if size += entry.Value.Size(); matched && size <= MaxPageBytes {
 			kept = append(kept, *entry)
 		}
@@ -82,20 +99,52 @@ func (e *EncodedList) preparePage(ctx context.Context, key string, opts storage.
 		e.first, l.more = kept, false
 		return nil
 	}
-	return e.reread(key, opts)
+	to := l.lastKey + "\x00"
+	if l.lastKey == "" {
+		to = ""
+	}
+	return e.readAgain(key, opts, to)
 }
 
-// reread sets the lister up to read the keys it has gone over again, with values.
-func (e *EncodedList) reread(key string, opts storage.ListOptions) error {
+// readAgain sets the lister up to read the range up to to again, at the same revision.
+func (e *EncodedList) readAgain(key string, opts storage.ListOptions, to string) error {
 	done := e.lister
 	again, err := e.store.newLister(key, opts)
 	if err != nil {
 		return err
 	}
 	again.opts.Predicate.Limit = 0
-	again.limit, again.pinned, again.revision = firstPage, done.revision, done.revision
-	again.to, again.more = done.lastKey+"\x00", done.lastKey != ""
+	again.limit, again.pageBytes, again.pinned, again.revision = firstPage, done.pageBytes, done.revision, done.revision
+	again.to, again.more = to, to != ""
 	e.lister = again
+	return nil
+}
+
+// measure encodes all items once. Large items are read again for the answer.
+func (e *EncodedList) measure(key string, opts storage.ListOptions) error {
+	m := &measurement{items: make([]byte, 0, writeChunk)}
+	e.measured, e.lister.twice = m, true
+	var scratch []byte
+	begin := e.lister.from
+	err := e.eachItem(func(item []byte) error {
+		scratch = e.answer.Format.appendItem(scratch[:0], item)
+		m.count++
+		m.size += len(scratch)
+		if m.size > writeChunk {
+			m.items = nil
+		} else {
+			m.items = append(m.items, scratch...)
+		}
+		return nil
+	})
+	if err != nil || m.items != nil || e.lister.from == begin { // the last: all items are in e.first
+		return err
+	}
+	hold := e.lister.hold
+	if err := e.readAgain(key, opts, e.lister.to); err != nil {
+		return err
+	}
+	e.first, e.lister.hold = nil, hold
 	return nil
 }
 
@@ -116,8 +165,8 @@ func (e *EncodedList) DeepCopyObject() runtime.Object { return e }
 
 // CacheEncode implements runtime.CacheableObject.
 func (e *EncodedList) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	if format, ok := e.store.formats[id]; ok {
-		out := &listWriter{w: w, buffer: make([]byte, 0, writeChunk), progress: e.lister.progress, format: format}
+	if id == e.answer.Encoder {
+		out := &listWriter{w: w, buffer: make([]byte, 0, writeChunk), progress: e.lister.progress, format: e.answer.Format}
 		if err := e.stream(out); err != nil {
 			return out.fail(e.ctx, err)
 		}
@@ -130,56 +179,97 @@ func (e *EncodedList) CacheEncode(id runtime.Identifier, encode func(runtime.Obj
 	return encode(list, w)
 }
 
+var errListChanged = errors.New("the items of the list differ from those of its first reading")
+
 // stream writes the list.
 func (e *EncodedList) stream(out *listWriter) error {
-	head := listHead{metav1.TypeMeta{Kind: e.store.opts.ListKind, APIVersion: e.store.opts.ListAPIVersion}, e.metadata}
-	if err := out.begin(head); err != nil {
+	empty, err := e.answer.Empty(e.metadata)
+	if err != nil {
 		return err
 	}
+	m := e.measured
+	if m == nil {
+		m = &measurement{}
+	}
+	if err := out.begin(empty, m.count, m.size); err != nil {
+		return err
+	}
+	if m.items != nil {
+		out.buffer = append(out.buffer, m.items...)
+		return out.end()
+	}
+	if err := e.eachItem(out.item); err != nil {
+		return err
+	}
+	if e.measured != nil && (out.items != m.count || out.size != m.size) {
+		return errListChanged
+	}
+	return out.end()
+}
+
+// eachItem calls fn with each encoded item, which fn must not keep.
+func (e *EncodedList) eachItem(fn func([]byte) error) error {
+	var scratch []byte
 	page := e.first
 	for {
 		for i := range page {
-			if err := e.writeItem(out, &page[i]); err != nil {
+			item, err := e.encode(scratch[:0], &page[i])
+			if err != nil {
+				return err
+			}
+			if item == nil {
+				continue
+			}
+			scratch = item
+			if err := fn(item); err != nil {
 				return err
 			}
 		}
 		if !e.lister.more {
-			break
+			return nil
 		}
 		var err error
 		if page, err = e.lister.next(e.ctx); err != nil {
 			return err
 		}
 	}
-	if err := out.end(head); err != nil {
-		return err
-	}
-	return out.flush()
 }
 
-func (e *EncodedList) writeItem(out *listWriter, entry *Entry) error {
-	splice, ok, err := e.readable(entry)
-	if err != nil || !ok {
-		return err
+// encode appends the item of an entry to dst. It returns nil for an entry that does not
+// belong to the list.
+func (e *EncodedList) encode(dst []byte, entry *Entry) ([]byte, error) {
+	object, err := e.readable(entry)
+	if err != nil || object == nil {
+		return nil, err
 	}
 	if !e.lister.paged() { // the items of a limited list have been matched already
-		matched, err := e.lister.selector.matches(e.store.newEncoded(splice.data, entry, e.lister.indexed))
+		matched, err := e.lister.selector.matches(object)
 		if err != nil || !matched {
-			return err
+			return nil, err
 		}
 	}
-	return out.item(splice, entry.Revision)
+	if e.answer.Item == nil {
+		return object.splice.appendItemTo(dst, entry.Revision), nil
+	}
+	item, err := e.answer.Item(dst, object)
+	if e.store.skips(entry.Key, err) {
+		return nil, nil
+	}
+	return item, err
 }
 
-// readable returns the JSON of an entry. It returns false for a skipped one.
-func (e *EncodedList) readable(entry *Entry) (splicer, bool, error) {
+// readable returns the object of an entry. It returns nil for a skipped one.
+func (e *EncodedList) readable(entry *Entry) (*Encoded, error) {
 	data, _, err := e.store.transform(e.ctx, entry)
-	splice, ok := newSplicer(data)
-	if err == nil && !ok {
+	if err == nil {
+		object := e.store.newEncoded(data, entry, e.lister.indexed)
+		if object.spliceable {
+			return object, nil
+		}
 		err = fmt.Errorf("%w: %q is not the JSON of an API object", ErrCorrupt, entry.Key)
 	}
 	if e.store.skips(entry.Key, err) {
-		return splice, false, nil
+		return nil, nil
 	}
-	return splice, true, err
+	return nil, err
 }

@@ -11,18 +11,22 @@ import (
 
 const (
 	// A list that reads values begins with pages of firstPage entries, and goes on with
-	// as many as make MaxPageBytes: objects of any size take the same memory.
-	firstPage = 32
+	// as many as make listPageBytes, or decodedPageBytes where each is decoded for the
+	// answer: objects of any size take the same memory.
+	firstPage        = 32
+	listPageBytes    = 512 << 10
+	decodedPageBytes = 128 << 10
 )
 
 // lister reads the entries of one list page by page, all at one revision. A
 // limited list with a selector looks at ever larger pages until enough match.
 type lister struct {
-	store    *Store
-	opts     storage.ListOptions
-	prefix   string // the prepared key
-	from, to string // what is left to read
-	limit    int    // page size
+	store     *Store
+	opts      storage.ListOptions
+	prefix    string // the prepared key
+	from, to  string // what is left to read
+	limit     int    // entries of the next page
+	pageBytes int    // size of a page of values
 
 	pinned   int64  // revision to read at; 0 for the current one until the first page
 	revision int64  // revision of the list
@@ -32,6 +36,7 @@ type lister struct {
 	more     bool   // entries after lastKey exist
 	keysOnly bool
 	hold     *Hold // on the history after pinned, while there are more pages
+	twice    bool  // the range is read once more: the hold stays
 
 	selector *selector
 	terms    []string // those of which each entry of the list carries one, if it is read by term
@@ -48,7 +53,7 @@ func (s *Store) newLister(key string, opts storage.ListOptions) (*lister, error)
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{store: s, opts: opts, prefix: prefix, pinned: revision, limit: firstPage, selector: s.newSelector(opts.Predicate)}
+	l := &lister{store: s, opts: opts, prefix: prefix, pinned: revision, limit: firstPage, pageBytes: listPageBytes, selector: s.newSelector(opts.Predicate)}
 	l.from, l.to = prefixRange(prefix)
 	if !opts.Recursive {
 		l.to = prefix + "\x00"
@@ -127,7 +132,7 @@ func (l *lister) next(ctx context.Context) ([]Entry, error) {
 	if n := len(result.Entries); n > 0 {
 		l.from = result.Entries[n-1].Key + "\x00"
 	}
-	l.limit = nextPage(result.Entries, l.limit)
+	l.limit = nextPage(result.Entries, l.limit, l.pageBytes)
 	return result.Entries, nil
 }
 
@@ -136,7 +141,9 @@ func (l *lister) next(ctx context.Context) ([]Entry, error) {
 func (l *lister) keepHistory(ctx context.Context) {
 	switch {
 	case !l.more && l.hold != nil:
-		l.hold.Release()
+		if !l.twice {
+			l.hold.Release()
+		}
 	case l.more && l.hold == nil:
 		l.hold = l.store.backend.Hold(l.pinned)
 		context.AfterFunc(ctx, l.hold.Release)
@@ -153,12 +160,12 @@ func (l *lister) progress() {
 }
 
 // nextPage returns the size of the page after one of these entries.
-func nextPage(entries []Entry, limit int) int {
+func nextPage(entries []Entry, limit, pageBytes int) int {
 	size := 1
 	for i := range entries {
 		size += entries[i].Value.Size()
 	}
-	fitting := len(entries) * MaxPageBytes / size
+	fitting := len(entries) * pageBytes / size
 	return max(1, min(fitting, limit*4, MaxPageEntries))
 }
 

@@ -3,17 +3,18 @@ package storage
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
-	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/klog/v2"
-	"sigs.k8s.io/yaml"
 )
 
-// ListFormat is a form in which lists are streamed.
+// ListFormat is a serialization in which lists are streamed.
 type ListFormat int
 
 // The formats, each as Kubernetes' own serializers write it.
@@ -21,23 +22,40 @@ const (
 	JSON ListFormat = iota
 	IndentedJSON
 	YAML
+	CBOR
+	Protobuf
 )
 
-// listHead is a list without its items.
-type listHead struct {
-	metav1.TypeMeta `json:",inline"`
-	Metadata        metav1.ListMeta `json:"metadata"`
+// counted reports that the format states the number or size of the items ahead of them.
+func (f ListFormat) counted() bool { return f == CBOR || f == Protobuf }
+
+// ListAnswer describes the answer that a list is streamed to.
+type ListAnswer struct {
+	// Encoder identifies the answer's encoder. Any other encoder gets the whole list.
+	Encoder runtime.Identifier
+	// Format is the serialization that Encoder makes.
+	Format ListFormat
+	// Empty encodes the list with this metadata and no items. Required.
+	Empty func(metav1.ListMeta) ([]byte, error)
+	// Item appends an item to dst: as JSON, also for YAML, or in the binary form of CBOR
+	// and Protobuf. Nil appends the stored JSON.
+	Item func(dst []byte, e *Encoded) ([]byte, error)
 }
+
+// decodes reports that making an item takes several times the memory of its stored JSON.
+func (a *ListAnswer) decodes() bool { return a.Item != nil || a.Format == YAML }
 
 // listWriter writes a list item by item, in chunks.
 type listWriter struct {
 	w        io.Writer
 	format   ListFormat
+	tail     []byte // of the list, after its items
 	buffer   []byte
-	scratch  []byte
-	items    bool
-	begun    bool   // something was written
-	progress func() // called when something was
+	yaml     yamlItems // not written yet
+	items    int       // number of items written
+	size     int       // of those in a counted format
+	begun    bool      // something was written
+	progress func()    // called when something was
 }
 
 // fail returns err if nothing was written yet. Otherwise it aborts the connection, so that
@@ -53,94 +71,64 @@ func (o *listWriter) fail(ctx context.Context, err error) error {
 	panic(http.ErrAbortHandler)
 }
 
-// begin writes what comes before the items.
-func (o *listWriter) begin(head listHead) error {
-	if o.format == YAML {
-		o.buffer = append(o.buffer, "apiVersion: "+head.APIVersion+"\nitems:"...)
-		return nil
+// begin writes the list's head. empty is the encoded list without items; of these there
+// are count, with size bytes, in a counted format.
+func (o *listWriter) begin(empty []byte, count, size int) error {
+	head, tail, ok := o.format.frame(empty, count, size)
+	if !ok {
+		return fmt.Errorf("the encoded list without items has no place for them: %.200q", empty)
 	}
-	data, err := json.Marshal(head)
-	if err != nil {
-		return err
-	}
-	if o.format == JSON {
-		o.buffer = append(append(o.buffer, data[:len(data)-1]...), `,"items":[`...)
-		return nil
-	}
-	var indented bytes.Buffer
-	if err := json.Indent(&indented, data, "", "  "); err != nil {
-		return err
-	}
-	o.buffer = append(append(o.buffer, bytes.TrimSuffix(indented.Bytes(), []byte("\n}"))...), ",\n  \"items\": ["...)
+	o.buffer, o.tail = append(o.buffer, head...), tail
 	return nil
 }
 
-// item writes one item.
-func (o *listWriter) item(s splicer, revision int64) error {
-	item := s.appendItemTo(o.scratch[:0], revision)
-	o.scratch = item[:0]
+// item writes one item: JSON, or the binary form of a counted format.
+func (o *listWriter) item(item []byte) error {
+	o.items++
 	if o.format == YAML {
-		var err error
-		if item, err = yamlItem(item); err != nil {
-			return err
-		}
+		return o.yamlItem(item)
 	}
 	if len(o.buffer) > 0 && len(o.buffer)+len(item) > writeChunk {
 		if err := o.flush(); err != nil {
 			return err
 		}
 	}
-	if o.items && o.format != YAML {
+	if o.items > 1 && (o.format == JSON || o.format == IndentedJSON) {
 		o.buffer = append(o.buffer, ',')
 	}
-	o.items = true
 	if o.format != IndentedJSON {
-		o.buffer = append(o.buffer, item...)
+		before := len(o.buffer)
+		o.buffer = o.format.appendItem(o.buffer, item)
+		o.size += len(o.buffer) - before
 		return nil
 	}
 	indented := bytes.NewBuffer(append(o.buffer, "\n    "...))
-	if err := json.Indent(indented, item, "    ", "  "); err != nil {
+	err := json.Indent(indented, item, "    ", "  ")
+	o.buffer = indented.Bytes()
+	return err
+}
+
+// appendItem appends an item with the length that Protobuf puts ahead of it.
+func (f ListFormat) appendItem(dst, item []byte) []byte {
+	if f == Protobuf {
+		dst = binary.AppendUvarint(append(dst, itemTag), uint64(len(item)))
+	}
+	return append(dst, item...)
+}
+
+// end writes the list's tail.
+func (o *listWriter) end() error {
+	if err := o.encodeYAML(); err != nil {
 		return err
 	}
-	o.buffer = indented.Bytes()
-	return nil
-}
-
-// yamlItem converts a JSON object to an element of a YAML list. It converts a list with
-// one element, because the folding of long lines depends on their indentation.
-func yamlItem(item []byte) ([]byte, error) {
-	const head, tail = `{"items":[`, "]}"
-	text, err := yaml.JSONToYAML(slices.Concat([]byte(head), item, []byte(tail)))
-	if err != nil {
-		return nil, err
+	switch {
+	case o.format == YAML && o.items == 0:
+		o.buffer = append(o.buffer, " []"...)
+	case o.format == IndentedJSON && o.items > 0:
+		o.buffer = append(o.buffer, "\n  "...)
 	}
-	return bytes.TrimSuffix(bytes.TrimPrefix(text, []byte("items:")), []byte("\n")), nil
-}
-
-// end writes what comes after the items.
-func (o *listWriter) end(head listHead) error {
-	switch o.format {
-	case YAML:
-		rest, err := yaml.Marshal(struct {
-			Kind     string          `json:"kind"`
-			Metadata metav1.ListMeta `json:"metadata"`
-		}{head.Kind, head.Metadata})
-		if err != nil {
-			return err
-		}
-		if !o.items {
-			o.buffer = append(o.buffer, " []"...)
-		}
-		o.buffer = append(append(o.buffer, '\n'), rest...)
-	case IndentedJSON:
-		if o.items {
-			o.buffer = append(o.buffer, "\n  "...)
-		}
-		o.buffer = append(o.buffer, "]\n}"...)
-	default:
-		o.buffer = append(o.buffer, "]}\n"...)
-	}
-	return nil
+	o.buffer = append(o.buffer, o.tail...)
+	return o.flush()
 }
 
 func (o *listWriter) flush() error {

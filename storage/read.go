@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/conversion"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/storage"
 )
 
@@ -89,6 +90,9 @@ func (s *Store) GetList(ctx context.Context, key string, opts storage.ListOption
 		obj := s.newItem(list, items.Type().Elem())
 		if err := s.read(ctx, e, obj); err != nil {
 			return false, corrupt.note(e.Key, err)
+		}
+		if _, ok := obj.(runtime.Unstructured); !ok { // the list has kind and version of its items
+			obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 		}
 		matched, err := l.selector.matches(s.newDecoded(obj, e, l.indexed))
 		if err != nil || !matched {

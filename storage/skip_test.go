@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func TestSkipCorrupt(t *testing.T) {
 	}
 	defer func() { _ = b.Close() }()
 	s, err := storage.New(storage.Options{
-		Backend: b, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/", NewFunc: newPod, SkipCorrupt: true, ListKind: "PodList", ListAPIVersion: "v1",
+		Backend: b, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/", NewFunc: newPod, SkipCorrupt: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +72,7 @@ func TestSkipCorrupt(t *testing.T) {
 		if err := s.GetList(t.Context(), "/pods/", options, list); err != nil || len(list.Items) != 2 {
 			t.Errorf("a list: %d items, %v", len(list.Items), err)
 		}
-		encoded, err := s.ListEncoded(t.Context(), "/pods/", options, nil)
+		encoded, err := s.ListEncoded(t.Context(), "/pods/", options, jsonAnswer(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,44 +117,55 @@ func TestListMemory(t *testing.T) {
 	}
 	m := &measured{Backend: b}
 	s := newStore(t, m)
-	const n = 200
-	createLarge(t, s, "p", n, 100<<10)
+	const n = 80
+	createLarge(t, s, "p", n, 60<<10)
 	for name, test := range map[string]struct {
 		label string
 		limit int64
 		want  int
 	}{
-		"limit=1, nothing matches":      {"a=none", 1, 0},
-		"limit=10^9, nothing matches":   {"a=none", 1e9, 0},
-		"limit=10^9, everything does":   {"a!=none", 1e9, n},
-		"limit=-1":                      {"", -1, n},
-		"limit=-2^63":                   {"", -1 << 63, n},
-		"limit=2^63-1":                  {"", 1<<63 - 1, n},
-		"limit=100, everything matches": {"a!=none", 100, 100},
+		"limit=1, nothing matches":     {"a=none", 1, 0},
+		"limit=10^9, nothing matches":  {"a=none", 1e9, 0},
+		"limit=10^9, everything does":  {"a!=none", 1e9, n},
+		"limit=-1":                     {"", -1, n},
+		"limit=-2^63":                  {"", -1 << 63, n},
+		"limit=2^63-1":                 {"", 1<<63 - 1, n},
+		"limit=75, everything matches": {"a!=none", 75, 75},
 	} {
 		t.Run(name, func(t *testing.T) {
 			selector, err := labels.Parse(test.label)
 			if err != nil {
 				t.Fatal(err)
 			}
-			m.bytes = 0
 			predicate := k8sstorage.SelectionPredicate{Label: selector, Field: fields.Everything(), GetAttrs: podAttributes, Limit: test.limit}
-			list, err := s.ListEncoded(t.Context(), "/pods/", k8sstorage.ListOptions{Recursive: true, Predicate: predicate}, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := runtime.Encode(jsonEncoder(), list)
-			if err != nil || strings.Count(string(text), `"name":`) != test.want {
-				t.Errorf("%d items, want %d, %v", strings.Count(string(text), `"name":`), test.want, err)
-			}
-			if m.bytes > storage.MaxPageBytes+200<<10 {
-				t.Errorf("a page held %d bytes of values", m.bytes)
+			options := k8sstorage.ListOptions{Recursive: true, Predicate: predicate}
+			for name, answer := range listAnswers() {
+				m.bytes = 0
+				list, err := s.ListEncoded(t.Context(), "/pods/", options, answer.ListAnswer, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := runtime.Encode(answer.encoder, list)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m.bytes > storage.MaxPageBytes+200<<10 {
+					t.Errorf("%s: a page held %d bytes of values", name, m.bytes)
+				}
+				whole := &example.PodList{}
+				if err := s.GetList(t.Context(), "/pods/", options, whole); err != nil || len(whole.Items) != test.want {
+					t.Fatalf("%d items, want %d, %v", len(whole.Items), test.want, err)
+				}
+				if want, err := runtime.Encode(answer.encoder, whole); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s: %d bytes differ from the %d of the ordinary encoder, %v", name, len(got), len(want), err)
+				}
 			}
 		})
 	}
 }
 
-// TestListLongerThanHistory: a list that is under way holds the history that it needs.
+// TestListLongerThanHistory: a list in progress holds the history that it needs, also
+// between the two readings of a format that states the number of items.
 func TestListLongerThanHistory(t *testing.T) {
 	b, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "images.db"), History: storage.HistoryBounds{MinAge: 1, MaxEntries: 50}})
 	if err != nil {
@@ -161,21 +173,39 @@ func TestListLongerThanHistory(t *testing.T) {
 	}
 	s := newStore(t, b)
 	createLarge(t, s, "p", 300, 30_000)
-	list, err := s.ListEncoded(t.Context(), "/pods/", k8sstorage.ListOptions{Recursive: true, Predicate: k8sstorage.Everything}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	written, size := 0, 0
-	out := writerFunc(func(p []byte) (int, error) { // a client that takes the list slowly
-		for range 30 {
+	written := 0
+	write := func(n int) {
+		for range n {
 			written++
-			_, _ = b.Commit(context.Background(), storage.Mutation{Key: fmt.Sprintf("/foreign/%d", written), Value: storage.Body([]byte("x"))})
+			if _, err := b.Commit(t.Context(), storage.Mutation{Key: fmt.Sprintf("/foreign/%d", written), Value: storage.Body([]byte("x"))}); err != nil {
+				t.Error(err)
+			}
 		}
-		size += len(p)
-		return len(p), nil
-	})
-	if err := list.CacheEncode(jsonEncoder().Identifier(), nil, out); err != nil || written < 100 {
-		t.Errorf("after %d bytes of an answer 200, and %d commits: %v", size, written, err)
+	}
+	for name, answer := range listAnswers() {
+		ordinary := answer.Item
+		if ordinary != nil {
+			answer.Item = func(dst []byte, e *storage.Encoded) ([]byte, error) {
+				write(1)
+				return ordinary(dst, e)
+			}
+		}
+		list, err := s.ListEncoded(t.Context(), "/pods/", k8sstorage.ListOptions{Recursive: true, Predicate: k8sstorage.Everything}, answer.ListAnswer, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := 0
+		out := writerFunc(func(p []byte) (int, error) { // a client that takes the list slowly
+			write(30)
+			size += len(p)
+			return len(p), nil
+		})
+		if err := list.CacheEncode(answer.Encoder, nil, out); err != nil || size < 300*30_000 {
+			t.Errorf("%s: after %d bytes of an answer 200, and %d commits: %v", name, size, written, err)
+		}
+	}
+	if written < 100 {
+		t.Errorf("only %d commits", written)
 	}
 }
 
@@ -193,7 +223,7 @@ func TestAbortedList(t *testing.T) {
 	}
 	s := newStore(t, b)
 	createLarge(t, s, "p", 100, 30_000)
-	list, err := s.ListEncoded(t.Context(), "/pods/", k8sstorage.ListOptions{Recursive: true, Predicate: k8sstorage.Everything}, nil)
+	list, err := s.ListEncoded(t.Context(), "/pods/", k8sstorage.ListOptions{Recursive: true, Predicate: k8sstorage.Everything}, jsonAnswer(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,6 +106,34 @@ func (s splicer) appendItemTo(dst []byte, revision int64) []byte {
 	return s.appendFrom(append(dst, '{'), s.metadata, revision)
 }
 
+// appendMetadataTo appends the metadata alone.
+func (s splicer) appendMetadataTo(dst []byte, revision int64) []byte {
+	end := skipObject(s.data, s.offset)
+	metadata := splicer{data: s.data[:end], offset: s.offset}
+	return metadata.appendFrom(dst, s.metadata+len(metadataKey)-1, revision)
+}
+
+// skipObject returns the offset behind the JSON object that at is in, outside of strings.
+func skipObject(data []byte, at int) int {
+	for depth := 1; at < len(data); at++ {
+		switch data[at] {
+		case '"':
+			end, ok := skipString(data, at)
+			if !ok {
+				return len(data)
+			}
+			at = end - 1
+		case '{':
+			depth++
+		case '}':
+			if depth--; depth == 0 {
+				return at + 1
+			}
+		}
+	}
+	return len(data)
+}
+
 func (s splicer) appendFrom(dst []byte, start int, revision int64) []byte {
 	dst = append(dst, s.data[start:s.offset]...)
 	if last := s.data[s.offset-1]; last != '{' && last != ',' {

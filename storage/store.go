@@ -29,11 +29,6 @@ type Options struct {
 	// an answer asked of an encoder with the same Identifier is made of stored
 	// bytes. Nil means that every answer is decoded and encoded.
 	Encoder runtime.Encoder
-	// ListEncoders are the encoders of the other streamed list formats: an answer asked of
-	// an encoder with the same Identifier is streamed.
-	ListEncoders map[ListFormat]runtime.Encoder
-	// ListKind and ListAPIVersion head the lists made of stored bytes.
-	ListKind, ListAPIVersion string
 	// ResourcePrefix starts every key and ends with a slash, such as
 	// "/images/". Required.
 	ResourcePrefix string
@@ -71,7 +66,7 @@ type Store struct {
 	opts       Options
 	backend    Backend
 	versioner  storage.Versioner
-	formats    map[runtime.Identifier]ListFormat // of Options.Encoder and ListEncoders
+	encoder    runtime.Identifier // of Options.Encoder
 	follower   *follower
 	indexer    *indexer
 	compacted  atomic.Int64 // last Window.Compacted seen
@@ -89,12 +84,8 @@ func New(o Options) (*Store, error) {
 		o.Transformer = identity.NewEncryptCheckTransformer()
 	}
 	s := &Store{opts: o, backend: instrument(o.Backend), versioner: storage.APIObjectVersioner{}, logCorrupt: rate.Sometimes{First: 10, Interval: time.Minute}}
-	s.formats = map[runtime.Identifier]ListFormat{}
 	if o.Encoder != nil {
-		s.formats[o.Encoder.Identifier()] = JSON
-	}
-	for format, encoder := range o.ListEncoders {
-		s.formats[encoder.Identifier()] = format
+		s.encoder = o.Encoder.Identifier()
 	}
 	s.follower, s.indexer = newFollower(s), newIndexer(s)
 	return s, nil

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apiserver/pkg/apis/example"
 	examplev1 "k8s.io/apiserver/pkg/apis/example/v1"
@@ -73,7 +74,7 @@ func server(flavor string) func(*testing.T) storagetest.Open {
 
 var (
 	suiteScheme = runtime.NewScheme()
-	suiteCodecs = serializer.NewCodecFactory(suiteScheme)
+	suiteCodecs = serializer.NewCodecFactory(suiteScheme, serializer.WithSerializer(cbor.NewSerializerInfo))
 	suiteCodec  = suiteCodecs.LegacyCodec(examplev1.SchemeGroupVersion)
 )
 

@@ -243,12 +243,12 @@ func residentMiB(b testing.TB, s *server) float64 {
 }
 
 // mustGet reads an answer to its end and returns its size.
-func (s *server) mustGet(b *testing.B, path string) int64 {
+func (s *server) mustGet(b testing.TB, path string) int64 {
 	b.Helper()
 	return s.mustGetAs(b, path, "application/json")
 }
 
-func (s *server) mustGetAs(b *testing.B, path, accept string) int64 {
+func (s *server) mustGetAs(b testing.TB, path, accept string) int64 {
 	b.Helper()
 	request, err := http.NewRequest(http.MethodGet, s.url(path), nil)
 	if err != nil {

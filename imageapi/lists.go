@@ -1,0 +1,148 @@
+package imageapi
+
+import (
+	"net/http"
+	"time"
+
+	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	auditinternal "k8s.io/apiserver/pkg/apis/audit"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/endpoints/handlers"
+	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
+	"k8s.io/apiserver/pkg/endpoints/metrics"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/features"
+	"k8s.io/apiserver/pkg/server"
+	k8sstorage "k8s.io/apiserver/pkg/storage"
+	storeerr "k8s.io/apiserver/pkg/storage/errors"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+)
+
+const (
+	// wholeLists is the number of concurrent lists that are assembled in memory, and
+	// wholeListWait the time that further ones wait for a slot.
+	wholeLists    = 1
+	wholeListWait = 10 * time.Second
+)
+
+// imagesPath is the path of the list of all Images.
+const imagesPath = "/apis/image.openshift.io/v1/images"
+
+// lists answers LIST requests for Images. It streams every format from pages of the
+// store, where k8s.io/apiserver assembles tables, metadata, protobuf and CBOR in memory.
+type lists struct {
+	images *images
+	scope  *handlers.RequestScope
+	next   http.Handler // upstream's handler, for lists that are not streamed
+	slots  chan struct{}
+	config *server.Config
+}
+
+// withLists answers lists of Images, and hands other requests to next.
+func withLists(next http.Handler, i *images, c *server.Config) http.Handler {
+	l := &lists{
+		images: i, next: next, slots: make(chan struct{}, wholeLists), config: c,
+		scope: &handlers.RequestScope{
+			Serializer: Codecs, TableConvertor: i, Kind: imagev1.GroupVersion.WithKind("Image"), MetaGroupVersion: metav1.SchemeGroupVersion,
+		},
+	}
+	measured := metrics.InstrumentHandlerFunc("LIST", imagesResource.Group, imagev1.GroupVersion.Version, imagesResource.Resource, "", "cluster",
+		metrics.APIServerComponent, false, "", l.serve)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info, ok := request.RequestInfoFrom(r.Context())
+		switch {
+		case !ok || r.Method != http.MethodGet || info.Verb != "list" || r.URL.Path != imagesPath:
+			next.ServeHTTP(w, r)
+		case !audit.AuditContextFrom(r.Context()).GetEventLevel().Less(auditinternal.LevelRequestResponse):
+			l.serveWhole(w, r, info) // the audit event has the whole list
+		default:
+			measured(w, r)
+		}
+	})
+}
+
+// serve answers a list as a stream if its format allows.
+func (l *lists) serve(w http.ResponseWriter, r *http.Request) {
+	media, info, err := negotiation.NegotiateOutputMediaType(r, l.scope.Serializer, l.scope)
+	if err != nil {
+		l.next.ServeHTTP(w, r) // go-restful refuses it in its own words
+		return
+	}
+	options, err := listOptions(r)
+	if err != nil {
+		l.fail(w, r, err)
+		return
+	}
+	answer, err := newListAnswer(media, info, r)
+	if err != nil {
+		l.fail(w, r, err)
+		return
+	}
+	predicate := predicateOf(options)
+	if _, single := predicate.MatchesSingle(); single || answer == nil {
+		l.next.ServeHTTP(w, r)
+		return
+	}
+	list, err := l.images.encoded.ListEncoded(r.Context(), l.images.KeyRootFunc(r.Context()), k8sstorage.ListOptions{
+		ResourceVersion:      options.ResourceVersion,
+		ResourceVersionMatch: options.ResourceVersionMatch,
+		Predicate:            predicate,
+		Recursive:            true,
+	}, answer.ListAnswer, func() (runtime.Object, error) { return l.images.List(r.Context(), options) })
+	if err != nil {
+		l.fail(w, r, storeerr.InterpretListError(err, imagesResource))
+		return
+	}
+	responsewriters.WriteObjectNegotiated(answer.codecs, l.scope, answer.version, w, r, http.StatusOK, list, false)
+}
+
+func (l *lists) fail(w http.ResponseWriter, r *http.Request, err error) {
+	responsewriters.ErrorNegotiated(err, l.scope.Serializer, l.scope.Kind.GroupVersion(), w, r)
+}
+
+// serveWhole queues lists that are assembled in memory. A list that waits too long is
+// answered 429.
+func (l *lists) serveWhole(w http.ResponseWriter, r *http.Request, info *request.RequestInfo) {
+	wait := time.NewTimer(wholeListWait)
+	defer wait.Stop()
+	select {
+	case l.slots <- struct{}{}:
+		defer func() { <-l.slots }()
+		l.next.ServeHTTP(w, r)
+	case <-r.Context().Done():
+	case <-wait.C:
+		drop(w, r, info, false, apierrors.NewTooManyRequests("another list is being assembled in memory: try again later, or ask for pages by limit", retryAfter), l.config)
+	}
+}
+
+// listOptions reads and validates a request's options, as upstream's handler does.
+func listOptions(r *http.Request) (*internalversion.ListOptions, error) {
+	options := &internalversion.ListOptions{}
+	if err := internalscheme.ParameterCodec.DecodeParameters(r.URL.Query(), metav1.SchemeGroupVersion, options); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	watchList := utilfeature.DefaultFeatureGate.Enabled(features.WatchList)
+	internalversion.SetListOptionsDefaults(options, watchList)
+	if errs := validation.ValidateListOptions(options, watchList); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
+	}
+	if options.FieldSelector == nil {
+		return options, nil
+	}
+	fields, err := options.FieldSelector.Transform(func(field, value string) (string, string, error) {
+		return Scheme.ConvertFieldLabel(imagev1.GroupVersion.WithKind("Image"), field, value)
+	})
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	options.FieldSelector = fields
+	return options, nil
+}

@@ -2,20 +2,26 @@ package redis
 
 import (
 	"context"
+	"errors"
+	"sort"
 	"sync"
 
 	"tallyman/storage"
 )
 
 // history keeps the end of the log in this process, so that the pages of a long
-// list, all at one revision, do not read what happened since again and again.
+// list, all at one revision, read each change since then once.
 type history struct {
-	store *Store
+	store   *Store
+	reading chan struct{} // holds the one reader that extends the entries
 
 	mu      sync.Mutex
 	start   int64 // entries has every change after start
 	entries []logEntry
+	clears  int // number of calls of clear
 }
+
+func newHistory(s *Store) *history { return &history{store: s, reading: make(chan struct{}, 1)} }
 
 // undo sums up the changes of a key in some interval.
 type undo struct {
@@ -28,14 +34,13 @@ type undo struct {
 // between sums up the changes of each key in [from, to) in the revision interval
 // (after, until]. term is that of a scan by term, "" for none.
 func (h *history) between(ctx context.Context, after, until int64, from, to, term string) (map[string]*undo, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err := h.reach(ctx, after, until); err != nil {
+	entries, err := h.covering(ctx, after, until)
+	if err != nil {
 		return nil, err
 	}
 	past := map[string]*undo{}
-	for _, e := range h.entries {
-		if e.revision <= after || e.key < from || e.key >= to {
+	for _, e := range entries {
+		if e.key < from || e.key >= to {
 			continue
 		}
 		if e.revision > until {
@@ -64,33 +69,107 @@ func hasTerm(terms, term string) bool {
 	return false
 }
 
-// reach makes entries cover what is after after, up to until.
-func (h *history) reach(ctx context.Context, after, until int64) error {
-	if len(h.entries) == 0 || after < h.start || after > h.end() {
-		h.start, h.entries = after, nil
+// covering returns the changes after after, up to until at least. Callers whose interval
+// is known already do not wait for those that read.
+func (h *history) covering(ctx context.Context, after, until int64) ([]logEntry, error) {
+	if entries, ok := h.known(after, until); ok {
+		return entries, nil
 	}
-	for h.end() < until {
-		entries, err := h.store.entries(ctx, h.end(), logBatch)
+	select {
+	case h.reading <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-h.reading }()
+	if entries, ok := h.known(after, until); ok {
+		return entries, nil
+	}
+	h.mu.Lock()
+	start, entries, clears := h.start, h.entries, h.clears
+	h.mu.Unlock()
+	if held := h.store.Oldest(); len(entries) == 0 || after > lastRevision(entries, start) && (held == 0 || held >= after) {
+		start, entries = after, nil // no list in progress needs the older ones
+	}
+	if after < start {
+		earlier, err := h.read(ctx, nil, after, start)
 		if err != nil {
-			h.start, h.entries = 0, nil
-			return err
+			return nil, err
 		}
-		if len(entries) == 0 {
-			break // what was until then has been lost since; the caller's next step finds out
-		}
-		h.entries = append(h.entries, entries...)
+		start, entries = after, append(changesUntil(earlier, start), entries...)
 	}
-	if excess := len(h.entries) - h.store.opts.History.MaxEntries; excess > 0 && h.entries[excess-1].revision <= after {
-		h.start, h.entries = h.entries[excess-1].revision, h.entries[excess:]
+	end := lastRevision(entries, start)
+	longer, err := h.read(ctx, entries, end, until)
+	if errors.Is(err, storage.ErrCompacted) && end < after { // the gap is gone
+		start = after
+		longer, err = h.read(ctx, nil, after, until)
 	}
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	h.keep(start, longer, after, clears)
+	return changesAfter(longer, after), nil
 }
 
-func (h *history) end() int64 {
-	if len(h.entries) == 0 {
-		return h.start
+// known returns the changes after after, if all up to until are in memory.
+func (h *history) known(after, until int64) ([]logEntry, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.entries) == 0 || after < h.start || lastRevision(h.entries, h.start) < until {
+		return nil, false
 	}
-	return h.entries[len(h.entries)-1].revision
+	return changesAfter(h.entries, after), true
+}
+
+// read appends the changes after a revision to entries, up to until at least. There are
+// fewer if the store has lost them since, which the caller's next step finds out.
+func (h *history) read(ctx context.Context, entries []logEntry, after, until int64) ([]logEntry, error) {
+	for after < until {
+		more, err := h.store.entries(ctx, after, logBatch)
+		if err != nil {
+			return nil, err
+		}
+		if len(more) == 0 {
+			break
+		}
+		entries, after = append(entries, more...), lastRevision(more, after)
+	}
+	return entries, nil
+}
+
+// keep stores entries, unless the history was cleared since. It drops the oldest beyond
+// the bound that neither this reader nor another list in progress needs.
+func (h *history) keep(start int64, entries []logEntry, after int64, clears int) {
+	needed := after
+	if held := h.store.Oldest(); held > 0 {
+		needed = min(needed, held)
+	}
+	if excess := len(entries) - h.store.opts.History.MaxEntries; excess > 0 {
+		excess = min(excess, len(entries)-len(changesAfter(entries, needed)))
+		start, entries = lastRevision(entries[:excess], start), entries[excess:]
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.clears == clears {
+		h.start, h.entries = start, entries
+	}
+}
+
+// changesAfter returns the entries after a revision.
+func changesAfter(entries []logEntry, revision int64) []logEntry {
+	return entries[sort.Search(len(entries), func(i int) bool { return entries[i].revision > revision }):]
+}
+
+// changesUntil returns the entries up to a revision.
+func changesUntil(entries []logEntry, revision int64) []logEntry {
+	return entries[:len(entries)-len(changesAfter(entries, revision))]
+}
+
+// lastRevision returns the revision of the last entry, or start if there is none.
+func lastRevision(entries []logEntry, start int64) int64 {
+	if len(entries) == 0 {
+		return start
+	}
+	return entries[len(entries)-1].revision
 }
 
 // clear forgets everything. It is for a store that is not the same any more.
@@ -98,4 +177,5 @@ func (h *history) clear() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.start, h.entries = 0, nil
+	h.clears++
 }

@@ -85,7 +85,7 @@ type Store struct {
 	commits chan struct{}           // has an element for each commit under way
 	durable chan *durableCommit     // commits that wait for others, to share a WAIT
 	cache   *cache
-	history history
+	history *history
 	tail    tail
 	done    chan struct{} // closed by Close
 	stopped sync.WaitGroup
@@ -138,7 +138,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.format.Store(2) // until the store says otherwise
 	s.meta, s.index, s.log, s.terms = s.key("meta"), s.key("index"), s.key("log"), s.key("terms")
 	s.indexes, s.processes, s.holds = s.key("indexes"), s.key("processes"), s.key("holds")
-	s.history.store = s
+	s.history = newHistory(s)
 	if err := s.connect(ctx); isRefusal(err) {
 		return nil, errors.Join(fmt.Errorf("redis: %w", err), s.client.Close(), s.own.Close())
 	} else if err != nil {

@@ -32,12 +32,7 @@ func (t *tail) end() int64 {
 	return t.last()
 }
 
-func (t *tail) last() int64 {
-	if len(t.entries) == 0 {
-		return t.start
-	}
-	return t.entries[len(t.entries)-1].revision
-}
+func (t *tail) last() int64 { return lastRevision(t.entries, t.start) }
 
 // add appends messages read after the end, and returns the newest revision. At a gap (an
 // Advance, another history) the tail restarts, and followers ask the store.

@@ -123,3 +123,44 @@ func TestOptionsValidate(t *testing.T) {
 		}
 	}
 }
+
+// TestFailedSync: a commit whose sync failed may be in the file all the same. The next one
+// goes on from there, and gives no revision twice.
+func TestFailedSync(t *testing.T) {
+	s, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "images.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	put := func(key string) int64 {
+		t.Helper()
+		r, err := s.Commit(t.Context(), storage.Mutation{Key: key, Value: storage.Body([]byte("x"))})
+		if err != nil || !r.Succeeded {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		return r.Revision
+	}
+	put("/a")
+	before, size := mustWindow(t, s), s.HistorySize()
+	last := put("/b")
+	s.Forget(before, size)
+	if next := put("/c"); next <= last {
+		t.Errorf("revision %d follows %d", next, last)
+	}
+	changes, err := s.Log(t.Context(), storage.LogRequest{After: before.Current, Limit: 10})
+	if err != nil || len(changes) != 2 || changes[1].Before != changes[0].Revision {
+		t.Errorf("%+v, %v", changes, err)
+	}
+	if size := s.HistorySize(); size.Entries != 3 {
+		t.Errorf("the history has %d entries", size.Entries)
+	}
+}
+
+func mustWindow(t *testing.T, s *bolt.Store) storage.Window {
+	t.Helper()
+	w, err := s.Window(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}

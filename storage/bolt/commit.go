@@ -111,7 +111,10 @@ func (s *Store) flush(batch []*request) {
 		var after transaction
 		err := crash.Guard("store write", func() error {
 			return s.db.Update(func(tx *bbolt.Tx) error {
-				t := s.begin(tx)
+				t, err := s.begin(tx)
+				if err != nil {
+					return err
+				}
 				for i, r := range batch {
 					if err := r.apply(t); err != nil {
 						failed = i
@@ -140,20 +143,30 @@ func (s *Store) flush(batch []*request) {
 	}
 }
 
-func (s *Store) begin(tx *bbolt.Tx) *transaction {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return &transaction{
+// begin returns the state of the store as the file has it. That may be ahead of memory: a
+// transaction whose sync failed may have reached the file.
+func (s *Store) begin(tx *bbolt.Tx) (*transaction, error) {
+	meta := tx.Bucket(metaBucket)
+	t := &transaction{
 		tx:        tx,
-		meta:      tx.Bucket(metaBucket),
+		meta:      meta,
 		data:      tx.Bucket(dataBucket),
 		log:       tx.Bucket(logBucket),
 		history:   tx.Bucket(historyBucket),
 		postings:  tx.Bucket(termsBucket),
-		current:   s.current,
-		compacted: s.compacted,
-		size:      s.history,
+		current:   decodeRevision(meta.Get(revisionKey)),
+		compacted: decodeRevision(meta.Get(compactedKey)),
 	}
+	s.mu.Lock()
+	known := t.current == s.current && t.compacted == s.compacted
+	t.size = s.history
+	s.mu.Unlock()
+	if known {
+		return t, nil
+	}
+	var err error
+	t.size, err = historySize(tx)
+	return t, err
 }
 
 // publish makes a transaction that is on disk visible and wakes Log.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/rpc"
 	"os"
+	"path/filepath"
 	"time"
 
 	"tallyman/storage"
@@ -85,14 +86,36 @@ func (r *reader) IndexState(name string, result *Result) (err error) {
 	return result.fail(err)
 }
 
+// listenPrivate listens on a socket that only this user can open. The socket is made in a
+// directory of this user's alone, because its mode can be set only once it exists.
+func listenPrivate(path string) (net.Listener, error) {
+	private, err := os.MkdirTemp(filepath.Dir(path), ".s")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(private) }()
+	made := filepath.Join(private, "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	listener.SetUnlinkOnClose(false) // it has another name by then
+	err = os.Chmod(made, 0o600)
+	if err == nil {
+		err = os.Rename(made, path)
+	}
+	if err != nil {
+		_ = listener.Close()
+		return nil, err
+	}
+	return listener, nil
+}
+
 // listen opens the socket. A store without it works as well.
 func (s *Store) listen() {
 	path := s.opts.Path + socketSuffix
 	_ = os.Remove(path) // of a process that was killed: the file is ours alone
-	listener, err := net.Listen("unix", path)
-	if err == nil {
-		err = os.Chmod(path, 0o600)
-	}
+	listener, err := listenPrivate(path)
 	if err != nil {
 		slog.Warn("other processes cannot look into the store while it is open", "err", err)
 		return

@@ -221,7 +221,8 @@ func (s *Store) Close() error {
 	s.close.Do(func() {
 		close(s.done)
 		if s.listener != nil {
-			_ = s.listener.Close() // removes the socket, too
+			_ = s.listener.Close()
+			_ = os.Remove(s.opts.Path + socketSuffix)
 		}
 		<-s.stopped
 		err = errors.Join(s.saveFreelist(), s.db.Close())

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -28,14 +29,20 @@ type line struct {
 	Key      string          `json:"key,omitempty"`
 	Revision int64           `json:"revision,omitempty"`
 	Value    json.RawMessage `json:"value,omitempty"`
+	// Bare reports that the value is stored without a final newline.
+	Bare bool `json:"bare,omitempty"`
 	// The footer has these, and no key.
 	Entries *int64 `json:"entries,omitempty"`
 	SHA256  string `json:"sha256,omitempty"`
 }
 
-// entry is the entry of a line, whose value is stored with a final newline.
+// entry returns the entry of a line.
 func (l *line) entry() *storage.Entry {
-	return &storage.Entry{Key: l.Key, Value: storage.Body(append(l.Value, '\n'))}
+	value := []byte(l.Value)
+	if !l.Bare {
+		value = append(value, '\n')
+	}
+	return &storage.Entry{Key: l.Key, Value: storage.Body(value)}
 }
 
 // Export writes everything in from to w. If the store is in use the entries are
@@ -69,7 +76,7 @@ func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report
 				c.report.leaveOut(err)
 				continue
 			}
-			if err := encoder.Encode(line{Key: e.Key, Revision: e.Revision, Value: value}); err != nil {
+			if err := encoder.Encode(line{Key: e.Key, Revision: e.Revision, Value: value, Bare: !bytes.HasSuffix(value, []byte("\n"))}); err != nil {
 				return &c.report, fmt.Errorf("export %s: %w", e.Key, err)
 			}
 			c.report.Same.Add(1)

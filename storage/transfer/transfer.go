@@ -137,6 +137,9 @@ func Copy(ctx context.Context, o Options) (*Report, error) {
 	const tries = 5
 	for i := 1; ; i++ {
 		err := c.run(ctx)
+		if errors.Is(err, storage.ErrFuture) { // a source that was restored from an older copy
+			err = storage.ErrCompacted
+		}
 		if !errors.Is(err, storage.ErrCompacted) {
 			return &c.report, err
 		}
@@ -298,7 +301,10 @@ func (c *copier) changes(ctx context.Context) error {
 		if err != nil {
 			return c.end(err)
 		}
-		if window.Current <= c.at.Revision {
+		if window.Current < c.at.Revision {
+			return storage.ErrFuture
+		}
+		if window.Current == c.at.Revision {
 			if c.Follow == nil || c.Follow.Err() != nil {
 				return c.To.Advance(ctx, window.Current)
 			}

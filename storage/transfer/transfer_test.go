@@ -195,6 +195,22 @@ func TestLostPlace(t *testing.T) {
 	}
 }
 
+// TestRestoredSource: a source that was restored from a copy older than the target's
+// position is gone over again.
+func TestRestoredSource(t *testing.T) {
+	from, to := openBolt(t), openBolt(t)
+	if err := from.Advance(t.Context(), time.Now().Add(24*time.Hour).UnixMicro()); err != nil {
+		t.Fatal(err)
+	}
+	put(t, from, "/images/a", "1", 0)
+	copyAll(t, from, to)
+	restored := openBolt(t)
+	put(t, restored, "/images/b", "1", 0)
+	if report := copyAll(t, restored, to); report.Missing != 0 || value(t, to, "/images/b") != "1" {
+		t.Errorf("%d missing, b is %q", report.Missing, value(t, to, "/images/b"))
+	}
+}
+
 // meddling is a source in which things change while it is read.
 type meddling struct {
 	storage.Backend
@@ -292,9 +308,11 @@ func TestExport(t *testing.T) {
 	for i := range 450 {
 		put(t, from, fmt.Sprintf("/images/%03d", i), fmt.Sprintf("{\"a\":\"<%d> \\u003c\"}\n", i), 0)
 	}
+	const bare = `{"repository":"a"}` // as referrers are stored
+	put(t, from, "/referrers/a", bare, 0)
 	var out bytes.Buffer
 	report, err := transfer.Export(t.Context(), from, &out, nil)
-	if err != nil || report.Seen() != 450 {
+	if err != nil || report.Seen() != 451 {
 		t.Fatalf("%d exported, %v", report.Seen(), err)
 	}
 	text := out.String()
@@ -305,7 +323,7 @@ func TestExport(t *testing.T) {
 		"cut short":     {strings.Join(lines[:300], ""), "the file is cut short after 299 entries"},
 		"cut in a line": {text[:1000], "line"},
 		"changed":       {strings.Replace(text, "<7>", "<8>", 1), "checksum"},
-		"entry gone":    {strings.Replace(text, lines[5], "", 1), "449 entries, its end says 450"},
+		"entry gone":    {strings.Replace(text, lines[5], "", 1), "450 entries, its end says 451"},
 		"more":          {text + "{}\n", "goes on after its end"},
 		"no value":      {lines[0] + "{\"key\":\"/images/a\"}\n", "line 2: want a key and a value"},
 	} {
@@ -322,8 +340,11 @@ func TestExport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := transfer.CompareFile(t.Context(), file, to, merge, report); err != nil || report.Created.Load() != 450 || report.Compared != 450 || report.Missing != 0 {
+	if err := transfer.CompareFile(t.Context(), file, to, merge, report); err != nil || report.Created.Load() != 451 || report.Compared != 451 || report.Missing != 0 {
 		t.Errorf("%d created, %d compared, %d missing, %v", report.Created.Load(), report.Compared, report.Missing, err)
+	}
+	if got := value(t, to, "/referrers/a"); got != bare {
+		t.Errorf("a value without a final newline is imported as %q", got)
 	}
 	var again bytes.Buffer
 	if _, err := transfer.Export(t.Context(), to, &again, nil); err != nil {

@@ -20,6 +20,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"tallyman/storage/redis"
 )
 
 // tally counts what a fault run did.
@@ -34,9 +36,10 @@ func (c *tally) violation(t *testing.T, format string, args ...any) {
 
 // runFaults makes rounds faults, one of each kind in turn, under load, and
 // compares what everybody knows after each.
-func runFaults(t *testing.T, replicas []*server, rounds int, kinds []fault) {
+func runFaults(t *testing.T, replicas []*server, store redis.Options, rounds int, kinds []fault) {
 	t.Helper()
 	count := &tally{}
+	group := openGroups(t, store, count)
 	random := rand.New(rand.NewPCG(uint64(rounds), 11))
 	ctx, cancel := context.WithCancel(t.Context())
 	var background sync.WaitGroup
@@ -57,6 +60,7 @@ func runFaults(t *testing.T, replicas []*server, rounds int, kinds []fault) {
 		observers = append(observers, o)
 		background.Go(func() { o.run(ctx) })
 	}
+	background.Go(func() { group.follow(ctx) })
 	var writers []*writer
 	for i := range 2 * len(replicas) {
 		writers = append(writers, &writer{id: i, t: t, count: count, replicas: replicas, truth: map[string]int{}, versions: map[string]string{}})
@@ -68,6 +72,7 @@ func runFaults(t *testing.T, replicas []*server, rounds int, kinds []fault) {
 		for _, w := range writers {
 			writing.Go(func() { w.run(work) })
 		}
+		writing.Go(func() { group.write(work) })
 		time.Sleep(100 * time.Millisecond)
 		kind.make(t, random)
 		count.faults.Add(1)
@@ -79,27 +84,31 @@ func runFaults(t *testing.T, replicas []*server, rounds int, kinds []fault) {
 			w.settle(ctx)
 			maps.Copy(truth, w.truth)
 		}
-		converge(t, count, kind.name, truth, replicas, informers, observers)
+		group.settle(ctx)
+		converge(t, count, kind.name, func() error {
+			return errors.Join(group.compare(), compareAll(t, truth, replicas, informers, observers))
+		})
 		if t.Failed() {
 			break
 		}
 	}
-	t.Logf("%d faults, %d writes acknowledged, %d uncertain, %d watch events, %d times told 410, %d violations",
-		count.faults.Load(), count.acknowledged.Load(), count.uncertain.Load(), count.events.Load(), count.expired.Load(), count.violations.Load())
+	t.Logf("%d faults, %d writes acknowledged (%d of five keys), %d uncertain, %d watch events, %d times told 410, %d violations",
+		count.faults.Load(), count.acknowledged.Load(), group.step, count.uncertain.Load(), count.events.Load(), count.expired.Load(), count.violations.Load())
 }
 
-// converge waits until lists, informers and watches of every replica show truth.
-func converge(t *testing.T, count *tally, after string, truth map[string]int, replicas []*server, informers []imageinformers.SharedInformerFactory, observers []*observer) {
+// converge waits until everybody knows the truth, which compare tells.
+func converge(t *testing.T, count *tally, after string, compare func() error) {
 	t.Helper()
 	var err error
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if err = compareAll(t, truth, replicas, informers, observers); err == nil {
+		if err = compare(); err == nil {
 			return
 		}
 	}
 	count.violation(t, "not converged a minute after %q: %v", after, err)
 }
 
+// compareAll compares the lists, informers and watches of every replica with truth.
 func compareAll(t *testing.T, truth map[string]int, replicas []*server, informers []imageinformers.SharedInformerFactory, observers []*observer) error {
 	for i, s := range replicas {
 		list, err := s.images().List(t.Context(), metav1.ListOptions{})

@@ -4,7 +4,10 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,12 +15,14 @@ import (
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2/client"
 
+	"tallyman/storage"
+	storeredis "tallyman/storage/redis"
 	"tallyman/storage/redis/redistest"
 )
 
-// faultRounds is how many faults TestFaults makes of the cheap kinds; fail-overs
-// are a third of that. `make faults` makes more.
-var faultRounds = flag.Int("fault-rounds", 6, "how many faults TestFaults makes in each set-up")
+// faultRounds is the number of faults that TestFaults makes in the network and of one
+// server; fail-overs are a third of that. `make faults` makes more.
+var faultRounds = flag.Int("fault-rounds", 22, "faults that TestFaults makes in the network, and of one server; 22 make 60 in all")
 
 // proxies is a toxiproxy process with a proxy in front of Redis for each replica.
 type proxies struct {
@@ -118,6 +123,53 @@ func crash(redis *redistest.Server) fault {
 	}}
 }
 
+// full makes Redis refuse writes that add, for want of memory.
+func full(redis *redistest.Server) fault {
+	return fault{"redis full", func(t *testing.T, random *rand.Rand) {
+		redis.Command(t, "CONFIG", "SET", "maxmemory", "1")
+		time.Sleep(time.Duration(300+random.IntN(1000)) * time.Millisecond)
+		redis.Command(t, "CONFIG", "SET", "maxmemory", "0")
+	}}
+}
+
+// smallDisk returns the directory of a small file system, which ends with the test.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", dir).CombinedOutput(); err != nil {
+		t.Fatalf("mount a small file system (this needs CAP_SYS_ADMIN): %v\n%s", err, out)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
+// fillDisk fills the disk of Redis, which ends at its next write if it syncs each, and
+// starts it again when there is space.
+func fillDisk(redis *redistest.Server, dir string) fault {
+	return fault{"disk full", func(t *testing.T, random *rand.Rand) {
+		filler := filepath.Join(dir, "filler")
+		if out, err := exec.Command("dd", "if=/dev/zero", "of="+filler, "bs=64k").CombinedOutput(); err == nil {
+			t.Fatalf("the disk is not full: %s", out)
+		}
+		time.Sleep(time.Duration(300+random.IntN(1000)) * time.Millisecond)
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		redis.Kill() // as after a crash: it may have ended by itself
+		redis.Run(t)
+	}}
+}
+
+// slow stops a replica for a time in which commits wait for it.
+func slow(replica func() *redistest.Server) fault {
+	return fault{"slow replica", func(_ *testing.T, random *rand.Rand) {
+		hit := replica()
+		hit.Pause()
+		time.Sleep(time.Duration(300+random.IntN(1500)) * time.Millisecond)
+		hit.Resume()
+	}}
+}
+
 func freeze(redis *redistest.Server) fault {
 	return fault{"redis frozen", func(_ *testing.T, random *rand.Rand) {
 		redis.Pause()
@@ -127,9 +179,10 @@ func freeze(redis *redistest.Server) fault {
 }
 
 // TestFaults: while Redis and the way to it fail in every way there is, clients
-// write, watch and inform themselves through three processes. After each fault
-// all of them come to the one true state; no acknowledged write is missing, and
-// no change was missed by one who was not told 410.
+// write, watch and inform themselves through three processes, and another process commits
+// five keys at a time. After each fault all of them come to the one true state; no
+// acknowledged write is missing, no commit is torn, and no change was missed by a client
+// that was not told 410.
 func TestFaults(t *testing.T) {
 	const flavor = "redis-server"
 	t.Run("network", func(t *testing.T) {
@@ -137,12 +190,15 @@ func TestFaults(t *testing.T) {
 		p := startProxies(t, 3, redis.Addr)
 		// The log is so short that a replica that is cut off for long loses its place.
 		replicas := startReplicas(t, 3, func(i int) string { return "redis: {addrs: [" + p.addrs[i] + "]}" }, "REGISTRY_IMAGEAPI_STORE_HISTORYENTRIES=30", "REGISTRY_IMAGEAPI_STORE_HISTORYMINAGE=1s")
-		runFaults(t, replicas, *faultRounds, p.networkFaults())
+		store := redisOptions(p.addrs[:1], func(o *storeredis.Options) { o.History = storage.HistoryBounds{MaxEntries: 30, MinAge: time.Second} })
+		runFaults(t, replicas, store, *faultRounds, p.networkFaults())
 	})
 	t.Run("crash", func(t *testing.T) {
-		redis := redistest.Start(t, flavor, redistest.Durable...)
+		dir := smallDisk(t)
+		redis := redistest.Start(t, flavor, append(slices.Clone(redistest.Durable), "--dir", dir, "--auto-aof-rewrite-min-size", "4mb")...)
 		replicas := startReplicas(t, 3, redisAt(redis.Addr))
-		runFaults(t, replicas, (*faultRounds+1)/2, []fault{crash(redis), freeze(redis)})
+		faults := []fault{crash(redis), freeze(redis), full(redis), fillDisk(redis, dir)}
+		runFaults(t, replicas, redisOptions([]string{redis.Addr}, nil), *faultRounds, faults)
 	})
 	t.Run("sentinel", func(t *testing.T) {
 		nodes := []*redistest.Server{redistest.Start(t, flavor, redistest.Durable...), redistest.Start(t, flavor, redistest.Durable...)}
@@ -151,14 +207,22 @@ func TestFaults(t *testing.T) {
 		replicas := startReplicas(t, 3, func(int) string {
 			return "redis: {addrs: [" + strings.Join(sentinels.Addrs, ", ") + "], mastername: " + sentinels.MasterName + "}"
 		}, "REGISTRY_IMAGEAPI_STORE_REDIS_REPLICAS=1")
-		runFaults(t, replicas, (*faultRounds+2)/3, []fault{{"sentinel fail-over", func(t *testing.T, _ *rand.Rand) {
+		store := redisOptions(sentinels.Addrs, func(o *storeredis.Options) { o.Client.MasterName, o.Replicas = sentinels.MasterName, 1 })
+		follower := func() *redistest.Server {
+			if sentinels.Master(t) == fmt.Sprint(nodes[0].Port) {
+				return nodes[1]
+			}
+			return nodes[0]
+		}
+		runFaults(t, replicas, store, (*faultRounds+2)/3, []fault{{"sentinel fail-over", func(t *testing.T, _ *rand.Rand) {
 			sentinelFailover(t, sentinels, nodes)
-		}}})
+		}}, slow(follower)})
 	})
 	t.Run("cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, "valkey-server", redistest.Durable...)
 		replicas := startReplicas(t, 3, redisAt(cluster.Addrs...), "REGISTRY_IMAGEAPI_STORE_REDIS_REPLICAS=1")
-		runFaults(t, replicas, (*faultRounds+2)/3, []fault{{"cluster fail-over", func(t *testing.T, _ *rand.Rand) {
+		store := redisOptions(cluster.Addrs, func(o *storeredis.Options) { o.Replicas = 1 })
+		runFaults(t, replicas, store, (*faultRounds+2)/3, []fault{{"cluster fail-over", func(t *testing.T, _ *rand.Rand) {
 			clusterFailover(t, cluster)
 		}}})
 	})

@@ -275,6 +275,64 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// TestIndexEvicted: without its indexes the store answers no scan and takes no commit until
+// they are rebuilt from the values. The loss is reported once, by one of two processes.
+func TestIndexEvicted(t *testing.T) {
+	for name, test := range map[string]struct {
+		keys    []string
+		objects int
+	}{
+		"index of keys":           {[]string{"{tallyman}:index"}, 1200},
+		"index of terms":          {[]string{"{tallyman}:terms"}, 1200},
+		"both, and three objects": {[]string{"{tallyman}:index", "{tallyman}:terms", "{tallyman}:value:/0/1", "{tallyman}:value:/0/2", "{tallyman}:value:/0/3"}, 1197},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t, flavor)
+			o, reasons := losses(redis.Options{})
+			s, other := open(t, o, server.Addr), open(t, o, server.Addr)
+			completed := storage.FillRequest{Name: "/", Next: storage.IndexState{Version: "1", Complete: true}}
+			if _, err := s.FillIndex(t.Context(), completed); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 20 {
+				var mutations []storage.Mutation
+				for n := range 60 {
+					mutations = append(mutations, storage.Mutation{
+						Key: fmt.Sprintf("/%d/%d", i, n), Value: storage.Body([]byte("x")), Terms: []storage.TermChange{{Group: "g", Terms: []string{"red"}}},
+					})
+				}
+				if _, err := s.Commit(t.Context(), mutations...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, key := range test.keys {
+				server.Command(t, "DEL", key)
+			}
+			if _, err := s.Commit(t.Context(), storage.Mutation{Key: "/new", Value: storage.Body([]byte("x"))}); err == nil {
+				t.Error("a commit is taken") // the next would hide the eviction
+			}
+			scan := func(s *redis.Store, term string) (*storage.ScanResult, error) {
+				return s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", KeysOnly: true, Limit: 5000, Term: term})
+			}
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+				a, err := scan(s, "")
+				b, otherErr := scan(other, "red")
+				if err == nil && len(a.Entries) == test.objects && errors.Is(otherErr, storage.ErrNoIndex) != (otherErr == nil && len(b.Entries) == test.objects) {
+					break
+				}
+				if err == nil && len(a.Entries) < test.objects || otherErr == nil && len(b.Entries) < test.objects || time.Now().After(deadline) {
+					t.Fatalf("%d entries, %v; by term %v, %v", len(a.Entries), err, b, otherErr)
+				}
+			}
+			wantLoss(t, reasons, fmt.Sprintf("an index of the store, and %d objects", 1200-test.objects))
+			if len(reasons) > 0 {
+				t.Errorf("reported again: %s", <-reasons)
+			}
+			put(t, s, "/new", "x", 0)
+		})
+	}
+}
+
 // TestDurability: a write that too few replicas have is not acknowledged.
 func TestDurability(t *testing.T) {
 	for name, o := range map[string]redis.Options{

@@ -17,7 +17,8 @@
 //
 // All keys start with the prefix in braces, which is one hash slot in a Cluster:
 //
-//	{tallyman}:meta            hash: format, id, revision, base, bases, compacted, bytes, rawbytes, logbytes
+//	{tallyman}:meta            hash: format, id, revision, base, bases, compacted, bytes, rawbytes, logbytes, and the
+//	                           sizes of the two indexes, objects and postings
 //	{tallyman}:index           sorted set of "<key>\0<revision>", all of score 0
 //	{tallyman}:terms           sorted set of "<term><key>", all of score 0
 //	{tallyman}:indexes         hash: of each index of terms its state, as JSON
@@ -79,17 +80,18 @@ const (
 // Store is a storage.Backend in Redis. Create it with Open.
 type Store struct {
 	storage.Holds
-	opts    Options
-	client  goredis.UniversalClient
-	own     goredis.UniversalClient // the monitor's connections, which no other call can take
-	commits chan struct{}           // has an element for each commit under way
-	durable chan *durableCommit     // commits that wait for others, to share a WAIT
-	cache   *cache
-	history *history
-	tail    tail
-	done    chan struct{} // closed by Close
-	stopped sync.WaitGroup
-	close   sync.Once
+	opts      Options
+	client    goredis.UniversalClient
+	own       goredis.UniversalClient // the monitor's connections, which no other call can take
+	commits   chan struct{}           // has an element for each commit under way
+	durable   chan *durableCommit     // commits that wait for others, to share a WAIT
+	cache     *cache
+	history   *history
+	repairing atomic.Bool // an evicted index
+	tail      tail
+	done      chan struct{} // closed by Close
+	stopped   sync.WaitGroup
+	close     sync.Once
 
 	meta, index, log, terms, indexes, processes, holds string // keys
 

@@ -86,6 +86,8 @@ var (
 	excessScript      = script("meta", "trim", "bounds", "excess")
 	holdScript        = script("meta", "hold")
 	forgetScript      = script("meta", "forget")
+	reindexScript     = script("meta", "reindex")
+	reindexedScript   = script("meta", "reindexed")
 	advanceScript     = script("meta", "advance")
 	fillScript        = join(adds, "meta", "value", "fill")
 	upgradeScript     = script("meta", "upgrade")
@@ -102,6 +104,9 @@ var errOtherFormat = errors.New("the store in Redis has another format by now")
 // errStale is what a script answers where the store is behind what was seen of it.
 var errStale = errors.New("redis is behind what it has acknowledged: it is not the master, or has lost something")
 
+// errEvicted is the answer of a script where an index of the store is gone.
+var errEvicted = errors.New("redis evicted an index of the store, which is being repaired; set maxmemory-policy noeviction")
+
 // scriptError gives the errors that scripts reply with their meaning.
 func scriptError(err error) error {
 	if err == nil {
@@ -117,6 +122,8 @@ func scriptError(err error) error {
 		return storage.ErrFuture
 	case strings.Contains(text, "TALLYSTALE"):
 		return errStale
+	case strings.Contains(text, "TALLYEVICTED"):
+		return errEvicted
 	case strings.Contains(text, "TALLYNOINDEX"):
 		return storage.ErrNoIndex
 	case strings.Contains(text, "TALLYOTHERFORMAT"):
@@ -187,8 +194,12 @@ func (s *Store) script(ctx context.Context, run runner, keys []string, args ...a
 	err := s.do(ctx, func(ctx context.Context) error {
 		var err error
 		result, err = fromMaster(func() ([]any, error) { return run(ctx, s.client, keys, args...).Slice() })
-		if err = scriptError(err); errors.Is(err, errEmpty) {
+		err = scriptError(err)
+		switch {
+		case errors.Is(err, errEmpty):
 			return errStale
+		case errors.Is(err, errEvicted):
+			s.repair()
 		}
 		return err
 	})

@@ -12,6 +12,8 @@
 -- the entries to trim next.
 local function conflict(i, what) return {0, meta[2], i - 1, what} end
 
+if not whole(KEYS[2], meta[7]) or not whole(KEYS[4], meta[8]) then return evicted() end
+
 -- Conditions first.
 local mutations, changes = {}, 0
 for i = 1, tonumber(ARGV[2]) do
@@ -165,3 +167,4 @@ for i, m in ipairs(mutations) do
     new = new + 1
   end
 end
+if changes > 0 then redis.call('HSET', KEYS[1], 'objects', redis.call('ZCARD', KEYS[2]), 'postings', redis.call('ZCARD', KEYS[4])) end

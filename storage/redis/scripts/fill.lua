@@ -5,6 +5,7 @@
 --       revision, group, terms
 if meta[1] ~= '2' then return redis.error_reply('TALLYNOINDEX there is none in format 1') end
 if (redis.call('HGET', KEYS[2], ARGV[2]) or '') ~= ARGV[3] then return {0} end
+if not whole(KEYS[3], meta[8]) then return evicted() end
 local bytes = 0
 local function each(data, from, fn)
   for n = from, #data, 16 do fn(string.sub(data, n, n + 15)) end
@@ -52,6 +53,7 @@ for i = 4, #KEYS, 2 do
   end
 end
 redis.call('HINCRBY', KEYS[1], 'bytes', bytes)
+redis.call('HSET', KEYS[1], 'postings', redis.call('ZCARD', KEYS[3]))
 local next = string.gsub(ARGV[4], '"since":0', '"since":' .. meta[2])
 redis.call('HSET', KEYS[2], ARGV[2], next)
 return {1}

@@ -2,10 +2,15 @@
 -- not know, one that is gone, and one that is behind what the caller has seen of it: an
 -- old master that does not know yet that there is a new one. The first key of all
 -- scripts is meta, and the last argument is the newest revision that the caller has seen.
-local meta = redis.call('HMGET', KEYS[1], 'format', 'revision', 'compacted', 'base', 'logbytes', 'bases')
+local meta = redis.call('HMGET', KEYS[1], 'format', 'revision', 'compacted', 'base', 'logbytes', 'bases', 'objects', 'postings')
 if not meta[2] then return redis.error_reply('TALLYEMPTY the store is empty') end
 if meta[1] ~= '1' and meta[1] ~= '2' then return redis.error_reply('TALLYFORMAT ' .. (meta[1] or '')) end
 if tonumber(meta[2]) < tonumber(ARGV[#ARGV]) then return redis.error_reply('TALLYSTALE at ' .. meta[2]) end
+
+-- whole reports whether a sorted set has the size that was noted of it: a server that
+-- evicts keys takes it as a whole, and the next write would begin another.
+local function whole(set, size) return not size or tonumber(size) == redis.call('ZCARD', set) end
+local function evicted() return redis.error_reply('TALLYEVICTED an index of the store') end
 
 local function digits(n) return string.format('%.0f', n) end
 

@@ -5,6 +5,7 @@
 -- KEYS: meta, index, log, terms, indexes
 -- ARGV: format, range start, range end, limit, count?, revision to read at (0: now), term
 --       or '', start and end of the range of terms
+if not whole(KEYS[2], meta[7]) then return evicted() end
 local at = ARGV[6]
 if at ~= '0' then
   if tonumber(at) > tonumber(meta[2]) then return redis.error_reply('TALLYFUTURE revision is newer than the store') end
@@ -18,6 +19,7 @@ if ARGV[7] == '' then
   local members = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[2], ARGV[3], 'LIMIT', 0, ARGV[4])
   return {meta[2], at, members, count, #members, string.match(members[#members] or '', '^%Z*')}
 end
+if not whole(KEYS[4], meta[8]) then return evicted() end
 local states = redis.call('HVALS', KEYS[5])
 local complete = #states > 0
 for _, state in ipairs(states) do

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/apis/example"
 	k8sstorage "k8s.io/apiserver/pkg/storage"
+	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
 
 	"tallyman/storage"
 	"tallyman/storage/bolt"
@@ -150,6 +151,46 @@ func TestWatchFromLostHistory(t *testing.T) {
 			t.Errorf("%v, %q: the client keeps an object that is not there", err, events)
 		}
 	})
+}
+
+// signaled is closed when a watch has sent what there is.
+type signaled chan struct{}
+
+// Signal implements utilflowcontrol.InitializationSignal.
+func (s signaled) Signal() { close(s) }
+
+// Wait implements utilflowcontrol.InitializationSignal.
+func (s signaled) Wait() { <-s }
+
+// TestWatchAfterAdvance: a watch from before a revision that no change made begins at once,
+// and does not wait for the next change.
+func TestWatchAfterAdvance(t *testing.T) {
+	for name, start := range backends {
+		t.Run(name, func(t *testing.T) {
+			b := start(t)(t, time.Now)
+			s := newStore(t, b)
+			version := mustCreate(t, s, "a")
+			if err := b.Advance(t.Context(), time.Now().Add(time.Hour).UnixMicro()); err != nil {
+				t.Fatal(err)
+			}
+			begun := make(signaled)
+			ctx := utilflowcontrol.WithInitializationSignal(t.Context(), begun)
+			w, err := s.Watch(ctx, "/pods/", k8sstorage.ListOptions{ResourceVersion: version, Predicate: k8sstorage.Everything, Recursive: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Stop()
+			select {
+			case <-begun:
+			case <-time.After(30 * time.Second):
+				t.Error("the watch has not begun in 30 seconds")
+			}
+			mustCreate(t, s, "b")
+			if events, err := told(t, w, "b"); err != nil || strings.Join(events, ", ") != "ADDED b" {
+				t.Errorf("%q, %v", events, err)
+			}
+		})
+	}
 }
 
 // TestWatchesShareWhatTheyResume: watches that resume from the same place read the log

@@ -1,11 +1,15 @@
 package redis_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"tallyman/storage"
 	"tallyman/storage/redis"
@@ -272,6 +276,42 @@ func TestEviction(t *testing.T) {
 	wantCompacted(t, ended)
 	if scan, err = s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", KeysOnly: true, Count: true}); err != nil || scan.Count != 2 {
 		t.Errorf("the index still has it: %+v, %v", scan, err)
+	}
+}
+
+// failOnce fails one read of the store's window.
+type failOnce struct {
+	goredis.Hook
+	failed atomic.Bool
+}
+
+// ProcessHook implements goredis.Hook.
+func (f *failOnce) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
+		args := cmd.Args() // EVALSHA, hash, number of keys, keys
+		if len(args) > 3 && fmt.Sprint(args[0], args[2], args[3]) == "evalsha1{tallyman}:meta" && f.failed.CompareAndSwap(false, true) {
+			err := errors.New("the connection is lost")
+			cmd.SetErr(err)
+			return err
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// TestReplacedStoreIsReported: a failure right after the process found another store does
+// not hide the loss.
+func TestReplacedStoreIsReported(t *testing.T) {
+	server := redistest.Start(t, flavor)
+	o, reasons := losses(redis.Options{})
+	s := open(t, o, server.Addr)
+	put(t, s, "/a", "1", 0)
+	server.Command(t, "FLUSHALL")
+	open(t, redis.Options{}, server.Addr) // makes the other store
+	fail := &failOnce{Hook: hook(func(context.Context, int) {})}
+	s.AddOwnHook(fail)
+	wantLoss(t, reasons, "emptied or replaced")
+	if !fail.failed.Load() {
+		t.Error("nothing failed")
 	}
 }
 

@@ -58,8 +58,9 @@ lists: tools ## measure the memory of lists of 100 000 Images in each format
 scale: ## measure with 200 000 Images in Redis
 	go test -run '^$$' -bench Scale -benchtime 1x -timeout 60m ./cmd/tallyman -args -images 200000
 
-faults: tools ## run clients through 1 000 failures of Redis and of the way to it
+faults: tools ## run clients through 1 000 failures of Redis, and 20 processes that write for 10 minutes
 	go test -count=1 -v -run TestFaults -timeout 120m ./cmd/tallyman -args -fault-rounds 375
+	go test -count=1 -v -run TestWritersWithinBounds -timeout 30m ./storage/redis -args -writing 10m
 
 hostile: tools ## send 20 000 random reads to a process with 100 000 Images
 	go test -count=1 -v -run TestHostileReads -timeout 60m ./cmd/tallyman -args -hostile-reads 20000 -hostile-images 100000

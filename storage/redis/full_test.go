@@ -3,10 +3,15 @@ package redis_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"tallyman/storage"
 	"tallyman/storage/redis"
@@ -167,5 +172,62 @@ func TestManyProcesses(t *testing.T) {
 				return nil
 			})
 		})
+	}
+}
+
+var writingTime = flag.Duration("writing", 5*time.Second, "time that the processes of TestWritersWithinBounds write")
+
+// TestWritersWithinBounds has 20 processes write as fast as they can, for a long time by
+// -writing. The history exceeds its bound by little, and ends within it.
+func TestWritersWithinBounds(t *testing.T) {
+	const processes, keys, most = 20, 50, 4 << 20
+	server := redistest.Start(t, flavor)
+	ctx, cancel := context.WithTimeout(t.Context(), *writingTime)
+	defer cancel()
+	var writers sync.WaitGroup
+	var commits atomic.Int64
+	var peak int64
+	var stores []*redis.Store
+	for range processes {
+		stores = append(stores, open(t, redis.Options{History: storage.HistoryBounds{MaxBytes: most, MinAge: time.Hour}}, server.Addr))
+	}
+	for process, s := range stores {
+		writers.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(process), 5))
+			value := make([]byte, 3000)
+			for ctx.Err() == nil {
+				for i := range value {
+					value[i] = byte(random.Uint32())
+				}
+				key := fmt.Sprintf("/%d/%d", process, random.IntN(keys))
+				_, err := s.Commit(ctx, storage.Mutation{Key: key, Expect: storage.AnyRevision, Value: storage.Body(value)})
+				if err != nil && ctx.Err() == nil {
+					t.Error(err)
+					return
+				}
+				commits.Add(1)
+			}
+		})
+	}
+	size := func() int64 {
+		n, _ := strconv.ParseInt(fmt.Sprint(server.Command(t, "HGET", "{tallyman}:meta", "logbytes")), 10, 64)
+		return n
+	}
+	for ctx.Err() == nil {
+		peak = max(peak, size())
+		time.Sleep(100 * time.Millisecond)
+	}
+	writers.Wait()
+	t.Logf("%d commits; the history has %d KiB, at most %d KiB", commits.Load(), size()>>10, peak>>10)
+	eventually(t, "the history is within its bounds", func() error {
+		if end := size(); end > most {
+			return fmt.Errorf("it has %d bytes, want at most %d", end, most)
+		}
+		return nil
+	})
+	// Commits of many processes find most entries dropped already: the background trims once
+	// a second.
+	if peak > 4*most || peak == 0 {
+		t.Errorf("the history had %d bytes, its bound is %d", peak, most)
 	}
 }

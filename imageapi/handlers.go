@@ -155,7 +155,11 @@ func withAccessLog(next http.Handler, message string) http.Handler {
 			return
 		}
 		measured := httpsnoop.CaptureMetrics(next, w, r)
-		slog.InfoContext(r.Context(), message,
+		level := slog.LevelInfo
+		if isDiscovery(r.URL.Path) && measured.Code < http.StatusBadRequest {
+			level = slog.LevelDebug // kube-apiserver's aggregator asks every few seconds
+		}
+		slog.Log(r.Context(), level, message,
 			"http.request.id", r.Header.Get(auditinternal.HeaderAuditID), // withRequestID has set it
 			"http.request.method", r.Method,
 			"http.request.uri", r.URL.RequestURI(),
@@ -166,6 +170,18 @@ func withAccessLog(next http.Handler, message string) http.Handler {
 			"http.response.duration", measured.Duration.Round(time.Microsecond).String(),
 		)
 	})
+}
+
+// isDiscovery reports whether a path of the API is about the API itself: groups, versions,
+// schemas.
+func isDiscovery(path string) bool {
+	switch segments := strings.Split(strings.Trim(path, "/"), "/"); segments[0] {
+	case "api", "apis":
+		return len(segments) <= 3
+	case "openapi", "version":
+		return true
+	}
+	return false
 }
 
 // anyConversion lets the negotiation see every conversion that a client may ask

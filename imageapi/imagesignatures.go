@@ -115,7 +115,7 @@ func (r *imageSignatures) Delete(ctx context.Context, name string, validate rest
 	if len(options.DryRun) == 0 {
 		// The registry may hold the same signature.
 		if err := (&Writer{images: r.images}).Sign(ctx, digest.Digest(imageName)); err != nil {
-			slog.WarnContext(ctx, "cannot bring the signatures of an image up to date", "digest", imageName, "err", err)
+			slog.WarnContext(ctx, "signatures not refreshed", "digest", imageName, "err", err)
 		}
 	}
 	return &metav1.Status{Status: metav1.StatusSuccess}, true, nil

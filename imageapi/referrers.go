@@ -142,7 +142,7 @@ func (i *images) eachReferrer(ctx context.Context, subject digest.Digest, fn fun
 	return eachEntry(ctx, i.backend, referrerPrefix+subject.String()+"/", false, func(e *storage.Entry) error {
 		r, err := parseReferrer(e)
 		if err != nil { // which is to keep no image from being recorded
-			slog.ErrorContext(ctx, "what a referrer says cannot be read", "err", err)
+			slog.ErrorContext(ctx, "referrer not readable", "err", err)
 			return nil
 		}
 		fn(r)

@@ -25,7 +25,7 @@ func (w *Writer) VerifyAll(ctx context.Context) (signed int, err error) {
 	sign := func(name digest.Digest) error {
 		signed++
 		if err := crash.Guard("signature verification", func() error { return w.Sign(ctx, name) }); err != nil {
-			slog.WarnContext(ctx, "cannot verify the signatures of an image", "digest", name.String(), "err", err)
+			slog.WarnContext(ctx, "signature verification failed", "digest", name.String(), "err", err)
 		}
 		return ctx.Err()
 	}

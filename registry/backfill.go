@@ -44,7 +44,7 @@ func (r *Recorder) backfill(ctx context.Context) {
 	if err != nil {
 		log(ctx).Error("cannot go over all repositories", "err", err)
 	}
-	log(ctx).Info("went over the registry's content", "repositories", b.repositories, "manifests", b.manifests,
+	log(ctx).Info("backfill complete", "repositories", b.repositories, "manifests", b.manifests,
 		"recorded", b.recorded, "failed", b.failed, "took", time.Since(start).Round(time.Millisecond).String())
 }
 

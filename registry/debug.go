@@ -42,7 +42,7 @@ func serveDebug(c *configuration.Configuration) error {
 	go func() {
 		server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("the debug server has stopped", "err", err)
+			slog.Error("debug server failed", "err", err)
 		}
 	}()
 	return nil

@@ -3,29 +3,56 @@ package registry
 import (
 	"context"
 	"log/slog"
+	"time"
 
+	"github.com/distribution/distribution/v3/configuration"
 	"github.com/sirupsen/logrus"
 	"k8s.io/klog/v2"
 )
 
 // UseLogger sends everything that is logged through log/slog and klog to the
 // logger that distribution logs to, so that there is one stream, in the format
-// and from the level that its configuration sets.
-func UseLogger() {
-	logger := slog.New(&logHandler{})
-	slog.SetDefault(logger)
-	klog.SetSlogLogger(logger)
+// and from the level that the configuration sets. Informational messages of Kubernetes'
+// libraries, which are about their own workings, are at level debug.
+func UseLogger(c *configuration.Log) {
+	configureLogrus(c)
+	slog.SetDefault(slog.New(&logHandler{}))
+	klog.SetSlogLogger(slog.New(&logHandler{quiet: true}))
+}
+
+// configureLogrus does at once what distribution does when its application is made.
+// Distribution refuses an unknown formatter then.
+func configureLogrus(c *configuration.Log) {
+	if level, err := logrus.ParseLevel(string(c.Level)); err == nil {
+		logrus.SetLevel(level)
+	}
+	switch c.Formatter {
+	case "json":
+		logrus.SetFormatter(&logrus.JSONFormatter{TimestampFormat: time.RFC3339Nano, DisableHTMLEscape: true})
+	case "logstash":
+		logrus.SetFormatter(&logrus.JSONFormatter{TimestampFormat: time.RFC3339Nano, FieldMap: logrus.FieldMap{logrus.FieldKeyFunc: "function"}})
+	default:
+		logrus.SetFormatter(&logrus.TextFormatter{TimestampFormat: time.RFC3339Nano})
+	}
 }
 
 // logHandler is a slog.Handler in front of logrus.
 type logHandler struct {
 	fields logrus.Fields
 	group  string
+	quiet  bool // info becomes debug
 }
 
 var levels = map[slog.Level]logrus.Level{
 	slog.LevelDebug: logrus.DebugLevel, slog.LevelInfo: logrus.InfoLevel,
 	slog.LevelWarn: logrus.WarnLevel, slog.LevelError: logrus.ErrorLevel,
+}
+
+func (h *logHandler) level(l slog.Level) logrus.Level {
+	if h.quiet && l < slog.LevelWarn {
+		l = min(l, slog.LevelDebug)
+	}
+	return level(l)
 }
 
 // level maps in-between levels, which klog's verbosity has, down.
@@ -40,7 +67,7 @@ func level(l slog.Level) logrus.Level {
 
 // Enabled implements slog.Handler.
 func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool {
-	return logrus.IsLevelEnabled(level(l))
+	return logrus.IsLevelEnabled(h.level(l))
 }
 
 // Handle implements slog.Handler.
@@ -50,7 +77,7 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 		entry = entry.WithField(h.group+a.Key, value(a.Value))
 		return true
 	})
-	entry.WithTime(r.Time).Log(level(r.Level), r.Message)
+	entry.WithTime(r.Time).Log(h.level(r.Level), r.Message)
 	return nil
 }
 
@@ -71,7 +98,7 @@ func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	for _, a := range attrs {
 		fields[h.group+a.Key] = value(a.Value)
 	}
-	return &logHandler{fields: fields, group: h.group}
+	return &logHandler{fields: fields, group: h.group, quiet: h.quiet}
 }
 
 // WithGroup implements slog.Handler.
@@ -79,5 +106,5 @@ func (h *logHandler) WithGroup(name string) slog.Handler {
 	if name == "" {
 		return h
 	}
-	return &logHandler{fields: h.fields, group: h.group + name + "."}
+	return &logHandler{fields: h.fields, group: h.group + name + ".", quiet: h.quiet}
 }

@@ -196,7 +196,7 @@ type announcement string
 
 // Enqueue implements dynamiccertificates.Listener.
 func (a announcement) Enqueue() {
-	slog.Info("certificate read again, as it has changed", "files", string(a))
+	slog.Info("certificate reloaded", "files", string(a))
 }
 
 func (o *LetsEncrypt) manager() *autocert.Manager {

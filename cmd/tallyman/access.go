@@ -38,7 +38,7 @@ func newAccess(cmd *cobra.Command, c *config.Config) (*access.Access, *tls.Certi
 			return nil, nil, fmt.Errorf("imageapi.auth.kubeconfigfile: %w", err)
 		}
 		o.AdminTokens, certificate = append(o.AdminTokens, k.token), k.certificate
-		cmd.PrintErrf("kubectl --kubeconfig %s get images\n", file)
+		slog.Info("administrator's kubeconfig", "path", file)
 	}
 	if file := auth.TokenFile; file != "" {
 		content, err := os.ReadFile(file)

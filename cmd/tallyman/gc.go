@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
 	"tallyman/config"
@@ -41,10 +40,7 @@ func newGarbageCollectCommand() *cobra.Command {
 }
 
 func garbageCollect(cmd *cobra.Command, c *config.Config, options registry.GCOptions, dataDirectory string) error {
-	registry.UseLogger()
-	if level, err := logrus.ParseLevel(string(c.Registry.Log.Level)); err == nil {
-		logrus.SetLevel(level)
-	}
+	registry.UseLogger(&c.Registry.Log)
 	removed, err := registry.GarbageCollect(cmd.Context(), c.Registry, options, registry.NewRecorder(registry.RecorderOptions{}))
 	if err != nil || removed == 0 {
 		return err

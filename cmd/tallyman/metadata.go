@@ -55,10 +55,10 @@ func metadataCommand(cmd *cobra.Command, run func(*cobra.Command, *metadataOptio
 	addDataDirectoryFlag(cmd, &o.dataDirectory)
 	cmd.Args = usage(cobra.MaximumNArgs(1))
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		registry.UseLogger()
 		if o.config, err = loadForServe(args, o.dataDirectory); err != nil {
 			return err
 		}
+		registry.UseLogger(&o.config.Registry.Log)
 		return run(cmd, o)
 	}
 	return cmd

@@ -45,7 +45,7 @@ imageapi: {auth: {kubeconfigfile: DIR/kubeconfig}, store: {path: DIR/tallyman.db
 			return s.status(api+"/images/"+other, http.StatusOK)
 		})
 		eventually(t, "the backfill is over", func() error {
-			if n, starts := strings.Count(s.logText(), "went over the registry's content"), strings.Count(s.logText(), "stopped")+1; n != starts {
+			if n, starts := strings.Count(s.logText(), "backfill complete"), strings.Count(s.logText(), "stopped")+1; n != starts {
 				return fmt.Errorf("%d of %d", n, starts)
 			}
 			return nil

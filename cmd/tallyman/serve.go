@@ -6,11 +6,14 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 	"k8s.io/apiserver/pkg/server/healthz"
 
 	"tallyman/config"
@@ -35,11 +38,40 @@ func newServeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if configurationPath(args) == "" {
+				if err := begin(cmd, c); err != nil {
+					return err
+				}
+			}
 			return serve(cmd, c, dataDirectory)
 		},
 	}
 	addDataDirectoryFlag(cmd, &dataDirectory)
 	return cmd
+}
+
+// begin prepares a registry without a configuration. On a terminal it prints commands for
+// a newcomer to paste.
+func begin(cmd *cobra.Command, c *config.Config) error {
+	// The purge of abandoned uploads logs an error where there are no repositories.
+	root, _ := c.Registry.Storage.Parameters()["rootdirectory"].(string)
+	if err := os.MkdirAll(filepath.Join(root, "docker", "registry", "v2", "repositories"), 0o755); err != nil {
+		return err
+	}
+	if f, ok := cmd.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		cmd.PrintErr(firstSteps(externalAddress(c), c.ImageAPI.Auth.KubeconfigFile))
+	}
+	return nil
+}
+
+// firstSteps returns commands that push an image, list images and watch them.
+func firstSteps(address, kubeconfig string) string {
+	return strings.NewReplacer("ADDRESS", address, "FILE", kubeconfig).Replace(`Push, list, watch:
+  docker pull busybox && docker tag busybox ADDRESS/busybox && docker push ADDRESS/busybox
+  kubectl --kubeconfig FILE get images
+  kubectl --kubeconfig FILE get images --watch
+
+`)
 }
 
 // configurationPath returns the file that the arguments or the environment name,
@@ -79,7 +111,7 @@ func loadForServe(args []string, dataDirectory string) (*config.Config, error) {
 }
 
 func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err error) {
-	registry.UseLogger()
+	registry.UseLogger(&c.Registry.Log)
 	for _, p := range c.Problems {
 		slog.Warn("configuration: " + p.Error())
 	}

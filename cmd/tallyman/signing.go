@@ -92,12 +92,12 @@ func verifyAll(ctx context.Context, writer *imageapi.Writer) {
 		signed, err := writer.VerifyAll(ctx)
 		switch {
 		case err == nil && signed > 0:
-			slog.Info("verified the signatures of all images", "images", signed, "took", time.Since(start).Round(time.Millisecond).String())
+			slog.Info("signature verification complete", "images", signed, "took", time.Since(start).Round(time.Millisecond).String())
 			return
 		case err == nil || errors.Is(err, context.Canceled):
 			return
 		}
-		slog.Warn("cannot verify the signatures of all images; trying again", "err", err)
+		slog.Warn("signature verification of all images failed, retrying", "err", err)
 		select {
 		case <-ctx.Done():
 			return

@@ -40,10 +40,10 @@ func newVerifyCommand() *cobra.Command {
 			if err != nil {
 				return exitError{err, exitUsage}
 			}
-			registry.UseLogger()
 			if o.config, err = loadForServe([]string{path}[:min(len(path), 1)], o.dataDirectory); err != nil {
 				return err
 			}
+			registry.UseLogger(&o.config.Registry.Log)
 			return verifyImage(cmd, &o, what, output)
 		},
 	}

@@ -152,7 +152,7 @@ type discreet struct {
 func (d *discreet) Authorize(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 	decision, reason, err := d.Authorizer.Authorize(ctx, a)
 	if err != nil {
-		d.log.Do(func() { slog.Error("cannot ask what users may do", "authorizer", d.name, "err", err) })
+		d.log.Do(func() { slog.Error("authorizer failed", "authorizer", d.name, "err", err) })
 		err = fmt.Errorf("the authorizer %q does not answer", d.name)
 	}
 	return decision, reason, err

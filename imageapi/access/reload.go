@@ -22,7 +22,7 @@ func reloading(key, path string, load func([]byte) error) func(context.Context) 
 			return err
 		}
 		last = content
-		slog.Info("read again, as it has changed", "key", "imageapi.auth."+key, "path", path)
+		slog.Info("file reloaded", "key", "imageapi.auth."+key, "path", path)
 		return nil
 	})
 }
@@ -37,7 +37,7 @@ func reporting(key, path string, run func(context.Context) error) func(context.C
 			failure = ""
 		case err.Error() != failure:
 			failure = err.Error()
-			slog.Error("cannot be read again; what was there stays in force", "key", "imageapi.auth."+key, "path", path, "err", err)
+			slog.Error("file reload failed, keeping previous version", "key", "imageapi.auth."+key, "path", path, "err", err)
 		}
 	}
 }

@@ -126,7 +126,7 @@ func (v *Verifier) Watch(ctx context.Context, interval time.Duration, changed fu
 			if failure != err.Error() {
 				failure = err.Error()
 				reloadsTotal.WithLabelValues("failed").Inc()
-				slog.Error("signature policies not reloaded; the old ones stay in force", "err", err)
+				slog.Error("signature policies reload failed, keeping previous version", "err", err)
 			}
 			continue
 		}
@@ -221,7 +221,7 @@ var errTooLarge = errors.New("too large to be kept; the content is the descripto
 func (v *Verifier) judgeSafely(rules *ruleset, subject digest.Digest, covers []cover, s *imagev1.ImageSignature) (result *verdict) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			slog.Error("the verification of a signature has panicked", "image", subject.String(), "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
+			slog.Error("signature verification panicked", "image", subject.String(), "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
 			unknown := condition{"Unknown", signatures.ReasonUnparsable, "it cannot be verified; the server's log says why"}
 			result = &verdict{trusted: unknown, forImage: unknown}
 		}

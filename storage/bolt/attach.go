@@ -117,12 +117,12 @@ func (s *Store) listen() {
 	_ = os.Remove(path) // of a process that was killed: the file is ours alone
 	listener, err := listenPrivate(path)
 	if err != nil {
-		slog.Warn("other processes cannot look into the store while it is open", "err", err)
+		slog.Warn("store not readable by other processes while it is open", "err", err)
 		return
 	}
 	server := rpc.NewServer()
 	if err := server.RegisterName("Store", &reader{s}); err != nil {
-		slog.Warn("other processes cannot look into the store while it is open", "err", err)
+		slog.Warn("store not readable by other processes while it is open", "err", err)
 		return
 	}
 	s.listener = listener

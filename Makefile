@@ -1,4 +1,4 @@
-# What one does here, one line each. `make test` is what CI runs.
+# `make` lists the targets. `make test` is what CI runs.
 
 # One set of flags for the product, its tests and the tools, so that a package that they
 # share is compiled once. Only the tests with the race detector need another.
@@ -8,7 +8,10 @@ export GOFLAGS := -trimpath -buildvcs=false
 # The packages whose tests run with the race detector: those that start goroutines.
 race := ./internal/... ./registry/... ./serving/... ./signatures/policy/... ./storage/... ./imageapi
 
-.PHONY: run build test race tools lint vuln conformance cosign2 cluster crowd bench lists scale faults hostile fuzz generate
+.PHONY: help run build test race tools lint vuln conformance cosign2 cluster crowd bench lists scale faults hostile fuzz generate
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: ## run the registry and the API on 127.0.0.1:5000
 	go run ./cmd/tallyman serve

@@ -1,4 +1,4 @@
-package main_test
+package house
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -48,6 +49,7 @@ var allowed = map[string][]string{
 	"tallyman/cmd/tallyman":            {"internal/crash", "config", "imageapi", "imageapi/access", "registry", "storage", "storage/bolt", "storage/check", "storage/redis", "storage/transfer", "signatures", "signatures/policy"},
 	"tallyman/config":                  {"signatures"},
 	"tallyman/internal/crash":          {},
+	"tallyman/internal/house":          {},
 	"tallyman/registry":                {"internal/crash", "imageapi", "imageapi/derive", "serving", "signatures"},
 	"tallyman/imageapi":                {"internal/crash", "imageapi/access", "imageapi/derive", "imageapi/openapi", "signatures", "storage"},
 	"tallyman/imageapi/access":         {"internal/crash"},
@@ -68,7 +70,13 @@ var allowed = map[string][]string{
 	"tallyman/storage/transfer":        {"storage"},
 }
 
-// TestImports: arrows point one way, and distribution's types stay in registry.
+// confined says which of our packages may import a library.
+var confined = map[string][]string{
+	"github.com/distribution/distribution/": {"registry", "config", "cmd/tallyman"},
+	"github.com/redis/go-redis/":            {"storage/redis", "storage/redis/redistest", "config", "cmd/tallyman"},
+}
+
+// TestImports: arrows point one way, and types of some libraries stay where they belong.
 func TestImports(t *testing.T) {
 	for _, p := range packages(t) {
 		may, known := allowed[p.ImportPath]
@@ -79,9 +87,10 @@ func TestImports(t *testing.T) {
 			if own, ok := strings.CutPrefix(imported, "tallyman/"); ok && !slices.Contains(may, own) {
 				t.Errorf("%s imports %s", p.ImportPath, imported)
 			}
-			distribution := strings.HasPrefix(imported, "github.com/distribution/distribution/")
-			if distribution && p.ImportPath != "tallyman/registry" && p.ImportPath != "tallyman/config" && p.ImportPath != "tallyman/cmd/tallyman" {
-				t.Errorf("%s imports %s", p.ImportPath, imported)
+			for library, importers := range confined {
+				if strings.HasPrefix(imported, library) && !slices.Contains(importers, strings.TrimPrefix(p.ImportPath, "tallyman/")) {
+					t.Errorf("%s imports %s", p.ImportPath, imported)
+				}
 			}
 		}
 	}
@@ -95,6 +104,9 @@ func TestPackageDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range packages(t) {
+		if len(p.GoFiles) == 0 {
+			continue // tests alone
+		}
 		comments := 0
 		for _, name := range p.GoFiles {
 			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.PackageClauseOnly)
@@ -185,6 +197,35 @@ func TestFileSizes(t *testing.T) {
 			if lines := bytes.Count(content, []byte("\n")); lines > 400 && !strings.HasPrefix(name, "zz_") && p.ImportPath != "tallyman/storage/storagetest" {
 				t.Errorf("%s/%s has %d lines", p.ImportPath, name, lines)
 			}
+		}
+	}
+}
+
+// requirements returns the modules that a go.mod requires, with their versions.
+func requirements(t *testing.T, path string) map[string]string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) (v\S+)`).FindAllStringSubmatch(string(content), -1) {
+		versions[m[1]] = m[2]
+	}
+	return versions
+}
+
+// TestToolVersions: the programs that the tests run are built with the product's versions
+// of the modules that both use, so that each package is compiled once.
+func TestToolVersions(t *testing.T) {
+	product, tools := requirements(t, "../../go.mod"), requirements(t, "../../.ci/tools/go.mod")
+	if len(product) < 100 || len(tools) < 100 {
+		t.Fatalf("found %d and %d modules", len(product), len(tools))
+	}
+	for module, version := range product {
+		// Of these the version that the tools need is retracted.
+		if other, both := tools[module]; both && other != version && !strings.HasPrefix(module, "github.com/redis/go-redis/extra/") {
+			t.Errorf("go.mod requires %s %s, .ci/tools/go.mod requires %s", module, version, other)
 		}
 	}
 }

@@ -38,8 +38,8 @@ func (p Problem) Error() string {
 	return s
 }
 
-// storageSettings are the keys of distribution's storage section that are not
-// drivers, and storageDrivers and authTypes what this binary has built in.
+// storageSettings are the keys of distribution's storage section that are not drivers.
+// storageDrivers and authTypes are the ones that this binary has.
 var (
 	storageSettings = []string{"cache", "delete", "maintenance", "redirect", "tag"}
 	storageDrivers  = []string{"azure", "filesystem", "gcs", "inmemory", "s3"}
@@ -114,8 +114,7 @@ func (c *checker) value(node *yaml.Node, path string, kind reflect.Type) {
 	}
 }
 
-// named checks a section whose keys are names, and leaves their values to those
-// who have the names.
+// named checks a section whose keys are names. It does not check their values.
 func (c *checker) named(node *yaml.Node, path string, names []string) {
 	known := map[string]reflect.Type{}
 	for _, name := range names {

@@ -31,8 +31,8 @@ type Config struct {
 	Registry *configuration.Configuration
 	// ImageAPI is our section.
 	ImageAPI ImageAPI
-	// Problems are what Load found and did not fail on: keys in distribution's
-	// part that distribution ignores.
+	// Problems are findings of Load that are no errors: keys in distribution's part that
+	// distribution ignores.
 	Problems []Problem
 }
 
@@ -78,7 +78,7 @@ type Redis struct {
 	SentinelPasswordFile string        `yaml:"sentinelpasswordfile" json:"sentinelpasswordfile" jsonschema:"description=A file with Sentinel's password, instead of redis.sentinelpassword."`
 }
 
-// Limits bounds what is under way at a time through the API.
+// Limits bounds concurrent requests to the API.
 type Limits struct {
 	Requests         int           `yaml:"requests" json:"requests" jsonschema:"minimum=0,description=How many reads there may be. Watches are not counted."`
 	MutatingRequests int           `yaml:"mutatingrequests" json:"mutatingrequests" jsonschema:"minimum=0,description=How many writes there may be."`
@@ -111,7 +111,7 @@ type TLS struct {
 	Key         string `yaml:"key" json:"key" jsonschema:"description=A file with its key."`
 }
 
-// Audit says what is written down of requests to the API.
+// Audit configures the audit log of requests to the API.
 type Audit struct {
 	PolicyFile    string `yaml:"policyfile" json:"policyfile" jsonschema:"description=A Kubernetes audit Policy that says what is recorded."`
 	LogPath       string `yaml:"logpath" json:"logpath" jsonschema:"description=The file that it goes to; - is standard output."`
@@ -120,7 +120,7 @@ type Audit struct {
 	LogMaxSize    int    `yaml:"logmaxsize" json:"logmaxsize" jsonschema:"minimum=0,description=How many megabytes a file may have before the next is begun; 0 is any number."`
 }
 
-// Auth says who may do what through the API.
+// Auth configures authentication and authorization of the API.
 type Auth struct {
 	TokenFile      string `yaml:"tokenfile" json:"tokenfile" jsonschema:"description=A file with the administrator's bearer token."`
 	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=A kubeconfig with an administrator's token, which is made at the first start, and whose token is honoured."`
@@ -135,13 +135,13 @@ type Auth struct {
 	AuthorizationWebhookFile  string        `yaml:"authorizationwebhookfile" json:"authorizationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers SubjectAccessReviews such as kube-apiserver."`
 }
 
-// Delegation has a cluster say who a request is from and what that user may do.
+// Delegation lets a Kubernetes cluster authenticate and authorize requests.
 type Delegation struct {
 	Enabled        bool   `yaml:"enabled" json:"enabled" jsonschema:"description=Honour the cluster's client certificates and bearer tokens and the headers of its aggregator; and allow what its RBAC allows."`
 	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=How to reach the cluster. Default: as a pod in it does."`
 }
 
-// RequestHeader says how a front proxy says who a request is from.
+// RequestHeader names the headers in which a front proxy sends the user of a request.
 type RequestHeader struct {
 	ClientCAFile        string   `yaml:"clientcafile" json:"clientcafile" jsonschema:"description=Authorities that vouch for the proxy's client certificate. Without it the headers are not believed."`
 	AllowedNames        []string `yaml:"allowednames" json:"allowednames" jsonschema:"description=The common names of proxies. None: any with a certificate of the authorities."`
@@ -336,8 +336,8 @@ func (c *Config) StorePath(dataDirectory string) string {
 	return filepath.Join(dataDirectory, name)
 }
 
-// askForCertificates has the registry's TLS ask clients for certificates if the API
-// is to know them; those who have none stay as welcome as they were.
+// askForCertificates makes the registry's TLS request client certificates if the API
+// authenticates by them. Clients without one are still accepted.
 func (c *Config) askForCertificates() error {
 	auth, server := &c.ImageAPI.Auth, &c.Registry.HTTP.TLS
 	if !auth.needsClientCertificates() {

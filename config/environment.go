@@ -12,8 +12,8 @@ import (
 
 const environmentPrefix = "REGISTRY_IMAGEAPI_"
 
-// override sets what the environment says, by distribution's rule: the key with
-// those above it in upper case, joined by underscores; the value is YAML.
+// override applies an environment variable, by distribution's rule: its name is the path of
+// keys in upper case, joined by underscores, and its value is YAML.
 func override(c *ImageAPI) error {
 	known := map[string]reflect.Value{}
 	collect(reflect.ValueOf(c).Elem(), environmentPrefix, known)

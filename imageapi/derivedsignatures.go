@@ -14,14 +14,14 @@ import (
 	"tallyman/signatures"
 )
 
-// maxSignatureBytes bounds what the derived signatures of an Image have together.
+// maxSignatureBytes bounds the total size of the derived signatures of an Image.
 const maxSignatureBytes = 1 << 20
 
 // Verifier verifies the signatures of an Image. policy.Verifier is one.
 type Verifier interface {
-	// Assess writes on the image's signatures what their verification finds, and
-	// returns the repositories whose policy is satisfied. repositories hold the
-	// image; tags (repository:tag) point to it.
+	// Assess writes the results of verification on the image's signatures, and returns the
+	// repositories whose policy is satisfied. repositories hold the image; tags
+	// (repository:tag) point to it.
 	Assess(image *imagev1.Image, repositories, tags []string) (trusted []string)
 }
 
@@ -29,7 +29,7 @@ type Verifier interface {
 type SignatureOptions struct {
 	// Verifier verifies them; nil leaves them as they are.
 	Verifier Verifier
-	// Limits bounds what an Image takes in; zero values mean the defaults.
+	// Limits bounds the derived signatures of an Image; zero values mean the defaults.
 	Limits signatures.Limits
 	// OwnRepositoriesOnly leaves out signatures in repositories that do not hold
 	// the image.
@@ -45,9 +45,8 @@ func (o *SignatureOptions) complete() {
 	}
 }
 
-// isDerived reports whether an entry of image is made of what the registry holds.
-// Its name is made of its content, and unlike one that a client has posted it has no
-// uid.
+// isDerived reports whether an entry of image is derived from the registry. Its name is
+// derived from its content, and it has no uid, unlike an entry that a client has posted.
 func isDerived(image *imagev1.Image, s *imagev1.ImageSignature) bool {
 	return s.UID == "" && s.Name == signatures.Name(digest.Digest(image.Name), signatures.Signature{Type: s.Type, Content: s.Content})
 }
@@ -192,8 +191,8 @@ func keepConditions(image, before *imagev1.Image) {
 	}
 }
 
-// restoreSignatures lets a client change the signatures that clients have posted, and
-// puts back those that are derived. What it adds is its own from then on.
+// restoreSignatures lets a client change the signatures that clients have posted, and restores
+// the derived ones. An entry that the client adds is a posted one from then on.
 func restoreSignatures(image, before *imagev1.Image) {
 	var derived []imagev1.ImageSignature
 	names := map[string]bool{}

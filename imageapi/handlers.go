@@ -71,9 +71,9 @@ func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Hand
 	return apifilters.WithAuditInit(h)
 }
 
-// withoutDeadline is what has no time limit as a whole: besides watches, lists, which
-// take as long as the client needs to read them. Limits.WriteTimeout bounds both. A
-// client may still ask for a limit.
+// withoutDeadline reports whether a request has no time limit as a whole: watches, and lists,
+// which take as long as the client reads. Limits.WriteTimeout bounds both. A client may still
+// ask for a limit.
 func withoutDeadline(longRunning request.LongRunningRequestCheck) request.LongRunningRequestCheck {
 	return func(r *http.Request, info *request.RequestInfo) bool {
 		return longRunning(r, info) || info.Verb == "list" && !r.URL.Query().Has("timeout")
@@ -91,8 +91,8 @@ func withChallenge(next http.Handler, challenges []string) http.Handler {
 	})
 }
 
-// withLogin asks those without credentials to log in, where that is what they lack:
-// where nobody may do anything without, 401 is more to the point than 403.
+// withLogin answers 401 instead of 403 to requests without credentials, where nothing is
+// allowed without credentials.
 func (s *Server) withLogin(next http.Handler, a authorizer.Authorizer, unauthorized http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, ok := request.UserFrom(r.Context())

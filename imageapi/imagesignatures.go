@@ -18,11 +18,11 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 )
 
-// imageSignatures is the REST storage of the imagesignatures resource, which has
-// create and delete only: the signatures are in their Image. It follows
-// OpenShift's pkg/image/apiserver/registry/imagesignature, but honours dryRun
-// and does not fail because another write to the Image comes first. A signature that is
-// derived from what the registry holds can be deleted there only.
+// imageSignatures is the REST storage of the imagesignatures resource, which has create and
+// delete only: the signatures are in their Image. It follows OpenShift's
+// pkg/image/apiserver/registry/imagesignature, but honours dryRun and does not fail because
+// another write to the Image comes first. A derived signature can be deleted in the registry
+// only.
 type imageSignatures struct{ images *images }
 
 var (
@@ -51,7 +51,7 @@ func (*imageSignatures) GetSingularName() string { return "imagesignature" }
 // Create implements rest.Creater: it adds the signature to its Image.
 func (r *imageSignatures) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	signature := obj.(*imagev1.ImageSignature)
-	// What a verification finds is the server's to say: it is part of the write.
+	// Verification belongs to the server, so it is part of the write.
 	signature.Conditions, signature.ImageIdentity, signature.SignedClaims = nil, "", nil
 	signature.Created, signature.IssuedBy, signature.IssuedTo = nil, nil, nil
 	rest.FillObjectMetaSystemFields(signature)

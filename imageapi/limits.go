@@ -19,9 +19,9 @@ import (
 	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
 )
 
-// Limits bounds what is under way at a time, so that no client can take all there is.
-// What is over a limit is answered 429 with Retry-After, which client-go honours. Zero
-// is no limit. Members of system:masters are not limited.
+// Limits bounds concurrent requests, so that no client can starve the others. Excess requests
+// are answered 429 with Retry-After, which client-go honours. Zero is no limit. Members of
+// system:masters are not limited.
 type Limits struct {
 	// Requests is how many reads, and MutatingRequests how many writes, there may be;
 	// watches are not counted. As kube-apiserver's --max-requests-inflight and
@@ -81,7 +81,7 @@ func (u *underWay) leave(name string) {
 // limiter is Limits at work.
 type limiter struct {
 	requests, watches *underWay
-	// beginnings are the watches that have yet to send what there is, which costs as
+	// beginnings are the watches that have not sent their initial state yet. That costs as
 	// much as a list; later they cost little.
 	beginnings *underWay
 }
@@ -105,7 +105,7 @@ func (l *limiter) enter(r *http.Request, name string, watch bool) (admitted *htt
 	}, nil
 }
 
-// initialized is called when a watch has sent what there is.
+// initialized is called when a watch has sent its initial state.
 type initialized func()
 
 // Signal implements utilflowcontrol.InitializationSignal.
@@ -114,8 +114,8 @@ func (f initialized) Signal() { f() }
 // Wait implements utilflowcontrol.InitializationSignal. Nobody waits.
 func (initialized) Wait() {}
 
-// withLimits turns away what is over the limits. Limits of all users' requests are
-// upstream's filter's.
+// withLimits turns away excess requests. Upstream's filter has the limits for all users
+// together.
 func withLimits(next http.Handler, l *Limits, c *server.Config) http.Handler {
 	limits := &limiter{
 		requests:   newUnderWay("requests", 0, l.RequestsPerUser),

@@ -10,12 +10,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// MergeStored merges two stored values of one key, from a store that is being moved
-// or restored and to in the one that is in use. Of a referrer, to's is the one: the
-// registry keeps it in step. Of an Image, what is derived, and where it lives, is
-// to's, too. What users added to either is in the result; where both have it, to's is
-// newer. The Image keeps the older identity (uid and creationTimestamp). Merging again
-// changes nothing.
+// MergeStored merges two stored values of one key: from, in a store that is being moved or
+// restored, and to, in the store that is in use. A referrer is taken from to, because the
+// registry keeps it in step, and so are the derived parts of an Image and its placement. The
+// result has the additions of users to either; where both have one, to's is newer. The Image
+// keeps the older identity (uid and creationTimestamp). Merging again changes nothing.
 func MergeStored(key string, from, to []byte) ([]byte, error) {
 	if !strings.HasPrefix(key, KeyPrefix) {
 		return to, nil

@@ -24,9 +24,9 @@ const (
 
 var errMetadataVersion = errors.New(`only "1.0" and "pre012" are known`)
 
-// normalizeMetadata gives dockerImageMetadata the form in which OpenShift always
-// shows it: a whole DockerImage of the version that dockerImageMetadataVersion
-// says. It fails, and changes nothing, if what is there cannot be read.
+// normalizeMetadata gives dockerImageMetadata the form in which OpenShift always shows it: a
+// whole DockerImage of the version in dockerImageMetadataVersion. If the metadata cannot be
+// read it fails and changes nothing.
 func normalizeMetadata(image *imagev1.Image) error {
 	version := image.DockerImageMetadataVersion
 	if version == "" {

@@ -12,16 +12,15 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// withSignaturePatches makes strategic merge patches of Image.signatures work.
-// openshift/api's types say that entries are merged by "name", which is not a
-// field of an entry, so upstream's patch code refuses every such patch. A patch
-// with signatures in it is handled as a JSON merge patch: the list is replaced,
-// and everything else that strategic and merge patches have in common stays the
-// same. A patch with what only strategic ones have (directives, lists that merge)
-// is left to fail.
+// withSignaturePatches makes strategic merge patches of Image.signatures work. openshift/api's
+// types say that entries are merged by "name", which is not a field of an entry, so upstream's
+// patch code refuses every such patch. A patch with signatures in it is handled as a JSON
+// merge patch: the list is replaced, and everything common to strategic and merge patches
+// stays the same. A patch with strategic features (directives, lists that merge) is left to
+// fail.
 func withSignaturePatches(next http.Handler, limit int64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		contentType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // what cannot be parsed is no patch
+		contentType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // not a patch if it cannot be parsed
 		info, ok := request.RequestInfoFrom(r.Context())
 		if r.Method != http.MethodPatch || contentType != string(types.StrategicMergePatchType) || !ok || info.Resource != imagesResource.Resource {
 			next.ServeHTTP(w, r)

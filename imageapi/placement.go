@@ -9,8 +9,8 @@ import (
 	"tallyman/imageapi/derive"
 )
 
-// Annotations that say where an Image lives. Like all with AnnotationPrefix
-// they belong to the server: what a client writes to them is put back.
+// Annotations about the repositories and tags of an Image. Like all with AnnotationPrefix they
+// belong to the server: changes by clients are reverted.
 const (
 	// AnnotationPrefix starts the annotations that only the server writes.
 	AnnotationPrefix = derive.AnnotationPrefix

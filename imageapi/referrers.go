@@ -16,12 +16,12 @@ import (
 )
 
 // referrerPrefix starts the keys of referrers in the store:
-// /referrers/<subject>/<repository>@<digest>, or …:<tag> for what a tag says. They
-// are no objects of the API: what they hold of signatures is on the subject's Image.
+// /referrers/<subject>/<repository>@<digest>, or …:<tag> for a tag. They are no objects of the
+// API: their signatures are on the subject's Image.
 const referrerPrefix = "/referrers/"
 
-// Referrer is what a repository holds about another manifest, its subject: a manifest
-// with a subject, or what a tag by that convention points to.
+// Referrer is a reference from a repository to another manifest, its subject: a manifest with
+// a subject, or the target of a tag by that convention.
 type Referrer struct {
 	Subject    digest.Digest `json:"-"`
 	Repository string        `json:"-"`
@@ -63,8 +63,7 @@ func parseReferrer(e *storage.Entry) (*Referrer, error) {
 	return r, nil
 }
 
-// SetReferrer stores what a repository holds about a subject. changed is false if
-// that was known already.
+// SetReferrer stores a referrer in a repository. changed is false if it was stored already.
 func (w *Writer) SetReferrer(ctx context.Context, r *Referrer) (changed bool, err error) {
 	value, err := json.Marshal(r)
 	if err != nil {
@@ -73,7 +72,7 @@ func (w *Writer) SetReferrer(ctx context.Context, r *Referrer) (changed bool, er
 	return w.put(ctx, r.key(), value)
 }
 
-// RemoveReferrer removes what SetReferrer has stored under the same subject,
+// RemoveReferrer removes the referrer that SetReferrer stored under the same subject,
 // repository, and tag or digest.
 func (w *Writer) RemoveReferrer(ctx context.Context, r *Referrer) (changed bool, err error) {
 	return w.put(ctx, r.key(), nil)
@@ -105,9 +104,9 @@ func (w *Writer) put(ctx context.Context, key string, value []byte) (changed boo
 	return false, fmt.Errorf("store %s: %w", key, err)
 }
 
-// Referrers returns, in the order of their digests, up to limit manifests of a
-// repository that refer to subject, from the one after the digest after; more is set if
-// there are others. What tags say is not among them.
+// Referrers returns, in the order of their digests, up to limit manifests of a repository that
+// refer to subject, from the one after the digest after; more is set if there are others.
+// Referrers by tag are not among them.
 func (w *Writer) Referrers(ctx context.Context, subject digest.Digest, repository string, after digest.Digest, limit int) (page []Referrer, more bool, err error) {
 	from := referrerKey(subject, repository) + "@"
 	result, err := w.images.backend.Scan(ctx, storage.ScanRequest{From: following(from, after.String()), To: from + "\xff", Limit: limit})
@@ -126,8 +125,8 @@ func following(prefix, last string) string {
 	return prefix + last + "\x00"
 }
 
-// Referrer returns what is stored under the subject, repository and tag or digest of
-// r, nil if nothing is.
+// Referrer returns the stored referrer with the subject, repository and tag or digest of r,
+// nil if there is none.
 func (w *Writer) Referrer(ctx context.Context, r *Referrer) (*Referrer, error) {
 	entry, _, err := storage.GetEntry(ctx, w.images.backend, r.key(), storage.Read{})
 	if err != nil || entry == nil {

@@ -15,10 +15,9 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 )
 
-// review is the REST storage of a review: it is created, answered, and not kept. The
-// reviews are those with which `kubectl auth can-i` and `kubectl auth whoami` ask what
-// they may do and who they are (kube-apiserver's pkg/registry/authorization and
-// pkg/registry/authentication).
+// review is the REST storage of a review: it is created, answered, and not kept. `kubectl auth
+// can-i` and `kubectl auth whoami` create reviews (kube-apiserver's pkg/registry/authorization
+// and pkg/registry/authentication).
 type review struct {
 	newObject func() runtime.Object
 	singular  string

@@ -31,7 +31,7 @@ var (
 	signaturesResource = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
 )
 
-// reviewTypes are what clients ask with who they are and what they may do.
+// reviewTypes are the requests for a user's own identity and permissions.
 var reviewTypes = map[schema.GroupVersion][]runtime.Object{
 	authorizationv1.SchemeGroupVersion:  {&authorizationv1.SelfSubjectAccessReview{}, &authorizationv1.SelfSubjectRulesReview{}, &authorizationv1.SubjectAccessReview{}},
 	authenticationv1.SchemeGroupVersion: {&authenticationv1.SelfSubjectReview{}},

@@ -29,8 +29,8 @@ const (
 	// one with a signature that is trusted.
 	fieldSigned  = "signed"
 	fieldTrusted = "trusted"
-	// fieldTrustedIn selects by a repository whose policy the Image satisfies,
-	// fieldSigner by the name or the key ID of who made a trusted signature.
+	// fieldTrustedIn selects by a repository whose policy the Image satisfies, fieldSigner by
+	// the name or the key ID of the signer of a trusted signature.
 	fieldTrustedIn = "trustedRepository"
 	fieldSigner    = "signer"
 	// fieldLayer selects by the digest of a layer.
@@ -46,10 +46,9 @@ var selectableFields = map[string]bool{
 	fieldTrustedIn: true, fieldSigner: true, fieldLayer: true,
 }
 
-// convertFieldLabel checks a field selector's term. An Image has any number of
-// repositories, for one, while a field has one value: `repository=team/app` is
-// turned into a field of its own that is either "true" or absent, so that =, !=
-// and several terms together mean what they say.
+// convertFieldLabel checks a field selector's term. An Image may have many repositories, while
+// a field has one value: `repository=team/app` is turned into a field of its own that is
+// either "true" or absent, so that =, != and several terms together have their usual meaning.
 func convertFieldLabel(label, value string) (string, string, error) {
 	switch {
 	case manyFields[label]:
@@ -70,7 +69,7 @@ func convertFieldLabel(label, value string) (string, string, error) {
 
 func manyField(field, value string) string { return field + "\x00" + value }
 
-// imageAttributes returns what selectors of Images look at.
+// imageAttributes returns the attributes that selectors of Images match.
 func imageAttributes(obj runtime.Object) (labels.Set, fields.Set, error) {
 	image, ok := obj.(*imagev1.Image)
 	if !ok {

@@ -1,10 +1,10 @@
 // Package imageapi is the API side of the house: the image.openshift.io/v1
 // Kubernetes API of Image objects, served by k8s.io/apiserver's own handlers.
 //
-// It holds the scheme, the strategy and validation of Images, their REST storage
-// and table, the assembly of the API server, and the Writer through which the
-// registry records what is pushed. Every write, whoever makes it, goes through
-// the same strategy into the same store.
+// It holds the scheme, the strategy and validation of Images, their REST storage and table,
+// the assembly of the API server, and the Writer through which the registry records pushes.
+// Every write, by clients or by the registry, goes through the same strategy into the same
+// store.
 //
 // # Guarantees
 //
@@ -48,7 +48,7 @@ type Options struct {
 	Backend storage.Backend
 	// ExternalAddress is the host:port that the API tells clients. Required.
 	ExternalAddress string
-	// Access says who a request is from, and what that user may do. Required.
+	// Access authenticates and authorizes requests. Required.
 	Access *access.Access
 	// InlineLimit is how many bytes manifest and config may have together to be
 	// kept in an Image; see derive.Input.
@@ -57,7 +57,7 @@ type Options struct {
 	Signatures SignatureOptions
 	// Audit records requests to the API; nil records none.
 	Audit *options.AuditOptions
-	// Limits bounds what is under way at a time.
+	// Limits bounds concurrent requests.
 	Limits Limits
 	// ReadyChecks are asked by /readyz besides the store.
 	ReadyChecks []healthz.HealthChecker
@@ -67,7 +67,7 @@ type Options struct {
 	ShutdownDelay time.Duration
 }
 
-// Validate reports what is missing in o.
+// Validate returns an error if a required field of o is missing.
 func (o *Options) Validate() error {
 	switch {
 	case o.Backend == nil:

@@ -40,8 +40,8 @@ func validateSignature(s *imagev1.ImageSignature, at *field.Path) field.ErrorLis
 	return append(errs, validateSignatureState(s, at)...)
 }
 
-// validateSignatureState checks that Trusted and ForImage come together, and
-// that what a verification found is there only if one was made.
+// validateSignatureState checks that Trusted and ForImage come together, and that results of a
+// verification are there only with both.
 func validateSignatureState(s *imagev1.ImageSignature, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	trusted, forImage := newestCondition(s, signatures.ConditionTrusted), newestCondition(s, signatures.ConditionForImage)

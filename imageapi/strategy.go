@@ -17,9 +17,8 @@ import (
 // managedSignatureAnnotation is removed from every signature, as OpenShift does.
 const managedSignatureAnnotation = "image.openshift.io/managed-signature"
 
-// imageStrategy says what the server fills in, resets and refuses when an Image
-// is written. It follows OpenShift's pkg/image/apiserver/registry/image/strategy.go,
-// but never overlooks an error in silence.
+// imageStrategy fills in, resets and refuses fields when an Image is written. It follows
+// OpenShift's pkg/image/apiserver/registry/image/strategy.go, but never ignores an error.
 type imageStrategy struct {
 	runtime.ObjectTyper
 	names.NameGenerator
@@ -34,8 +33,8 @@ var (
 
 type registryWriteKey struct{}
 
-// asRegistry marks a write as the registry's own: it may write what belongs to
-// the server.
+// asRegistry marks a write as the registry's own: it may write fields that belong to the
+// server.
 func asRegistry(ctx context.Context) context.Context {
 	return context.WithValue(ctx, registryWriteKey{}, true)
 }
@@ -66,8 +65,8 @@ func (imageStrategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.O
 	return nil
 }
 
-// PrepareForCreate implements rest.RESTCreateStrategy. What it cannot make sense
-// of it leaves as it is, for Validate to refuse.
+// PrepareForCreate implements rest.RESTCreateStrategy. It leaves invalid fields as they are,
+// for Validate to refuse.
 func (s imageStrategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
 	image := obj.(*imagev1.Image)
 	if !isRegistry(ctx) {
@@ -82,8 +81,8 @@ func (s imageStrategy) PrepareForCreate(ctx context.Context, obj runtime.Object)
 	s.finish(image)
 }
 
-// PrepareForUpdate implements rest.RESTUpdateStrategy. What a client may not
-// change is put back without an error, as OpenShift does.
+// PrepareForUpdate implements rest.RESTUpdateStrategy. It restores the fields that a client
+// may not change, without an error, as OpenShift does.
 func (s imageStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
 	image, before := obj.(*imagev1.Image), old.(*imagev1.Image)
 	if !isRegistry(ctx) {
@@ -104,9 +103,9 @@ func (s imageStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Ob
 	s.finish(image)
 }
 
-// finish does what every write ends with.
+// finish is the last step of every write.
 func (s imageStrategy) finish(image *imagev1.Image) {
-	// What is wrong with the metadata, Validate says.
+	// Validate reports invalid metadata.
 	_ = normalizeMetadata(image)
 	stampIndex(image)
 	if image.Annotations[derive.AnnotationBlobStored] == "true" && manifestError(image) == nil {
@@ -118,7 +117,7 @@ func (s imageStrategy) finish(image *imagev1.Image) {
 	s.assess(image)
 }
 
-// deriveFrom derives what the image's own manifest and config say.
+// deriveFrom derives the fields of an Image from its own manifest and config.
 func deriveFrom(image *imagev1.Image) (*imagev1.Image, error) {
 	in := derive.Input{
 		MediaType: image.DockerImageManifestMediaType,
@@ -134,7 +133,7 @@ func deriveFrom(image *imagev1.Image) (*imagev1.Image, error) {
 	return derive.Image(in)
 }
 
-// manifestError says what is wrong with the image's manifest, if it has one.
+// manifestError returns the reason why the image's manifest is invalid, if it has one.
 func manifestError(image *imagev1.Image) error {
 	if image.DockerImageManifest == "" {
 		return nil
@@ -143,9 +142,9 @@ func manifestError(image *imagev1.Image) error {
 	return err
 }
 
-// fill takes over what was derived from image's manifest. Two things that a
-// client sends along are better than what can be derived: metadata when there
-// is no config, and the layer sizes of schema 1, which its manifest lacks.
+// fill takes over the fields derived from image's manifest. Two fields of the client are
+// better than derived ones: metadata when there is no config, and the layer sizes of schema 1,
+// which its manifest lacks.
 func fill(image, derived *imagev1.Image) {
 	sent := Metadata(image)
 	if derived.DockerImageManifestMediaType == derive.MediaTypeSchema1 && len(image.DockerImageLayers) > 0 && sent.Size > 0 {
@@ -161,9 +160,9 @@ func fill(image, derived *imagev1.Image) {
 	takeContent(image, derived)
 }
 
-// takeContent takes over what derived says about content, but for the metadata
-// and the texts of manifest and config, and where those are: a client's Image and
-// the registry's differ in them.
+// takeContent takes over the derived fields about content, except the metadata and the texts
+// of manifest and config with their places: a client's Image and the registry's differ in
+// them.
 func takeContent(image, derived *imagev1.Image) {
 	image.DockerImageManifestMediaType = derived.DockerImageManifestMediaType
 	image.DockerImageLayers = derived.DockerImageLayers
@@ -178,8 +177,8 @@ func takeContent(image, derived *imagev1.Image) {
 	}
 }
 
-// protectContent keeps a client from changing what describes derived content.
-// OpenShift lets it.
+// protectContent keeps a client from changing the description of derived content. OpenShift
+// allows it.
 func protectContent(image, before *imagev1.Image) {
 	if before.Annotations[AnnotationOrigin] != originRegistry && before.DockerImageManifest == "" {
 		return
@@ -188,8 +187,8 @@ func protectContent(image, before *imagev1.Image) {
 	image.DockerImageManifests = before.DockerImageManifests
 }
 
-// restoreManifest lets a client clear manifest and config, and set them to what
-// the image's name and the manifest have the digests of; nothing else.
+// restoreManifest lets a client clear manifest and config, and set them to content with the
+// digests in the image's name and in the manifest; nothing else.
 func restoreManifest(image, before *imagev1.Image) {
 	config := image.DockerImageConfig
 	image.DockerImageConfig = "" // the manifest is judged by itself

@@ -69,8 +69,8 @@ func cells(image *imagev1.Image, now time.Time) []any {
 	}
 }
 
-// platformCell says what an Image is for in one column: its platform, those of
-// an index, or the kind of artifact.
+// platformCell describes an Image in one column: its platform, those of an index, or the kind
+// of artifact.
 func platformCell(image *imagev1.Image) string {
 	if kind := image.Annotations[derive.AnnotationArtifactType]; kind != "" {
 		return kind

@@ -23,8 +23,8 @@ import (
 // anchored.
 var digestPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[[:xdigit:]]{32,}$`)
 
-// validateImage checks image; before is what it replaces, nil on create. What was
-// stored already and has not changed is not held against an update.
+// validateImage checks image; before is the stored one, nil on create. Stored values that have
+// not changed never prevent an update.
 func validateImage(image, before *imagev1.Image) field.ErrorList {
 	errs := apivalidation.ValidateObjectMeta(&image.ObjectMeta, false, validatePathSegment, field.NewPath("metadata"))
 	if before == nil || image.DockerImageReference != before.DockerImageReference {
@@ -112,8 +112,8 @@ func abbreviate(value string) string {
 }
 
 func validateManifests(image *imagev1.Image) field.ErrorList {
-	// Indexes may list what has no platform; only entries that a client makes
-	// up itself, without a manifest, must have one.
+	// Entries of an index may lack a platform; only entries of a client, without a manifest,
+	// must have one.
 	derived := image.Annotations[AnnotationOrigin] == originRegistry || image.DockerImageManifest != ""
 	var errs field.ErrorList
 	for i := range image.DockerImageManifests {

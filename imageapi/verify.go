@@ -17,10 +17,10 @@ import (
 	"tallyman/storage"
 )
 
-// VerifyAll brings the signatures of all Images up to date with what repositories
-// hold and what is trusted now: after a policy has changed, or as time has passed.
-// It returns how many Images have signatures. One that cannot be written is logged
-// and passed over; it ends early if the store cannot be read.
+// VerifyAll updates the signatures of all Images, by the content of repositories and by the
+// present policies: after a policy has changed, or as time has passed. It returns the number
+// of Images with signatures. An Image that cannot be written is logged and passed over;
+// VerifyAll ends early if the store cannot be read.
 func (w *Writer) VerifyAll(ctx context.Context) (signed int, err error) {
 	sign := func(name digest.Digest) error {
 		signed++
@@ -50,8 +50,8 @@ func (w *Writer) VerifyAll(ctx context.Context) (signed int, err error) {
 	return signed, err
 }
 
-// eachEntry calls fn with every entry whose key starts with prefix, page by page. Pages
-// are small, as an Image may be large, and what goes over all of them is in no hurry.
+// eachEntry calls fn with every entry whose key starts with prefix, page by page. Pages are
+// small because an Image may be large.
 func eachEntry(ctx context.Context, s Scanner, prefix string, keysOnly bool, fn func(*storage.Entry) error) error {
 	page := 32
 	if keysOnly {

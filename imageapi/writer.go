@@ -77,8 +77,8 @@ func pullReference(host, repository, name string) string {
 	return full
 }
 
-// Record stores derived, which came from Derive(p): it creates the Image, or
-// updates what is derived and keeps what users added.
+// Record stores derived, which came from Derive(p): it creates the Image, or updates the
+// derived fields and keeps the additions of users.
 func (w *Writer) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
 	return w.overwrite(ctx, p.Digest, true, func(image *imagev1.Image) error {
 		if image.Name == "" {
@@ -93,13 +93,12 @@ func (w *Writer) Record(ctx context.Context, p Push, derived *imagev1.Image) err
 	})
 }
 
-// refresh updates what is derived in image.
+// refresh updates the derived fields of image.
 func refresh(image, derived *imagev1.Image) {
 	if image.DockerImageReference == "" || len(Repositories(image)) == 0 && image.Annotations[AnnotationOrigin] == originRegistry {
 		image.DockerImageReference = derived.DockerImageReference
 	}
-	// Without the config, which a later read of the registry may lack, what is
-	// there knows more.
+	// A later read of the registry may lack the config; then the stored fields are better.
 	if derived.DockerImageConfig != "" || Metadata(image).ID == "" || Metadata(derived).Architecture != "" {
 		image.DockerImageMetadata = derived.DockerImageMetadata
 		image.DockerImageMetadataVersion = derived.DockerImageMetadataVersion
@@ -216,8 +215,8 @@ func (w *Writer) overwrite(ctx context.Context, name digest.Digest, create bool,
 func (w *Writer) update(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
 	signed, err := w.updateOnce(ctx, name, create, change)
 	for err == nil && signed {
-		// What was found before the write may have changed by now. Whoever changes
-		// it after this look will look for himself.
+		// Referrers may have changed between our read and our write, so read them once more. A
+		// writer that changes them after this second read refreshes the signatures itself.
 		signed, err = w.updateOnce(ctx, name, false, func(*imagev1.Image) error { return nil })
 	}
 	return err
@@ -236,8 +235,8 @@ func (w *Writer) updateOnce(ctx context.Context, name digest.Digest, create bool
 	return signed && err == nil, err
 }
 
-// Sign brings the signatures of an Image up to date with what repositories hold and
-// what is trusted. Without an Image there is nothing to do.
+// Sign updates the signatures of an Image, by the content of repositories and by the present
+// policies. Without an Image there is nothing to do.
 func (w *Writer) Sign(ctx context.Context, name digest.Digest) error {
 	return ignoreNotFound(w.update(ctx, name, false, func(*imagev1.Image) error { return nil }))
 }

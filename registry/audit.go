@@ -4,9 +4,8 @@ import (
 	"context"
 )
 
-// audit writes the one line that says who has changed what in the registry, and what
-// came of it. What the registry's own auth refuses does not come here: the access log
-// has it.
+// audit writes one line with the user, the change in the registry and its outcome. Requests
+// that the registry's own auth refuses are in the access log only.
 func audit(ctx context.Context, verb, repository, tag, name string, err error) {
 	outcome, attributes := "success", []any{"verb", verb, "repository", repository, "tag", tag, "digest", name}
 	if err != nil {

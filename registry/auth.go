@@ -38,8 +38,8 @@ func PasswordCheck(c *configuration.Configuration) (func(*http.Request) (name st
 	}, nil
 }
 
-// Healthy returns what distribution's health checks, which the configuration
-// sets up, have found wrong.
+// Healthy returns the failures of distribution's health checks, which the configuration sets
+// up.
 func Healthy(ctx context.Context) error {
 	var errs []error
 	for name, fault := range health.CheckStatus(ctx) {

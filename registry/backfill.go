@@ -18,9 +18,9 @@ import (
 	"tallyman/signatures"
 )
 
-// backfill goes over everything that the registry holds and records what has no
-// Image: content that was there before tallyman, or whose push was cut off by a
-// crash. It never removes anything, as a listing may come back short.
+// backfill walks over the registry's content and records manifests without an Image: content
+// from before tallyman, or from a push that was cut off by a crash. It never removes anything,
+// because a listing may be incomplete.
 func (r *Recorder) backfill(ctx context.Context) {
 	start := time.Now()
 	b := &backfiller{recorder: r, holders: r.tagHolders(ctx)}
@@ -117,8 +117,8 @@ func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
 	}
 }
 
-// refers reports whether what the image's manifest refers to is recorded, and that it
-// is one that has an Image.
+// refers reports whether the referrers in the image's manifest are recorded, and the manifest
+// itself has an Image.
 func (b *backfiller) refers(ctx context.Context, repository string, image *imagev1.Image) bool {
 	if !signatures.ParseManifest(image.DockerImageManifestMediaType, []byte(image.DockerImageManifest)).HasImage() {
 		return false
@@ -141,7 +141,7 @@ func refersByTag(tag string) bool {
 	return signs || lists
 }
 
-// knowsTag reports whether it is recorded what a signature's tag points to.
+// knowsTag reports whether the target of a signature's tag is recorded.
 func (b *backfiller) knowsTag(ctx context.Context, repository, tag string, to digest.Digest) bool {
 	subject, ok := signatures.SignatureTag(tag)
 	if !ok {

@@ -48,8 +48,8 @@ func serveDebug(c *configuration.Configuration) error {
 	return nil
 }
 
-// hideConfiguration takes the configuration, which has Redis' password in it, out
-// of what distribution shows under /debug/vars.
+// hideConfiguration removes the configuration, which has Redis' password in it, from
+// distribution's /debug/vars.
 func hideConfiguration() {
 	vars, ok := expvar.Get("registry").(*expvar.Map)
 	if !ok {

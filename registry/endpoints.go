@@ -20,9 +20,8 @@ import (
 	"tallyman/imageapi"
 )
 
-// endpoints are what the registry's door has besides distribution's own: the
-// referrers API, and the endpoint for simple signing signatures. Who may use them, the
-// registry's own auth says.
+// endpoints are the registry's endpoints besides distribution's own: the referrers API, and
+// the endpoint for simple signing signatures. The registry's own auth protects them.
 type endpoints struct {
 	recorder *Recorder
 	access   auth.AccessController // nil: everybody may do everything
@@ -72,8 +71,8 @@ func (e *endpoints) handler(next http.Handler, withSignatures, accessLog bool) h
 	return router
 }
 
-// endpoint is a method on a path: the action on the repository that it takes, and
-// what it does.
+// endpoint is a method on a path: the action on the repository that it requires, and its
+// handler.
 type endpoint struct {
 	action string
 	serve  func(w http.ResponseWriter, r *http.Request, repository string, name digest.Digest)

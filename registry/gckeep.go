@@ -17,8 +17,8 @@ import (
 // signature of a tagged image is in use, although nothing points to it.
 type keptReferrers map[marker]bool
 
-// findReferrers reads all manifests, and returns what each refers to, as markers, and
-// which referrers are to be kept if untagged manifests are deleted.
+// findReferrers reads all manifests, and returns the subject of each, as markers, and the
+// referrers that stay if untagged manifests are deleted.
 func findReferrers(ctx context.Context, namespace distribution.Namespace) (held map[marker]bool, kept keptReferrers, err error) {
 	held, kept = map[marker]bool{}, keptReferrers{}
 	err = eachRepository(ctx, namespace, func(name string) error {
@@ -83,8 +83,8 @@ func taggedManifests(ctx context.Context, repo distribution.Repository) (map[dig
 	return tagged, nil
 }
 
-// referrersOf returns the manifests that refer to one that stays, or to another such
-// referrer, and what they list. What stays is what is tagged and what that lists.
+// referrersOf returns the manifests that refer to one that stays, or to another such referrer,
+// and the manifests that they list. Tagged manifests stay, and those that they list.
 func referrersOf(all map[digest.Digest]*signatures.Manifest, tagged map[digest.Digest]bool) map[digest.Digest]bool {
 	about := map[digest.Digest][]digest.Digest{}
 	for d, m := range all {

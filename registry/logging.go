@@ -20,7 +20,7 @@ func UseLogger(c *configuration.Log) {
 	klog.SetSlogLogger(slog.New(&logHandler{quiet: true}))
 }
 
-// configureLogrus does at once what distribution does when its application is made.
+// configureLogrus configures logrus as distribution does later, when its application is made.
 // Distribution refuses an unknown formatter then.
 func configureLogrus(c *configuration.Log) {
 	if level, err := logrus.ParseLevel(string(c.Level)); err == nil {

@@ -1,6 +1,6 @@
-// Package registry is the distribution side of the house: the CNCF distribution
-// registry, as it is, with a registry middleware in it that records in the Image
-// API what is pushed, tagged and deleted.
+// Package registry is the distribution side of tallyman: the CNCF distribution registry,
+// unchanged, with a registry middleware that records pushes, tags and deletions in the Image
+// API.
 //
 // It hooks in through distribution's public extension points only: the registry
 // middleware, RegisterHandler, and commands of our own around NewRegistry and
@@ -8,9 +8,9 @@
 //
 // # Guarantees
 //
-// A push, tag or deletion goes to the registry's storage first. What then cannot
-// be recorded is either refused with 503 (Reject), or noted durably in the
-// registry's blob storage and recorded as soon as the store is back (Defer).
+// A push, tag or deletion goes to the registry's storage first. If it cannot be recorded then,
+// it is either refused with 503 (Reject), or noted durably in the registry's blob storage and
+// recorded as soon as the store is back (Defer).
 //
 // # Caveats
 //
@@ -30,8 +30,8 @@ import (
 	"github.com/distribution/reference"
 )
 
-// middlewareName is what the middleware is called in distribution's
-// configuration, where Serve puts it.
+// middlewareName is the middleware's name in distribution's configuration, where Serve puts
+// it.
 const middlewareName = "imageapi"
 
 // recorderOption is the option of the middleware entry that carries the *Recorder.

@@ -16,15 +16,14 @@ import (
 // distribution's own tree.
 const pendingRoot = "/tallyman/pending"
 
-// marker names a manifest or a tag whose Image may not agree with the registry.
-// It does not say what happened: whoever handles it reads the registry and makes
-// the Image agree, so that it may be handled any number of times, in any order.
+// marker names a manifest or a tag whose Image may not agree with the registry. It has no
+// event in it: its handler reads the registry and makes the Image agree, so that it may be
+// handled any number of times, in any order.
 type marker struct {
 	Repository string        `json:"repository"`
 	Digest     digest.Digest `json:"digest,omitempty"`
 	Tag        string        `json:"tag,omitempty"`
-	// Subject is what the manifest refers to, which cannot be told any more when it
-	// is gone.
+	// Subject is the subject of the manifest, which is unknown once the manifest is deleted.
 	Subject digest.Digest `json:"subject,omitempty"`
 	// Host is the host[:port] for the pull reference.
 	Host string `json:"host,omitempty"`
@@ -48,10 +47,9 @@ func (m marker) attributes() []any {
 	return attributes
 }
 
-// pending is the set of markers, in the registry's own storage: it outlives the
-// process, and all replicas see it. Each marker is a file of its own, also of
-// several about one thing: whoever has handled one removes that one, and never a
-// newer one that tells of a change since.
+// pending is the set of markers, in the registry's own storage: it outlives the process, and
+// all replicas see it. Each marker is a file of its own, even if there are several for one
+// manifest: its handler removes that file alone, and never a newer marker of a later change.
 type pending struct{ driver driver.StorageDriver }
 
 // add stores m and returns it with its place.
@@ -68,8 +66,7 @@ func (p *pending) remove(ctx context.Context, m marker) error {
 	return ignoreMissing(p.driver.Delete(ctx, m.file))
 }
 
-// list returns the markers. What is in their place but is none is reported and
-// left alone.
+// list returns the markers. Other files in their place are reported and left alone.
 func (p *pending) list(ctx context.Context) ([]marker, error) {
 	files, err := p.driver.List(ctx, pendingRoot)
 	if err != nil {

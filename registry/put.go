@@ -10,11 +10,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// putNotes are what the middleware has to say about the answer to a PUT, and
-// distribution does not: they are on the request's context.
+// putNotes carry additions of the middleware to the answer of a PUT, in the request's context,
+// because distribution has no place for them.
 type putNotes struct {
-	// outage is set if the request failed because it could not be recorded.
-	// distribution answers a failure to tag with 500 whatever the error; it is 503.
+	// outage is set if the request failed because it could not be recorded. distribution
+	// answers any failure to tag with 500; this one is 503.
 	outage atomic.Pointer[errcode.Error]
 	// subject is that of the manifest which was put (distribution-spec, Pushing
 	// Manifests with Subject).

@@ -70,8 +70,8 @@ func (r *Recorder) record(ctx context.Context, repo distribution.Repository, nam
 	return nil
 }
 
-// recordWithoutImage makes sure that what signs or attests an image has no Image of
-// its own, as it had before the server knew signatures.
+// recordWithoutImage makes sure that a signature or attestation has no Image of its own, as it
+// had before the server knew signatures.
 func (r *Recorder) recordWithoutImage(ctx context.Context, repository string, name digest.Digest, tag string, m *signatures.Manifest, start time.Time) error {
 	if err := r.options.Writer.Remove(ctx, repository, name); err != nil {
 		return err
@@ -131,7 +131,7 @@ func readBlob(ctx context.Context, repo distribution.Repository, name digest.Dig
 	return content, nil
 }
 
-// kindOf names what was pushed, for the log.
+// kindOf names the kind of a pushed manifest, for the log.
 func kindOf(image *imagev1.Image) string {
 	if artifact := image.Annotations[derive.AnnotationArtifactType]; artifact != "" {
 		return artifact

@@ -19,7 +19,7 @@ import (
 	"tallyman/signatures"
 )
 
-// FailurePolicy says what becomes of a push that cannot be recorded.
+// FailurePolicy is the treatment of a push that cannot be recorded.
 type FailurePolicy string
 
 // The policies.
@@ -33,11 +33,11 @@ const (
 // recordTimeout bounds the time that a push waits for the store.
 const recordTimeout = 15 * time.Second
 
-// ImageWriter is what the registry needs of the Image API. imageapi.Writer is one.
+// ImageWriter is the part of the Image API that the registry uses. imageapi.Writer is one.
 type ImageWriter interface {
 	// Derive returns the Image that a push makes, without storing it.
 	Derive(imageapi.Push) (*imagev1.Image, error)
-	// Record creates the Image or updates what is derived in it.
+	// Record creates the Image or updates its derived fields.
 	Record(ctx context.Context, p imageapi.Push, derived *imagev1.Image) error
 	// SetTag notes that a tag points to a manifest, or no longer does.
 	SetTag(ctx context.Context, repository, tag string, name digest.Digest, points bool) error
@@ -46,11 +46,11 @@ type ImageWriter interface {
 	// TagHolders returns, for each tag (repository:tag) that an Image carries, the
 	// manifests of the Images that do. It goes over all Images.
 	TagHolders(ctx context.Context) (map[string][]digest.Digest, error)
-	// SetReferrer stores what a repository holds about another manifest, and
-	// RemoveReferrer removes it. changed is false if that was so already.
+	// SetReferrer stores a referrer in a repository, and RemoveReferrer removes it. changed is
+	// false if nothing had to be done.
 	SetReferrer(ctx context.Context, r *imageapi.Referrer) (changed bool, err error)
 	RemoveReferrer(ctx context.Context, r *imageapi.Referrer) (changed bool, err error)
-	// Referrer returns what is stored under the keys of r, nil if nothing is.
+	// Referrer returns the stored referrer with the keys of r, nil if there is none.
 	Referrer(ctx context.Context, r *imageapi.Referrer) (*imageapi.Referrer, error)
 	// Referrers returns a page of the manifests of a repository that refer to subject.
 	Referrers(ctx context.Context, subject digest.Digest, repository string, after digest.Digest, limit int) (page []imageapi.Referrer, more bool, err error)
@@ -71,18 +71,18 @@ type ImageWriter interface {
 type RecorderOptions struct {
 	// Writer writes the Images. Required.
 	Writer ImageWriter
-	// OnStoreFailure is Defer if empty, and in a pull-through cache: there, what
-	// it would fail is a pull.
+	// OnStoreFailure is Defer if empty, and in a pull-through cache, where Reject would fail
+	// pulls.
 	OnStoreFailure FailurePolicy
 	// Host is the registry's host[:port] in pull references; if empty, the host
 	// that the pushing client used.
 	Host string
-	// DefaultHost takes its place for content that no client is pushing, such
-	// as what was there before.
+	// DefaultHost takes its place for content without a pushing client, such as content from
+	// before tallyman.
 	DefaultHost string
 	// PullThrough is set if the registry is a pull-through cache.
 	PullThrough bool
-	// SignatureLimits bounds what is kept of signatures. Required.
+	// SignatureLimits bounds the signatures of an Image. Required.
 	SignatureLimits signatures.Limits
 	// Lock, if set, takes a lock that is one for all processes which change the
 	// same registry at the same time. If it fails, or if unlock reports that the lock was
@@ -90,8 +90,8 @@ type RecorderOptions struct {
 	Lock func(ctx context.Context, name string) (unlock func() (kept bool), err error)
 }
 
-// Recorder keeps Images in step with the registry. The middleware calls it; Run
-// does what had to be put off.
+// Recorder keeps Images in step with the registry. The middleware calls it; Run does the
+// deferred work.
 type Recorder struct {
 	options RecorderOptions
 	// Held while a manifest, or a tag, is changed in the registry and in its
@@ -120,8 +120,8 @@ func NewRecorder(o RecorderOptions) *Recorder {
 	}
 }
 
-// Backfill makes Run go over everything that the registry holds and record what
-// has no Image. It is for a store that has lost something.
+// Backfill makes Run walk over the registry's content and record manifests without an Image.
+// It is for a store that has lost something.
 func (r *Recorder) Backfill() {
 	r.lost.Store(true)
 	r.wake()
@@ -163,7 +163,7 @@ func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distri
 	return r.settle(ctx, m, err)
 }
 
-// lookAgain makes what m is about be synchronized once more.
+// lookAgain requeues m.
 func (r *Recorder) lookAgain(ctx context.Context, m marker) {
 	if _, err := r.pending.add(ctx, m); err != nil {
 		log(ctx).Warn("cannot leave a pending marker", append(m.attributes(), "err", err)...)
@@ -171,14 +171,14 @@ func (r *Recorder) lookAgain(ctx context.Context, m marker) {
 	r.wake()
 }
 
-// detached returns a context for what must be done although the client may
-// leave, since the registry has the manifest.
+// detached returns a context that survives the client, for work that must follow a stored
+// manifest.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 }
 
-// settle decides what becomes of a change that the registry has and the store
-// may not have: err is what recording it came to.
+// settle handles the outcome of recording a change that the registry has stored: err is the
+// error of recording it.
 func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 	if err == nil {
 		return nil
@@ -187,9 +187,9 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 		r.setAside(ctx, m, err)
 		return nil
 	}
-	// A tag whose manifest is not recorded is no failure of the store: a
-	// pull-through cache learns of tags before it has their manifests, and one
-	// client may delete what another is tagging.
+	// A tag without a recorded manifest is no failure of the store: a pull-through cache
+	// learns of tags before it has their manifests, and one client may delete a manifest while
+	// another tags it.
 	missing := apierrors.IsNotFound(err)
 	if r.options.OnStoreFailure == Reject && !missing {
 		recordedTotal.WithLabelValues("rejected").Inc()

@@ -108,8 +108,8 @@ func (e *endpoints) listReferrers(ctx context.Context, list *referrersList, repo
 	}
 }
 
-// addTagged adds what an older client has listed under the tag of the referrers tag
-// schema, and the store does not know by a subject. It is at the end of the last page.
+// addTagged adds referrers that an older client has listed under the tag of the referrers tag
+// schema, and that the store does not know by a subject. They follow on the last page.
 func (e *endpoints) addTagged(ctx context.Context, list *referrersList, repository string, subject digest.Digest) error {
 	writer := e.recorder.options.Writer
 	tagged, err := writer.Referrer(ctx, &imageapi.Referrer{

@@ -37,8 +37,8 @@ func descriptorOf(name digest.Digest, payload []byte, m *signatures.Manifest) im
 	}
 }
 
-// extract reads the signatures that a manifest carries. For blobs that a pull-through
-// cache has not fetched yet, what again names is looked at again.
+// extract reads the signatures that a manifest carries. It requeues again for blobs that a
+// pull-through cache has not fetched yet.
 func (r *Recorder) extract(ctx context.Context, repo distribution.Repository, m *signatures.Manifest, again marker) ([]signatures.Signature, error) {
 	var missing []digest.Digest
 	found, err := signatures.Extract(m, r.options.SignatureLimits, func(d imagespec.Descriptor) ([]byte, error) {
@@ -60,7 +60,7 @@ func (r *Recorder) extract(ctx context.Context, repo distribution.Repository, m 
 	return found, nil
 }
 
-// removeReferrer takes back what recordReferrer has stored.
+// removeReferrer undoes recordReferrer.
 func (r *Recorder) removeReferrer(ctx context.Context, repository string, name, subject digest.Digest) error {
 	if subject == "" {
 		return nil
@@ -74,10 +74,10 @@ func (r *Recorder) removeReferrer(ctx context.Context, repository string, name, 
 	return r.options.Writer.Sign(ctx, subject)
 }
 
-// recordTagReferrer stores what a tag says about the digest in its name, if it is one
-// of the two kinds that do: cosign's sha256-<hex>.sig, and sha256-<hex>, an index of
-// referrers that clients keep where there is no referrers API. to is what the tag
-// points to, "" for nothing.
+// recordTagReferrer stores the reference that a tag makes to the digest in its name, if it is
+// one of the two kinds that do: cosign's sha256-<hex>.sig, and sha256-<hex>, an index of
+// referrers that clients keep where there is no referrers API. to is the target of the tag, ""
+// for none.
 func (r *Recorder) recordTagReferrer(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest) error {
 	subject, signs := signatures.SignatureTag(tag)
 	if !signs {

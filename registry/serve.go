@@ -24,7 +24,7 @@ import (
 // configuration does not say: just under the 30 s that Kubernetes grants.
 const defaultDrain = 29 * time.Second
 
-// API is what Serve needs of the Image API. imageapi.Server is one.
+// API is the part of the Image API that Serve uses. imageapi.Server is one.
 type API interface {
 	// Handler answers the API's paths and hands all others to next.
 	Handler(next http.Handler) http.Handler
@@ -38,7 +38,7 @@ type API interface {
 type ServeOptions struct {
 	// Configuration is distribution's own. Serve adds the middleware to it.
 	Configuration *configuration.Configuration
-	// Recorder records what the registry is told. Required.
+	// Recorder records changes of the registry. Required.
 	Recorder *Recorder
 	// API is the Image API. Required.
 	API API

@@ -128,7 +128,7 @@ func (e *endpoints) createSignature(r *http.Request, repository string, name dig
 	return create()
 }
 
-// readSignature reads the body, whatever its Content-Type: clients send none.
+// readSignature reads the body and ignores its Content-Type: clients send none.
 func (e *endpoints) readSignature(w http.ResponseWriter, r *http.Request, name digest.Digest) (*simpleSignature, int, error) {
 	most := e.recorder.options.SignatureLimits.Content
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most/3*4+4096)) // base64, and the rest

@@ -10,7 +10,7 @@ import (
 // networks, and clients that compress a layer while they send it, pause for less.
 const stallTimeout = 5 * time.Minute
 
-// withStallTimeout ends requests that stop sending. What a push has sent stays, and can
+// withStallTimeout ends requests that stop sending. The uploaded part of a blob stays, and can
 // be resumed, as after any lost connection.
 func withStallTimeout(next http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -21,8 +21,8 @@ func withStallTimeout(next http.Handler, timeout time.Duration) http.Handler {
 	})
 }
 
-// movingBody gives each part of a body a deadline, and takes it back: between reads it
-// is not the client who is slow.
+// movingBody sets a deadline for each read of a body, and clears it afterwards: between reads
+// the server may be the slow side.
 type movingBody struct {
 	io.ReadCloser
 	connection *http.ResponseController

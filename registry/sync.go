@@ -22,8 +22,8 @@ const (
 	idleInterval = 30 * time.Second
 )
 
-// Run records what had to be put off, until ctx ends. With backfill it first
-// goes over everything that the registry holds.
+// Run does the deferred work until ctx ends. With backfill it first walks over the registry's
+// content.
 func (r *Recorder) Run(ctx context.Context, backfill bool) {
 	select {
 	case <-r.ready:
@@ -52,7 +52,7 @@ func (r *Recorder) Run(ctx context.Context, backfill bool) {
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-r.kick:
-			pause(ctx, replayInterval) // what failed a moment ago would fail again
+			pause(ctx, replayInterval) // it failed a moment ago
 		}
 		timer.Stop()
 	}
@@ -108,10 +108,10 @@ func (r *Recorder) replay(ctx context.Context) int {
 	return left
 }
 
-// tagHolders returns which manifests' Images carry each tag (repository:tag). It
-// goes over all Images, so one is made for a round of markers or a backfill, and
-// only if a tag is looked at. It may be older than the round: who moves a tag
-// takes it off the Image that had it, or leaves a marker for the next round.
+// tagHolders returns the manifests whose Images carry each tag (repository:tag). It reads all
+// Images, so one is made for a round of markers or a backfill, and only if the round has a
+// tag. It may be older than the round: a process that moves a tag takes it off its former
+// Image, or leaves a marker for the next round.
 type tagHolders func() (map[string][]digest.Digest, error)
 
 func (r *Recorder) tagHolders(ctx context.Context) tagHolders {

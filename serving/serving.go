@@ -1,11 +1,10 @@
-// Package serving is the front door of the house: the one port on which the
-// registry and the API are reached. It holds the listener, TLS with certificates
-// that are read again when they change, and what bounds connections.
+// Package serving listens on the one port of the registry and the API. It holds the listener,
+// TLS with certificates that are reloaded when they change, and bounds on connections.
 //
 // # Guarantees
 //
-// A connection that says nothing, or is slow to say what it wants, holds up no
-// other and is closed in time. A certificate that cannot be used changes nothing.
+// A silent or slow connection delays no other and is closed in time. An invalid certificate
+// file changes nothing.
 package serving
 
 import (
@@ -98,7 +97,7 @@ func handshakeLevel(o *TLS) slog.Level {
 	return slog.LevelInfo
 }
 
-// errorLog is what net/http has to say: of handshakes, which fail at the client's will,
+// errorLog writes the messages of net/http: of handshakes, which fail at the client's will,
 // and of real faults such as a panic.
 type errorLog struct{ handshake slog.Level }
 

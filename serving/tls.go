@@ -14,8 +14,8 @@ import (
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 )
 
-// TLS says how TLS is served. Its fields mean what the keys of distribution's http.tls
-// do, unless they say otherwise. With no certificate at all there is only plain HTTP.
+// TLS configures TLS. Its fields have the meaning of distribution's http.tls keys, unless
+// their comments differ. With no certificate at all there is only plain HTTP.
 type TLS struct {
 	// Certificate and Key are files in PEM, read again when they change.
 	Certificate, Key string
@@ -26,8 +26,8 @@ type TLS struct {
 	// names them and apply to TLS 1.2; none: those with forward secrecy and AEAD.
 	MinimumTLS   string
 	CipherSuites []string
-	// ClientCAs are files with the authorities of clients, and ClientAuth what is asked
-	// of clients; with ClientCAs the default is require-and-verify-client-cert.
+	// ClientCAs are files with the authorities of client certificates, and ClientAuth is the
+	// TLS policy for clients; with ClientCAs the default is require-and-verify-client-cert.
 	ClientCAs  []string
 	ClientAuth string
 
@@ -44,7 +44,7 @@ type TLS struct {
 // tools expect plain HTTP on the loopback interface.
 func (o *TLS) plain() bool { return o.Certificate == "" && o.LetsEncrypt.CacheFile == "" }
 
-// LetsEncrypt says who issues certificates for which hosts, and where they are kept.
+// LetsEncrypt configures the issuer, the hosts and the cache of certificates.
 type LetsEncrypt struct {
 	CacheFile    string
 	Email        string
@@ -60,7 +60,7 @@ var clientAuthTypes = map[string]tls.ClientAuthType{
 	"require-and-verify-client-cert": tls.RequireAndVerifyClientCert,
 }
 
-// tlsConfig is a tls.Config with what keeps it up to date.
+// tlsConfig is a tls.Config with its reloader.
 type tlsConfig struct {
 	config     *tls.Config
 	files      []*dynamiccertificates.DynamicCertKeyPairContent
@@ -148,7 +148,7 @@ func cipherSuites(names []string) ([]uint16, error) {
 	return ids, nil
 }
 
-// followFiles reads the files and has t.config take what they become.
+// followFiles reads the files and applies their later versions to t.config.
 func (t *tlsConfig) followFiles(o *TLS) error {
 	var serving dynamiccertificates.CertKeyContentProvider
 	var named []dynamiccertificates.SNICertKeyContentProvider

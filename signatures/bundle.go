@@ -23,9 +23,9 @@ type StatementSubject struct {
 	Annotations map[string]any    `json:"annotations"`
 }
 
-// isAttestation reports whether a bundle states something other than that the image
-// is signed. What tells is the statement under the signature: annotations of the
-// manifest are anybody's. What is no bundle is no attestation either.
+// isAttestation reports whether a bundle states something other than that the image is signed.
+// The statement under the signature decides, because annotations of the manifest are unsigned.
+// Content that is no bundle is no attestation.
 func isAttestation(bundle []byte) bool {
 	var b struct {
 		Envelope *struct {

@@ -5,20 +5,20 @@ package signatures
 // sigstore's ClusterImagePolicy. Of the policies that cover a repository the ones
 // with the most specific scope count.
 type Policy struct {
-	// Name is what conditions call the policy. Required.
+	// Name is the policy's name in conditions. Required.
 	Name string `yaml:"name" json:"name" jsonschema:"required,description=What conditions call the policy."`
 	// Scopes are the repositories it covers: host, host/namespace, host/repository,
 	// host/repository:tag; *.example.com for hosts; or the same without the host,
 	// for this registry; * for all. Required.
 	Scopes []string `yaml:"scopes" json:"scopes" jsonschema:"required,description=What it covers: host/namespace or host/repository or *.example.com; without a host it is this registry; * is everything."`
-	// RootsOfTrust are whom it believes; any one suffices. Required.
+	// RootsOfTrust are the roots of which any one suffices. Required.
 	RootsOfTrust []RootOfTrust `yaml:"rootsOfTrust" json:"rootsOfTrust" jsonschema:"required,description=Whom it believes. Any one suffices."`
 	// SignedIdentity is how the repository that a signature names has to match.
 	SignedIdentity SignedIdentity `yaml:"signedIdentity" json:"signedIdentity" jsonschema:"description=How the repository that the signature names has to match. Only GPG and cosign's classic signatures name one."`
 }
 
-// RootOfTrust is one of the ways to trust a signature. PolicyType says which of the
-// others is read.
+// RootOfTrust is one of the ways to trust a signature. PolicyType selects the other field that
+// is read.
 type RootOfTrust struct {
 	Name       string             `yaml:"name" json:"name" jsonschema:"description=What conditions call it. Default: the name of its file or its type."`
 	PolicyType string             `yaml:"policyType" json:"policyType" jsonschema:"required,enum=PublicKey,enum=Sigstore,enum=FulcioCAWithRekor,enum=PKI,enum=GPG,enum=Notary,description=Which of the sections below it has."`
@@ -50,7 +50,7 @@ type Sigstore struct {
 	RequireSCT       bool  `yaml:"requireSCT" json:"requireSCT" jsonschema:"description=Want the certificate to be in a certificate transparency log."`
 }
 
-// Identity is who may have signed. Regular expressions have to match as a whole.
+// Identity is the identity of a signer. Regular expressions have to match as a whole.
 type Identity struct {
 	Issuer        string `yaml:"issuer" json:"issuer" jsonschema:"description=The OIDC issuer."`
 	IssuerRegExp  string `yaml:"issuerRegExp" json:"issuerRegExp" jsonschema:"description=A regular expression that matches the whole issuer."`
@@ -82,7 +82,7 @@ type PKI struct {
 	Subject             PKISubject `yaml:"pkiCertificateSubject" json:"pkiCertificateSubject" jsonschema:"required,description=Whose certificate it has to be."`
 }
 
-// PKISubject is whom a certificate has to be for; what is set has to match.
+// PKISubject is the subject of a certificate; fields that are set have to match.
 type PKISubject struct {
 	Email    string `yaml:"email" json:"email" jsonschema:"description=The e-mail address in the certificate."`
 	Hostname string `yaml:"hostname" json:"hostname" jsonschema:"description=The host name in the certificate."`
@@ -95,8 +95,8 @@ type GPG struct {
 	KeyData  string   `yaml:"keyData" json:"keyData" jsonschema:"description=The keyring itself; armored or in base64."`
 }
 
-// Notary trusts what a notation trust policy trusts. Revocation is not asked for
-// over the network.
+// Notary trusts signatures by a notation trust policy. Revocation is not checked over the
+// network.
 type Notary struct {
 	TrustPolicyPath string `yaml:"trustPolicyPath" json:"trustPolicyPath" jsonschema:"description=notation's trustpolicy.json. Default: all authorities of the trust store and identities."`
 	TrustStorePath  string `yaml:"trustStorePath" json:"trustStorePath" jsonschema:"required,description=notation's truststore directory: x509/ca/NAME/CERTIFICATE."`
@@ -118,7 +118,8 @@ type SignedIdentity struct {
 	RemapIdentity *RemapIdentity `yaml:"remapIdentity,omitempty" json:"remapIdentity,omitempty" jsonschema:"description=The prefixes of RemapIdentity."`
 }
 
-// ExactRepository is what a signature has to name, whatever the image is called here.
+// ExactRepository is the repository that a signature has to name, independent of the image's
+// name here.
 type ExactRepository struct {
 	Repository string `yaml:"repository" json:"repository" jsonschema:"required,description=A host/repository or a reference."`
 }

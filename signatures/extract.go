@@ -8,13 +8,13 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Limits of what is read and kept.
+// Limits of reading and keeping signatures.
 const (
 	// DefaultContentLimit is the default of Limits.Content: 256 KiB.
 	DefaultContentLimit = 256 << 10
 	// DefaultPerImage is the default of Limits.PerImage.
 	DefaultPerImage = 64
-	// MaxBlob is the largest blob that is read to see what it is.
+	// MaxBlob is the size of the largest blob that is read.
 	MaxBlob = 4 << 20
 	// maxLayers is how many layers of one manifest are looked at, and maxTotal how
 	// many bytes of them are kept; those of signatures that come after are not.
@@ -22,7 +22,7 @@ const (
 	maxTotal  = 1 << 20
 )
 
-// Limits bounds what an Image takes in.
+// Limits bounds the signatures of an Image.
 type Limits struct {
 	// Content is how many bytes one signature may have to be kept.
 	Content int64
@@ -44,8 +44,8 @@ var cosignAnnotations = []string{
 	AnnotationCosignSignature, AnnotationCosignCertificate, AnnotationCosignChain, AnnotationCosignBundle, AnnotationCosignTimestamp,
 }
 
-// ErrBlobMissing is what the blob function of Extract returns for a blob that is
-// not there, or not yet.
+// ErrBlobMissing is the error of Extract's blob function for a blob that does not exist, or
+// not yet.
 var ErrBlobMissing = errors.New("the blob is not there")
 
 // CosignContent is the content of a signature of TypeCosign, in the form that
@@ -56,11 +56,10 @@ type CosignContent struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// Extract returns the signatures that a manifest carries, in order; none for what
-// carries none, such as an attestation. blob reads a blob of at most MaxBlob bytes
-// of the manifest's repository. A blob that blob finds missing is passed over, and
-// the first such error is returned beside what could be read; with any other error
-// nothing is.
+// Extract returns the signatures that a manifest carries, in order; none for other manifests,
+// such as attestations. blob reads a blob of at most MaxBlob bytes of the manifest's
+// repository. A missing blob is passed over, and the first such error is returned beside the
+// signatures; any other error ends the reading.
 func Extract(m *Manifest, limits Limits, blob func(imagespec.Descriptor) ([]byte, error)) ([]Signature, error) {
 	var found []Signature
 	var missing error

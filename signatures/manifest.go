@@ -9,9 +9,9 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Media types of what signs and attests. Sources: cosign's
-// specs/SIGNATURE_SPEC.md, the sigstore bundle specification, notaryproject's
-// signature-specification.md, BuildKit's attestation-storage.md.
+// Media types of signatures and attestations. Sources: cosign's specs/SIGNATURE_SPEC.md, the
+// sigstore bundle specification, notaryproject's signature-specification.md, BuildKit's
+// attestation-storage.md.
 const (
 	mediaTypeCosignLayer    = "application/vnd.dev.cosign.simplesigning.v1+json"
 	mediaTypeCosignArtifact = "application/vnd.dev.cosign.artifact.sig.v1+json"
@@ -25,7 +25,7 @@ const (
 	mediaTypeDockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-// Kind is what a manifest is.
+// Kind is the kind of a manifest.
 type Kind string
 
 // The kinds.
@@ -44,10 +44,10 @@ const (
 	KindAttestation Kind = "attestation"
 )
 
-// Manifest is what matters here of a manifest, image or index.
+// Manifest has the fields of a manifest, image or index, that signatures depend on.
 type Manifest struct {
 	MediaType    string
-	ArtifactType string // its own or, for what is no container image, its config's media type
+	ArtifactType string // its own or, without a container image's config, its config's media type
 	Kind         Kind
 	// Subject is the digest of the manifest that this one is about, "" if none.
 	Subject     digest.Digest
@@ -57,8 +57,8 @@ type Manifest struct {
 	IsIndex     bool
 }
 
-// ParseManifest reads what it can of a manifest; of what is none, it says that it
-// is content with nothing in it.
+// ParseManifest parses a manifest leniently: fields of the wrong type are ignored. If content
+// is not a manifest, it returns a Manifest of KindContent with no layers.
 func ParseManifest(mediaType string, content []byte) *Manifest {
 	var raw struct {
 		MediaType    json.RawMessage `json:"mediaType"`
@@ -94,7 +94,7 @@ func ParseManifest(mediaType string, content []byte) *Manifest {
 	return m
 }
 
-// lenient fills into with raw if raw fits: what does not is as good as absent.
+// lenient unmarshals raw into into, and ignores a value of another type.
 func lenient[T any](raw json.RawMessage, into *T) {
 	var value T
 	if raw != nil && json.Unmarshal(raw, &value) == nil {
@@ -136,8 +136,8 @@ func isBundle(mediaType string) bool {
 	return ok && (strings.HasPrefix(rest, ".v0.") && strings.HasSuffix(rest, "+json") || strings.HasPrefix(rest, "+json;version=0."))
 }
 
-// HasImage reports whether the manifest gets an Image of its own: what signs or
-// attests another does not.
+// HasImage reports whether the manifest gets an Image of its own: signatures and attestations
+// do not.
 func (m *Manifest) HasImage() bool { return m.Kind == KindContent }
 
 var (

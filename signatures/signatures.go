@@ -1,16 +1,14 @@
-// Package signatures is the room where signatures are sorted: it tells what a
-// manifest that a registry holds is, an image, a signature of one or an attestation
-// about one, and makes of each signature an entry of Image.signatures.
+// Package signatures sorts the manifests of a registry into images, signatures and
+// attestations, and makes an entry of Image.signatures of each signature.
 //
-// It knows the forms in which signatures reach a registry (cosign's tag and its OCI
-// referrer, sigstore bundles, notation's envelopes, GPG simple signing) and the
-// words in which an Image says what became of them. Whether a signature is to be
-// believed, package signatures/policy decides.
+// It knows the forms in which signatures reach a registry (cosign's tag and its OCI referrer,
+// sigstore bundles, notation's envelopes, GPG simple signing) and the conditions of an Image
+// about them. Package signatures/policy decides whether a signature is trusted.
 //
 // # Guarantees
 //
-// All functions are pure: what they say depends on the bytes alone, so that every
-// replica says the same. They take any bytes, and never panic.
+// All functions are pure: their results depend on the bytes alone, so that all replicas agree.
+// They take any bytes, and never panic.
 package signatures
 
 import (
@@ -39,8 +37,8 @@ const (
 	TypeNotaryCOSE = "NotaryCOSEV1"
 )
 
-// Known reports whether the server verifies signatures of the type and says what
-// it found; others are kept as they are.
+// Known reports whether the server verifies signatures of the type and writes conditions;
+// others are kept as they are.
 func Known(signatureType string) bool {
 	switch signatureType {
 	case TypeAtomic, TypeAtomicV1, TypeCosign, TypeBundle, TypeNotaryJWS, TypeNotaryCOSE:
@@ -69,8 +67,8 @@ const (
 	ReasonSignatureInvalid = "SignatureInvalid"
 	// ReasonKeyNotTrusted: no trusted key has made it, or one that is revoked.
 	ReasonKeyNotTrusted = "KeyNotTrusted"
-	// ReasonIdentityMismatch: it is good, but not by whom the policy wants, or
-	// for another repository.
+	// ReasonIdentityMismatch: it is valid, but by another signer than the policy wants, or for
+	// another repository.
 	ReasonIdentityMismatch = "IdentityMismatch"
 	// ReasonCertificateUntrusted: its certificate leads to no trusted authority.
 	ReasonCertificateUntrusted = "CertificateUntrusted"
@@ -84,7 +82,7 @@ const (
 	ReasonDigestMismatch = "DigestMismatch"
 	// ReasonNoPolicy: no policy covers a repository of the image.
 	ReasonNoPolicy = "NoPolicy"
-	// ReasonUnparsable: the content is not what its type says. Also of ForImage.
+	// ReasonUnparsable: the content does not have the form of its type. Also of ForImage.
 	ReasonUnparsable = "Unparsable"
 	// ReasonTooLarge: the content is too large to be kept in the Image; in its
 	// place is the descriptor of the blob that has it.
@@ -108,9 +106,9 @@ func IsReason(reason string) bool { return reasons[reason] }
 
 // Signature is one signature as it came.
 type Signature struct {
-	// Type is one of the constants above, or any text in what a client posts.
+	// Type is one of the constants above, or any text that a client posts.
 	Type string `json:"type"`
-	// Content is what ImageSignature.content holds.
+	// Content is the value of ImageSignature.content.
 	Content []byte `json:"content"`
 }
 

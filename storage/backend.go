@@ -13,7 +13,7 @@
 //     in JSON are made of those bytes (see Encoded and EncodedList).
 //   - A watcher sees every change after its resourceVersion exactly once and in
 //     order, or is told 410 Gone (or to reconnect); nothing is skipped silently.
-//   - One Follower for each Store reads the log, whatever the number of watches.
+//   - One Follower for each Store reads the log for any number of watches.
 //
 // # Caveats
 //
@@ -157,8 +157,8 @@ type ScanResult struct {
 	// More reports that entries after the last one returned were left off. Entries is
 	// not empty then.
 	More bool
-	// Count is the number of entries with From <= key < To, whatever Limit
-	// is; -1 if it was not asked for.
+	// Count is the number of entries with From <= key < To, independent of Limit; -1 if it was
+	// not asked for.
 	Count int64
 	// Revision is the one the page shows: the requested one or the last of its commit,
 	// or the current.
@@ -284,8 +284,8 @@ type BackendStats struct {
 	Objects, LogEntries, Terms int64
 	// LogBytes is the size of the history, as HistoryBounds.MaxBytes bounds it.
 	LogBytes int64
-	// Bytes is the size of the current values, StoredBytes what they take
-	// where they are kept, compressed and encoded.
+	// Bytes is the size of the current values, StoredBytes their size in the store, compressed
+	// and encoded.
 	Bytes, StoredBytes int64
 }
 

@@ -13,8 +13,8 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 )
 
-// ErrCorrupt is what a Transformer wraps to say that a value will never be
-// readable. Values that cannot be decoded are corrupt, too.
+// ErrCorrupt is wrapped by a Transformer's error about a value that will never be readable.
+// Values that cannot be decoded are corrupt, too.
 var ErrCorrupt = errors.New("the stored object is corrupt")
 
 // CorruptError is the error of one entry whose stored bytes are malformed. It wraps
@@ -33,10 +33,9 @@ const maxCorrupt = 100
 
 var errTooManyCorrupt = errors.New("too many errors, the list is truncated")
 
-// corruption gathers the corrupt objects of a list, where Kubernetes' feature
-// gate AllowUnsafeMalformedObjectDeletion asks for that, as it does by default:
-// whoever is to delete them has to know them all. Without the gate a list fails
-// on the first.
+// corruption gathers the corrupt objects of a list, where Kubernetes' feature gate
+// AllowUnsafeMalformedObjectDeletion asks for that, as it does by default: their deletion
+// needs the names of all. Without the gate a list fails on the first.
 type corruption struct {
 	store  *Store
 	gather bool
@@ -89,8 +88,7 @@ func (c *corruption) note(key string, err error) error {
 	return nil
 }
 
-// result returns what a list ends with: all the corrupt objects, or else err,
-// which ended it.
+// result returns the error of a list: all the corrupt objects, or else err, which ended it.
 func (c *corruption) result(err error) error {
 	if len(c.causes) == 0 {
 		return err

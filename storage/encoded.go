@@ -28,8 +28,8 @@ type Encoded struct {
 	// found, as it is in everything that this store writes.
 	splice     splicer
 	spliceable bool
-	// shared is set on the object of a watch event, which many watches
-	// encode: what they encode is kept.
+	// shared is set on the object of a watch event, which many watches encode: the encodings
+	// are kept.
 	shared *encodings
 	object func() (runtime.Object, error)
 	// terms are those that the store has, or that the object has where the store's are
@@ -163,8 +163,8 @@ func (e *Encoded) CacheEncode(id runtime.Identifier, encode func(runtime.Object,
 		return e.encodeObject(encode, w)
 	}
 	answer, err := e.shared.get(id, func(w io.Writer) error {
-		// What encode is given encodes itself in turn, inside the event: not
-		// shared, as that is already kept as part of the event.
+		// encode is given an object that encodes itself in turn, inside the event. It is not
+		// shared, because it is already kept as part of the event.
 		inner := &Encoded{
 			store: e.store, data: e.data, revision: e.revision, splice: e.splice, spliceable: e.spliceable, object: e.object, terms: e.terms,
 		}
@@ -185,7 +185,7 @@ func (e *Encoded) encodeObject(encode func(runtime.Object, io.Writer) error, w i
 	return encode(obj.DeepCopyObject(), w)
 }
 
-// encodings keeps what one event was encoded to, by encoder.
+// encodings keeps the encodings of one event, by encoder.
 type encodings struct {
 	mu    sync.Mutex
 	bytes map[runtime.Identifier]func() ([]byte, error)

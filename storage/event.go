@@ -16,8 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// event is one change, shared by all watches: what they need of it is decrypted
-// and decoded once.
+// event is one change, shared by all watches: it is decrypted and decoded once.
 type event struct {
 	change   *Change
 	current  func() (*Encoded, error) // nil result if the change is a deletion
@@ -72,9 +71,8 @@ func (s *Store) newShared(entry *Entry, indexed bool) (*Encoded, error) {
 	return encoded, nil
 }
 
-// forWatch returns what a watch with a selector is to see of the change: an
-// object that starts or stops matching is added or deleted. The bool is false
-// if there is nothing to see.
+// forWatch returns the event of the change for a watch with a selector: an object that starts
+// or stops matching is added or deleted. The bool is false if there is none.
 func (e *event) forWatch(sel *selector) (watch.EventType, *Encoded, bool, error) {
 	current, err := e.current()
 	if err != nil {

@@ -24,7 +24,7 @@ type lister struct {
 	store     *Store
 	opts      storage.ListOptions
 	prefix    string // the prepared key
-	from, to  string // what is left to read
+	from, to  string // the rest of the range
 	limit     int    // entries of the next page
 	pageBytes int    // size of a page of values
 

@@ -20,7 +20,7 @@ const (
 // AnyRevision is a Mutation.Expect that every key meets, present or absent.
 const AnyRevision = -1
 
-// Operation says what a Mutation does.
+// Operation is the kind of a Mutation.
 type Operation int
 
 // The operations.
@@ -54,7 +54,7 @@ type Mutation struct {
 	From, To, Term string
 }
 
-// ValidateMutations reports what keeps mutations from being a commit.
+// ValidateMutations returns an error if mutations are not a valid commit.
 func ValidateMutations(mutations []Mutation) error {
 	if len(mutations) == 0 || len(mutations) > MaxMutations {
 		return fmt.Errorf("a commit has %d mutations: want 1 to %d", len(mutations), MaxMutations)

@@ -101,7 +101,7 @@ func (r *ring) extend(ctx context.Context, revision int64) (bool, error) {
 	older = older[:sort.Search(len(older), func(i int) bool { return older[i].change.Revision > start })]
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.start != start { // what came meanwhile has pushed events out
+	if r.start != start { // newer events have pushed these out
 		return false, nil
 	}
 	r.start, r.events, r.size = revision, append(older, r.events...), r.size+sizeOf(older)

@@ -92,7 +92,7 @@ func skipString(data []byte, at int) (int, bool) {
 	return 0, false
 }
 
-// size is the length of what appendTo appends, at most.
+// size is an upper bound of the length that appendTo appends.
 func (s splicer) size() int { return len(s.data) + len(`,"resourceVersion":"",`) + 20 }
 
 // appendTo appends the object with resourceVersion revision to dst.

@@ -46,7 +46,7 @@ type Options struct {
 	Transformer value.Transformer
 }
 
-// Validate reports what is missing in o.
+// Validate returns an error if a required field of o is missing.
 func (o *Options) Validate() error {
 	switch {
 	case o.Backend == nil:
@@ -180,8 +180,8 @@ func (s *Store) decode(data []byte, revision int64, into runtime.Object) error {
 	return s.versioner.UpdateObject(into, uint64(revision))
 }
 
-// unavailable turns a failure of the backend into what a client is to see. It
-// leaves the caller's own cancellation and Status errors as they are.
+// unavailable turns a failure of the backend into the error for a client. It leaves the
+// caller's own cancellation and Status errors as they are.
 func unavailable(err error) error {
 	var status apierrors.APIStatus
 	switch {
@@ -201,8 +201,7 @@ func unavailable(err error) error {
 // logOutages keeps an outage from filling the log.
 var logOutages = rate.Sometimes{Interval: 10 * time.Second}
 
-// outage is 503 for clients, who are not told how the store is reached and why that
-// fails; the log is.
+// outage is 503 for clients. Its details about the way to the store are in the log only.
 type outage struct{ cause error }
 
 // Error implements error, for the log.

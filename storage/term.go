@@ -77,7 +77,7 @@ func DiffTerms(before, after []Term) (added, removed []Term) {
 	return added, removed
 }
 
-// TermOperation says what a TermChange does to its group.
+// TermOperation is the effect of a TermChange on its group.
 type TermOperation int
 
 // The operations.
@@ -90,9 +90,9 @@ const (
 	RemoveTerms
 )
 
-// TermChange changes one group of an entry's terms. Groups that a mutation does not
-// name stay as they are, so that writers who know of different things do not disturb
-// each other. An entry carries a term if any of its groups holds it.
+// TermChange changes one group of an entry's terms. Groups that a mutation does not name stay
+// as they are, so that independent writers do not disturb each other. An entry carries a term
+// if any of its groups holds it.
 type TermChange struct {
 	// Group is a short lower-case word.
 	Group     string

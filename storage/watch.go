@@ -62,9 +62,8 @@ func (s *Store) Watch(ctx context.Context, key string, opts storage.ListOptions)
 	return w, nil
 }
 
-// watcher is one watch. It sends the initial state if asked to, catches up with
-// the follower by reading the log itself, and then takes what the follower
-// queues for it.
+// watcher is one watch. It sends the initial state if asked to, catches up with the follower
+// by reading the log itself, and then takes events that the follower queues for it.
 type watcher struct {
 	store    *Store
 	follower *follower
@@ -193,7 +192,7 @@ func (w *watcher) sendInitial() error {
 	list := storage.ListOptions{Recursive: w.opts.Recursive, Predicate: w.opts.Predicate}
 	list.Predicate.Limit, list.Predicate.Continue = 0, ""
 	if w.revision > 0 {
-		list.ResourceVersion = fmt.Sprint(w.revision) // at least as new as what the client knows
+		list.ResourceVersion = fmt.Sprint(w.revision) // at least as new as the client's state
 	}
 	l, err := w.store.newLister(w.key, list)
 	if err != nil {
@@ -230,7 +229,7 @@ func (w *watcher) sendInitial() error {
 	return w.send(watch.Bookmark, obj)
 }
 
-// sendQueued sends what the follower has queued.
+// sendQueued sends the queued events.
 func (w *watcher) sendQueued() error {
 	queue, progress, failure := w.drain()
 	for _, e := range queue {
@@ -338,8 +337,8 @@ func (w *watcher) send(kind watch.EventType, obj runtime.Object) error {
 	}
 }
 
-// sendError ends the watch with an ERROR event that says what the client is to
-// do: list again (410), or come back.
+// sendError ends the watch with an ERROR event that tells the client to list again (410), or
+// to come back.
 func (w *watcher) sendError(err error) {
 	if w.ctx.Err() != nil {
 		return

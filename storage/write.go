@@ -68,7 +68,7 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 		return err
 	}
 	if opts.ExpectTransformOrDecodeError {
-		suggestion = nil // only what is stored can show that it is corrupt
+		suggestion = nil // only the stored value can show that it is corrupt
 	}
 	attempt, err := s.newAttempt(ctx, key, kind.Type(), suggestion, false, opts.ExpectTransformOrDecodeError)
 	if err != nil {
@@ -278,8 +278,8 @@ func (a *attempt) try(ctx context.Context, fn func(*state) error) (retry bool, e
 	return true, nil
 }
 
-// unchanged reports whether data is what is stored already. A suggestion is
-// checked against the store first; retry means that it was out of date.
+// unchanged reports whether data is stored already. A suggestion is checked against the store
+// first; retry means that it was out of date.
 func (a *attempt) unchanged(ctx context.Context, data []byte) (same, retry bool, err error) {
 	if a.state.stale || !bytes.Equal(data, a.state.data) {
 		return false, false, nil

@@ -16,8 +16,8 @@ import (
 	"tallyman/registry"
 )
 
-// newAccess sets up who may use the API for what, and the certificate that kubectl
-// needs to send a token.
+// newAccess sets up authentication and authorization of the API, and the certificate that
+// kubectl needs before it sends a token.
 func newAccess(cmd *cobra.Command, c *config.Config) (*access.Access, *tls.Certificate, error) {
 	auth := &c.ImageAPI.Auth
 	o := access.Options{

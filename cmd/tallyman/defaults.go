@@ -35,8 +35,8 @@ func addDataDirectoryFlag(cmd *cobra.Command, directory *string) {
 	cmd.Flags().StringVar(directory, "data-dir", defaultDataDirectory(), "where data goes that the configuration gives no place")
 }
 
-// defaultConfiguration is what `tallyman serve` runs with when it is given
-// none: a registry for this machine only, with all data in one directory.
+// defaultConfiguration is the configuration of `tallyman serve` without one: a registry for
+// this machine only, with all data in one directory.
 func defaultConfiguration(dataDirectory string) ([]byte, error) {
 	dir, err := filepath.Abs(dataDirectory)
 	if err != nil {

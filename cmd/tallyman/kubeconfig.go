@@ -25,7 +25,7 @@ const (
 	renewBefore = 30 * 24 * time.Hour
 )
 
-// adminAccess is what a kubeconfig grants and needs.
+// adminAccess is the content of a kubeconfig: the access that it grants.
 type adminAccess struct {
 	token string
 	// certificate is the generated one to serve with; nil if the registry has

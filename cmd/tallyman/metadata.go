@@ -42,7 +42,7 @@ type source interface {
 	Close() error
 }
 
-// metadataOptions are what all metadata commands share.
+// metadataOptions are shared by all metadata commands.
 type metadataOptions struct {
 	config        *config.Config
 	dataDirectory string
@@ -187,7 +187,7 @@ func newExportCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		defer func() { _ = os.Remove(out.Name()) }() // what is whole has been renamed
+		defer func() { _ = os.Remove(out.Name()) }() // a complete file has been renamed
 		if err := errors.Join(exportTo(cmd, s, out), out.Sync(), out.Close()); err != nil {
 			return err
 		}
@@ -283,7 +283,7 @@ func warnCorrupt(cmd *cobra.Command, r *transfer.Report) {
 	}
 }
 
-// conclude prints what was done, and fails if something is missing.
+// conclude prints the result, and fails if something is missing.
 func conclude(cmd *cobra.Command, r *transfer.Report) error {
 	cmd.Printf("%d created, %d merged, %d the same, %d deleted; %d compared, %d missing\n",
 		r.Created.Load(), r.Merged.Load(), r.Same.Load(), r.Deleted.Load(), r.Compared, r.Missing)

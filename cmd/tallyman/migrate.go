@@ -72,7 +72,7 @@ func migrate(cmd *cobra.Command, o *metadataOptions, from, to string, follow boo
 		cmd.PrintErrln("the registry has stopped; copying the rest")
 		rest, reopenErr := o.reopen(ctx, from)
 		if reopenErr != nil {
-			return reopenErr // source stays what can be closed
+			return reopenErr // source is still the store to close
 		}
 		source = rest
 		options.From, options.Follow = source, nil

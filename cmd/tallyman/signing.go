@@ -56,7 +56,7 @@ func namesHosts(policies []signatures.Policy) bool {
 func keepVerifying(ctx context.Context, c *config.Config, verifier *policy.Verifier, writer *imageapi.Writer) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	changed := make(chan struct{}, 1)
-	changed <- struct{}{} // what is trusted may have changed while nobody was there
+	changed <- struct{}{} // trust may have changed while no process ran
 	kick := func() {
 		select {
 		case changed <- struct{}{}:

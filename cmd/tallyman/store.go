@@ -184,8 +184,8 @@ func redisClient(c *configuration.Redis) (goredis.UniversalOptions, error) {
 	return client, nil
 }
 
-// replayPending handles what garbage-collect has left to do, unless a server has
-// the embedded store open.
+// replayPending handles the markers that garbage-collect left, unless a server has the
+// embedded store open.
 func replayPending(ctx context.Context, c *config.Config, dataDirectory string) (left int, err error) {
 	backend, err := openStore(ctx, c, dataDirectory, nil)
 	if err != nil {

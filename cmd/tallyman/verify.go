@@ -115,7 +115,7 @@ func verifyImage(cmd *cobra.Command, o *metadataOptions, what imageName, output 
 	return err
 }
 
-// verifyReport is what verify prints.
+// verifyReport is the output of verify.
 type verifyReport struct {
 	Image      string `json:"image"`
 	Repository string `json:"repository"`

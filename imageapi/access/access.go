@@ -1,5 +1,4 @@
-// Package access is the door of the API: who a request is from, and what that user
-// may do.
+// Package access authenticates and authorizes requests to the API.
 //
 // The authenticators are k8s.io/apiserver's own: client certificates, bearer tokens
 // from a file, JWTs by an AuthenticationConfiguration, TokenReview, front-proxy
@@ -9,10 +8,9 @@
 //
 // # Guarantees
 //
-// Nobody may do what no rule allows. Wrong credentials are refused, also where none
-// would do. Files are read again when they change; one that makes no sense is
-// reported and leaves everything as it was, and at start it is an error that names
-// the key.
+// Access is denied unless a rule allows it. Wrong credentials are refused even where none are
+// needed. Files are reloaded when they change. An invalid file is reported and the previous
+// version stays in force; at start it is an error that names the key.
 package access
 
 import (
@@ -45,12 +43,12 @@ type Options struct {
 	AdminTokens []string
 	// PasswordCheck, if set, checks HTTP basic credentials of the registry's users.
 	PasswordCheck func(*http.Request) (name string, ok bool)
-	// AnonymousRead lets everybody read, as long as none of RBACFile,
-	// AuthorizationWebhookFile and Delegation says who may.
+	// AnonymousRead lets everybody read, unless RBACFile, AuthorizationWebhookFile or
+	// Delegation is set.
 	AnonymousRead bool
 
-	// ClientCAFile is a bundle of authorities whose client certificates say who a
-	// request is from: the common name is the user, organizations are groups.
+	// ClientCAFile is a bundle of authorities for client certificates: the common name is the
+	// user, organizations are groups.
 	ClientCAFile string
 	// TokenAuthFile has a line for each token: token,user,uid,"group,…".
 	TokenAuthFile string
@@ -72,8 +70,8 @@ type Options struct {
 	AuthorizationWebhookFile string
 }
 
-// RequestHeader is how a front proxy says who a request is from. It is believed only
-// with a client certificate that ClientCAFile vouches for.
+// RequestHeader names the headers in which a front proxy sends the user. They are honoured
+// only with a client certificate that ClientCAFile has issued.
 type RequestHeader struct {
 	ClientCAFile        string
 	AllowedNames        []string
@@ -83,26 +81,25 @@ type RequestHeader struct {
 	ExtraHeaderPrefixes []string
 }
 
-// Access says who a request is from, and what that user may do.
+// Access authenticates and authorizes requests.
 type Access struct {
 	// Authenticator never fails for want of credentials: then the user is
 	// system:anonymous.
 	Authenticator authenticator.Request
 	Authorizer    authorizer.Authorizer
-	// Rules lists what a user may do.
+	// Rules lists the permissions of a user.
 	Rules authorizer.RuleResolver
-	// ServesAnonymous reports whether there is anything for who brings no credentials.
+	// ServesAnonymous reports whether requests without credentials have any permission.
 	ServesAnonymous func() bool
 	// Challenges are the schemes for WWW-Authenticate.
 	Challenges []string
-	// HasUsers is set if there is any way to say who one is.
+	// HasUsers is set if any authenticator is configured.
 	HasUsers bool
 
 	reloads []func(context.Context)
 }
 
-// New reads the files and sets everything up. ctx ends what it runs in the
-// background.
+// New reads the files and sets everything up. ctx ends the background work.
 func New(ctx context.Context, o Options) (*Access, error) {
 	a := &Access{}
 	var cluster *delegate

@@ -21,8 +21,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// The ConfigMap in which kube-apiserver publishes whom it believes, the role that may
-// read it, and its keys, as in k8s.io/apiserver/pkg/server/options/authentication.go.
+// The ConfigMap in which kube-apiserver publishes its authorities and the front proxy's
+// headers, the role that may read it, and its keys. Reference:
+// k8s.io/apiserver/pkg/server/options/authentication.go.
 const (
 	authenticationNamespace = metav1.NamespaceSystem
 	authenticationConfigMap = "extension-apiserver-authentication"
@@ -39,18 +40,19 @@ const (
 	delegatedQPS, delegatedBurst = 200, 400
 )
 
-// Delegation has a Kubernetes cluster say who a request is from and what that user may
-// do, as for an aggregated API server: client certificates and front-proxy headers by
-// the cluster's ConfigMap extension-apiserver-authentication in kube-system, bearer
-// tokens by TokenReview, permissions by SubjectAccessReview.
+// Delegation lets a Kubernetes cluster authenticate and authorize requests, as for an
+// aggregated API server: client certificates and front-proxy headers by the ConfigMap
+// extension-apiserver-authentication in kube-system, bearer tokens by TokenReview, permissions
+// by SubjectAccessReview.
 type Delegation struct {
 	Enabled bool
 	// KubeconfigFile is how the cluster is reached; "" is as a pod in it does.
 	KubeconfigFile string
 }
 
-// delegate is what a cluster says. A cluster that is away does not keep the registry
-// from starting: until it is back, its users are not known, and may nothing.
+// delegate holds the authenticator and the authorizer of a cluster. The registry starts
+// without the cluster: until the cluster answers, its users are unknown and have no
+// permissions.
 type delegate struct {
 	requests []authenticator.Request
 	tokens   authenticator.Token
@@ -93,7 +95,7 @@ func (o *Delegation) client() (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(c)
 }
 
-// followConfigMap knows clients by what the ConfigMap says at any time.
+// followConfigMap authenticates clients by the current content of the ConfigMap.
 func (d *delegate) followConfigMap(ctx context.Context, client kubernetes.Interface) error {
 	authorities := func(purpose, key string) (*dynamiccertificates.ConfigMapCAController, error) {
 		return dynamiccertificates.NewDynamicCAFromConfigMapController(purpose, authenticationNamespace, authenticationConfigMap, key, client)

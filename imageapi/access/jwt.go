@@ -25,7 +25,7 @@ type jwt struct {
 
 	mu      sync.Mutex
 	current authenticator.Token
-	cancel  context.CancelFunc // of what current runs in the background
+	cancel  context.CancelFunc // ends the background work of current
 }
 
 func newJWT(ctx context.Context, path string) (*jwt, error) {

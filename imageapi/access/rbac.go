@@ -115,7 +115,8 @@ func (r *rbacAuthorizer) rulesOf(u user.Info) []rbacv1.PolicyRule {
 	return rules
 }
 
-// servesAnonymous reports whether a rule about objects binds who brings no credentials.
+// servesAnonymous reports whether a rule about objects applies to requests without
+// credentials.
 func (r *rbacAuthorizer) servesAnonymous() bool {
 	anonymous := &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
 	return slices.ContainsFunc(r.rulesOf(anonymous), func(rule rbacv1.PolicyRule) bool { return len(rule.Resources) > 0 })
@@ -168,7 +169,7 @@ func (r *rbacAuthorizer) RulesFor(_ context.Context, u user.Info, _ string) (res
 	return resources, others, false, nil
 }
 
-// rbacObjects is what a file holds.
+// rbacObjects is the content of a file.
 type rbacObjects struct {
 	roles    map[string]*rbacv1.ClusterRole
 	bindings []rbacv1.ClusterRoleBinding

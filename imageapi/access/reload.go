@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// reloading returns what reads a file again if its content has changed.
+// reloading returns a function that reads a file again if its content has changed.
 func reloading(key, path string, load func([]byte) error) func(context.Context) {
 	last, err := os.ReadFile(path)
 	if err != nil {

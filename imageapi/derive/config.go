@@ -8,8 +8,8 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// config is what an Image tells of an image's config, or of a schema 1 history
-// entry, which has the same fields.
+// config has the fields of an image's config, or of a schema 1 history entry, that an Image
+// shows.
 type config struct {
 	ID              string
 	Parent          string
@@ -27,8 +27,8 @@ type config struct {
 	Size            int64
 }
 
-// parseConfig reads what it can: anything may be a config, and one field of the
-// wrong type does not take the others with it.
+// parseConfig parses a config leniently: any content may be a config, and a field of the wrong
+// type does not prevent the others.
 func parseConfig(data []byte) *config {
 	c := &config{}
 	var fields map[string]json.RawMessage

@@ -1,15 +1,12 @@
-// Package derive turns the bytes of a manifest into an Image: the one place
-// that knows what an image.openshift.io/v1 Image says about content. The push
-// path, the API's strategy and re-indexing all call it, so that an Image looks
-// the same whoever caused it.
+// Package derive turns the bytes of a manifest into an Image. The push path, the API's
+// strategy and re-indexing all call it, so that they make the same Image of the same content.
 //
 // # Guarantees
 //
-// Image is a pure function: no clock, no network, no state. It takes any bytes
-// and never panics; its result is bounded by a small multiple of its input. Of
-// a manifest that a registry accepts it always makes an Image: what cannot be
-// read (a config that is missing, is not JSON, or has fields of the wrong type)
-// is left out, not refused.
+// Image is a pure function: no clock, no network, no state. It takes any bytes and never
+// panics; its result is bounded by a small multiple of its input. It makes an Image of every
+// manifest that a registry accepts: unreadable parts (a config that is missing, is not JSON,
+// or has fields of the wrong type) are left out, not refused.
 //
 // The fields follow OpenShift's imageutil.InternalImageWithMetadata and the
 // image-registry's manifest handlers wherever a client can see them, and are
@@ -42,7 +39,7 @@ const (
 // AnnotationPrefix starts tallyman's own annotations.
 const AnnotationPrefix = "tallyman.dev/"
 
-// Annotations that say what an Image is. The last three are tallyman's own.
+// Annotations that describe the content of an Image. The last three are tallyman's own.
 const (
 	AnnotationLayersOrder  = imagev1.DockerImageLayersOrderAnnotation
 	AnnotationBlobStored   = imagev1.ImageManifestBlobStoredAnnotation
@@ -57,7 +54,7 @@ const DefaultInlineLimit = 256 << 10
 // ErrDigest is returned when bytes do not have the digest they are said to have.
 var ErrDigest = errors.New("digest does not match the content")
 
-// Input is what an Image is derived from.
+// Input is the source of an Image.
 type Input struct {
 	// MediaType of the manifest as it was pushed or posted. If empty, the
 	// manifest itself tells.
@@ -66,7 +63,7 @@ type Input struct {
 	Manifest []byte
 	// Config is the config blob, nil if it is not to be had.
 	Config []byte
-	// Digest is what the manifest is known by; if set it is verified.
+	// Digest is the digest of the manifest; if set it is verified.
 	Digest digest.Digest
 	// Reference is the pull reference for dockerImageReference.
 	Reference string
@@ -124,8 +121,8 @@ func IsIndex(mediaType string) bool {
 	return mediaType == MediaTypeDockerManifestList || mediaType == imagespec.MediaTypeImageIndex
 }
 
-// kind returns the manifest's media type: the one it came with, its own, or
-// what its fields show.
+// kind returns the manifest's media type: the one it came with, its own, or the one that its
+// fields imply.
 func (m *manifest) kind(mediaType string) string {
 	if base, _, err := mime.ParseMediaType(mediaType); err == nil {
 		mediaType = base

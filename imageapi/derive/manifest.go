@@ -47,9 +47,9 @@ type platform struct {
 	Variant      string `json:"variant"`
 }
 
-// parseManifest reads each field by itself, by its exact name. What describes
-// content has to be right; what only describes the manifest may be wrong, as
-// registries that do not know it let it pass.
+// parseManifest reads each field by itself, by its exact name. Fields about content have to be
+// valid. Fields about the manifest alone may be wrong, because registries that do not know
+// them accept that.
 func parseManifest(data []byte) (*manifest, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
@@ -96,8 +96,8 @@ func lenient[T any](raw json.RawMessage, into T) {
 	_ = json.Unmarshal(raw, into) // a field that does not fit is as good as absent
 }
 
-// artifactType follows the image-spec: the manifest's own, or, for what is not
-// a container image, its config's media type.
+// artifactType follows the image-spec: the manifest's own, or, without a container image's
+// config, the config's media type.
 func (m *manifest) artifactType() string {
 	if m.ArtifactType != "" || m.Config == nil {
 		return m.ArtifactType

@@ -46,9 +46,9 @@ func (m *manifest) deriveSchema1(image *imagev1.Image) error {
 	return setMetadata(image, metadata)
 }
 
-// schema1Payload returns what a schema 1 manifest's digest is made over: the
-// bytes without the signatures, as the first signature's protected header says
-// (JSON Web Signature in libtrust's pretty form), or all bytes if unsigned.
+// schema1Payload returns the bytes that the digest of a schema 1 manifest covers: without the
+// signatures, as the first signature's protected header says (JSON Web Signature in libtrust's
+// pretty form), or all bytes if unsigned.
 func schema1Payload(data []byte) []byte {
 	var signed struct {
 		Signatures []struct {

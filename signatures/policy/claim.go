@@ -19,8 +19,8 @@ import (
 // maxClaims bounds the bytes of SignedClaims: they are their author's to choose.
 const maxClaims = 16 << 10
 
-// claim is what a signature says. Nothing of it is believed before a root of trust
-// has verified it.
+// claim is the statement of a signature. None of it is trusted before a root of trust has
+// verified it.
 type claim struct {
 	// signs reports whether it is about the digest.
 	signs func(digest.Digest) bool
@@ -30,20 +30,20 @@ type claim struct {
 	hasReference bool
 	claims       map[string]string
 
-	// What there is to verify: one of these.
+	// The material to verify: one of these.
 	sigstore *sigstoreClaim
 	gpg      []byte
 	notary   *notaryClaim
 }
 
-// sigstoreClaim is what sigstore-go verifies.
+// sigstoreClaim is verified by sigstore-go.
 type sigstoreClaim struct {
 	entity verify.SignedEntity
-	// payload is what was signed, if that is not the digest of the image.
+	// payload is the signed content, if that is not the digest of the image.
 	payload []byte
 }
 
-// notaryClaim is what notation-go verifies.
+// notaryClaim is verified by notation-go.
 type notaryClaim struct {
 	mediaType string
 	envelope  []byte
@@ -69,8 +69,8 @@ func parse(signatureType string, content []byte) (*claim, error) {
 	return nil, fmt.Errorf("type %q is not known", signatureType)
 }
 
-// strictJSON decodes JSON whose names are exact and given once: of what can be read
-// in two ways, somebody will read the other one.
+// strictJSON decodes JSON whose names are exact and given once: ambiguous content would be
+// read in another way by other programs.
 func strictJSON(data []byte, into any) error {
 	strict, err := kjson.UnmarshalStrict(data, into, kjson.DisallowDuplicateFields)
 	if err != nil {
@@ -158,7 +158,7 @@ func boundedClaims(all ...map[string]string) map[string]string {
 	return merged
 }
 
-// hexOf splits a digest for those who want its parts.
+// hexOf returns the algorithm and the hexadecimal part of a digest.
 func hexOf(d digest.Digest) (algorithm, encoded string) {
 	algorithm, encoded, _ = strings.Cut(d.String(), ":")
 	return algorithm, encoded

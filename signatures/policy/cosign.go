@@ -94,7 +94,7 @@ func parseCosign(content []byte) (*claim, error) {
 	return c, nil
 }
 
-// cosignMaterial reads what the annotations say about key, log and time.
+// cosignMaterial reads the key, the log entry and the time from the annotations.
 func cosignMaterial(annotations map[string]string) (*protobundle.VerificationMaterial, error) {
 	m := &protobundle.VerificationMaterial{Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{}}}
 	if text := annotations[signatures.AnnotationCosignCertificate]; text != "" {
@@ -160,7 +160,7 @@ func logEntry(text string) (*protorekor.TransparencyLogEntry, error) {
 	}, nil
 }
 
-// parseChain reads intermediate certificates; what is none is left out.
+// parseChain reads intermediate certificates, and leaves out invalid ones.
 func parseChain(text string) []*x509.Certificate {
 	const most = 16
 	var chain []*x509.Certificate

@@ -10,8 +10,8 @@ import (
 	"tallyman/signatures"
 )
 
-// apply writes the verdict on s. Times change only with what they are the times of,
-// so that verifying again writes the same bytes.
+// apply writes the verdict on s. A time changes only together with its condition, so that
+// verifying again writes the same bytes.
 func (v *verdict) apply(s *imagev1.ImageSignature, now time.Time) {
 	if v.trusted.status == "Unknown" && writtenByOthers(s) {
 		return

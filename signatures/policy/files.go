@@ -13,13 +13,13 @@ import (
 // maxFile is the largest key or policy file that is read.
 const maxFile = 4 << 20
 
-// fingerprint is what the files that were read held, by path. Of a directory it
-// is the names in it.
+// fingerprint has the content of the files that were read, by path. For a directory it has the
+// names in it.
 type fingerprint map[string][sha256.Size]byte
 
 func (f fingerprint) equal(other fingerprint) bool { return maps.Equal(f, other) }
 
-// again returns what the same files hold now.
+// again returns the present content of the same files.
 func (f fingerprint) again() fingerprint {
 	now := fingerprint{}
 	for path := range f {
@@ -41,7 +41,7 @@ func hashOf(path string) [sha256.Size]byte {
 	return sha256.Sum256(content)
 }
 
-// fileReader reads files and remembers what it has read.
+// fileReader reads files and remembers their content.
 type fileReader struct{ fingerprint fingerprint }
 
 func (r *fileReader) remember(path string, hash [sha256.Size]byte) {

@@ -22,7 +22,7 @@ import (
 	"tallyman/signatures"
 )
 
-// maxPayload bounds what an OpenPGP message may decompress to.
+// maxPayload bounds the decompressed size of an OpenPGP message.
 const maxPayload = 1 << 20
 
 // clockSkew is how far in the future a signature may have been made.
@@ -131,7 +131,7 @@ func (r *keyring) verify(c *claim, _ digest.Digest, now time.Time) (*signer, *fa
 	}
 	message, err := r.read(c.gpg, now)
 	if errors.Is(err, pgperrors.ErrKeyExpired) && message.Signature != nil && message.Signature.CreationTime.Before(now) {
-		// A key that has expired since vouches for what it signed before.
+		// A key that has expired since vouches for earlier signatures.
 		message, err = r.read(c.gpg, message.Signature.CreationTime)
 	}
 	switch {

@@ -53,8 +53,8 @@ func newIdentity(s signatures.SignedIdentity) (identity, error) {
 	return i, nil
 }
 
-// check reports a reference that does not match what the image is called where c
-// covers it. A signature of a format without references has nothing to match.
+// check reports a reference that does not match the image's name where c covers it. A
+// signature of a format without references has nothing to match.
 func (i identity) check(claimed *claim, c cover) *fault {
 	if !claimed.hasReference {
 		return nil

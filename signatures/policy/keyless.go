@@ -53,7 +53,7 @@ func newSigstore(name string, p *signatures.Sigstore, files *fileReader) ([]root
 	return []rootOfTrust{r}, nil
 }
 
-// newIdentities refuses an identity that leaves open who it is, and makes regular
+// newIdentities refuses an identity without a subject or an issuer, and makes regular
 // expressions match as a whole.
 func newIdentities(all []signatures.Identity) (verify.CertificateIdentities, error) {
 	if len(all) == 0 {

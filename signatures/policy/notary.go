@@ -227,8 +227,8 @@ func (r *notary) verify(c *claim, subject digest.Digest, now time.Time) (*signer
 	return s, nil
 }
 
-// ask has notation-go verify the envelope. Whatever level the trust policy has, a
-// check that has failed is a failure here: "audit" logs, and believes everything.
+// ask has notation-go verify the envelope. A failed check is a failure here at every level of
+// the trust policy: "audit" would log it and accept the signature.
 func (r *notary) ask(c *notaryClaim, subject digest.Digest) (*signature.EnvelopeContent, *fault) {
 	envelope, err := signature.ParseEnvelope(c.mediaType, c.envelope)
 	if err != nil {

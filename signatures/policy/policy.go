@@ -1,15 +1,14 @@
-// Package policy is the room where signatures are believed or not: it holds an
-// operator's policies and roots of trust, verifies signatures against them, and
-// writes what it found on the entries of Image.signatures.
+// Package policy verifies signatures: it holds an operator's policies and roots of trust,
+// verifies signatures against them, and writes the results on the entries of Image.signatures.
 //
 // The cryptography is that of sigstore-go and sigstore, ProtonMail's go-crypto and
-// notation-go; here is what they are asked, and what their answers mean.
+// notation-go; this package calls them and interprets their results.
 //
 // # Guarantees
 //
-// Verification is offline: nothing is fetched from the network. What a signature
-// says of itself is never passed on before it is verified. Whatever the bytes, each
-// signature ends with exactly the two conditions Trusted and ForImage.
+// Verification is offline: nothing is fetched from the network. Statements of a signature are
+// passed on only after they are verified. For any bytes, each signature ends with exactly the
+// two conditions Trusted and ForImage.
 package policy
 
 import (
@@ -55,7 +54,7 @@ type Verifier struct {
 	current atomic.Pointer[ruleset]
 }
 
-// ruleset is what one reading of the configuration and of all files came to.
+// ruleset is the result of one reading of the configuration and of all files.
 type ruleset struct {
 	rules []rule
 	files fingerprint
@@ -100,9 +99,9 @@ func (v *Verifier) load() (*ruleset, error) {
 	return &ruleset{rules: rules, files: reader.fingerprint, cache: cache}, nil
 }
 
-// Watch reads the files anew whenever one of them has changed, until ctx ends, and
-// calls changed when what is trusted may have. A file that cannot be read, or makes
-// no sense, is reported and leaves everything as it was.
+// Watch reloads the files whenever one of them has changed, until ctx ends, and calls changed
+// when trust may have changed. An invalid or unreadable file is reported and the previous
+// version stays in force.
 func (v *Verifier) Watch(ctx context.Context, interval time.Duration, changed func()) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -138,14 +137,13 @@ func (v *Verifier) Watch(ctx context.Context, interval time.Duration, changed fu
 	}
 }
 
-// Forget drops the remembered verifications, so that the next ones take account of
-// what has expired since.
+// Forget drops the remembered verifications, so that the next ones notice expiry.
 func (v *Verifier) Forget() { v.current.Load().cache.Purge() }
 
-// Assess writes on each signature of image, of a type that is known, what its
-// verification finds: conditions, and, if it is trusted, by whom it is and what it
-// claims. repositories hold the image, and tags (repository:tag) point to it.
-// It returns the repositories whose policy is satisfied.
+// Assess writes the result of verification on each signature of image, of a known type:
+// conditions, and, if it is trusted, its signer and its claims. repositories hold the image,
+// and tags (repository:tag) point to it. It returns the repositories whose policy is
+// satisfied.
 func (v *Verifier) Assess(image *imagev1.Image, repositories, tags []string) (trusted []string) {
 	rules := v.current.Load()
 	covers := rules.covers(v.hosts(image), repositories, tags)
@@ -171,7 +169,7 @@ func (v *Verifier) Assess(image *imagev1.Image, repositories, tags []string) (tr
 	return trusted
 }
 
-// hosts returns what this registry is called in references.
+// hosts returns the names of this registry in references.
 func (v *Verifier) hosts(image *imagev1.Image) []string {
 	if len(v.options.Hosts) > 0 {
 		return v.options.Hosts
@@ -200,7 +198,7 @@ func loopbackNames(host string) []string {
 	return names
 }
 
-// verdict is what a verification came to.
+// verdict is the result of a verification.
 type verdict struct {
 	forImage, trusted condition
 	signer            *signer // if it is trusted
@@ -216,8 +214,8 @@ type condition struct {
 // errTooLarge is why a signature that was not kept cannot be verified.
 var errTooLarge = errors.New("too large to be kept; the content is the descriptor of the blob")
 
-// judgeSafely is judge, but for what the libraries under it may do with bytes that
-// nobody has thought of: a signature is not to fail the push of an image.
+// judgeSafely is judge that recovers from panics of libraries: a signature must not fail the
+// push of an image.
 func (v *Verifier) judgeSafely(rules *ruleset, subject digest.Digest, covers []cover, s *imagev1.ImageSignature) (result *verdict) {
 	defer func() {
 		if fault := recover(); fault != nil {

@@ -163,7 +163,7 @@ func verifiersOf(key crypto.PublicKey) ([]signature.Verifier, error) {
 		func() (signature.Verifier, error) {
 			return signature.LoadVerifierWithOpts(key, options.WithED25519ph())
 		},
-		// Old cosign took SHA-256 whatever the curve.
+		// Old cosign used SHA-256 with every curve.
 		func() (signature.Verifier, error) { return signature.LoadVerifier(key, crypto.SHA256) },
 		func() (signature.Verifier, error) {
 			return signature.LoadVerifierWithOpts(key, options.WithRSAPSS(&rsa.PSSOptions{Hash: crypto.SHA256}))
@@ -230,7 +230,7 @@ func logMaterial(key []byte, authorities []root.CertificateAuthority) (root.Trus
 	return &fixedMaterial{logs: logs, authorities: authorities}, nil
 }
 
-// fixedMaterial is trust in what is given by itself, without a trusted_root.json.
+// fixedMaterial is trust in the given keys or certificates, without a trusted_root.json.
 type fixedMaterial struct {
 	root.BaseTrustedMaterial
 	logs        map[string]*root.TransparencyLog

@@ -12,10 +12,10 @@ import (
 
 // rootOfTrust is one root of trust.
 type rootOfTrust interface {
-	// name is what conditions call it.
+	// name is the root's name in conditions.
 	name() string
-	// verify verifies what c claims about subject. It returns who made the
-	// signature, or why that is not to be believed.
+	// verify verifies the claims of c about subject. It returns the signer, or the reason why
+	// it is not trusted.
 	verify(c *claim, subject digest.Digest, now time.Time) (*signer, *fault)
 }
 
@@ -24,7 +24,7 @@ type named string
 
 func (n named) name() string { return string(n) }
 
-// signer is who has made a signature, as far as that is verified.
+// signer is the verified identity of a signer.
 type signer struct {
 	issuedBy imagev1.SignatureIssuer
 	issuedTo imagev1.SignatureSubject

@@ -10,7 +10,7 @@ import (
 	"tallyman/signatures"
 )
 
-// rule is what holds for one scope of a policy.
+// rule is the part of a policy for one scope.
 type rule struct {
 	scope  scope
 	policy string
@@ -29,7 +29,7 @@ type group struct {
 	identity identity
 }
 
-// scope is what a rule covers.
+// scope is the set of repositories that a rule covers.
 type scope string
 
 // levels of how specific a scope is; of paths, more so by the number of their parts.
@@ -107,7 +107,7 @@ func cutTag(text string) (path, tag string, ok bool) {
 	return text[:at], text[at+1:], true
 }
 
-// validate reports what cannot be a scope.
+// validate returns an error for an invalid scope.
 func (s scope) validate() error {
 	text := string(s)
 	switch {
@@ -120,7 +120,7 @@ func (s scope) validate() error {
 	return nil
 }
 
-// cover is what holds for one repository of an image.
+// cover has the rules for one repository of an image.
 type cover struct {
 	repository string
 	hosts      []string
@@ -129,8 +129,7 @@ type cover struct {
 	groups     []*group
 }
 
-// covers returns what holds for each repository: the rules with the most specific
-// scope.
+// covers returns the cover of each repository: the rules with the most specific scope.
 func (r *ruleset) covers(hosts, repositories, tags []string) []cover {
 	var all []cover
 	for _, repository := range repositories {
@@ -219,7 +218,7 @@ func compilePolicy(p signatures.Policy, files *fileReader) ([]rule, error) {
 	return rules, errors.Join(errs...)
 }
 
-// newRoot makes what the policyType says; a root with several keys makes several.
+// newRoot makes a root of the policyType; a root with several keys makes several.
 func newRoot(r signatures.RootOfTrust, files *fileReader) ([]rootOfTrust, error) {
 	sections := map[string]bool{
 		"publicKey": r.PublicKey != nil, "sigstore": r.Sigstore != nil, "fulcioCAWithRekor": r.Fulcio != nil,

@@ -29,9 +29,9 @@ type certificates struct {
 	named
 	material root.TrustedMaterial
 	verifier *verify.Verifier
-	// What the policy wants, for telling what is missing.
+	// The requirements of the policy, to tell which is missing.
 	tlog, timestamp bool
-	// allows reports whether the certificate is one of whom the policy trusts.
+	// allows reports whether the policy trusts the subject of the certificate.
 	allows func(*x509.Certificate) bool
 }
 
@@ -61,8 +61,8 @@ func (r *certificates) verify(c *claim, subject digest.Digest, _ time.Time) (*si
 	return s, nil
 }
 
-// artifact is what the signature has to be one of: the signed payload of cosign's
-// classic form, whose digest of the image is checked before, or the image itself.
+// artifact is the signed content: the payload of cosign's classic form, whose digest of the
+// image is checked before, or the image itself.
 func (c *sigstoreClaim) artifact(subject digest.Digest) verify.ArtifactPolicyOption {
 	if c.payload != nil {
 		return verify.WithArtifact(bytes.NewReader(c.payload))
@@ -181,7 +181,7 @@ func signerOf(leaf *x509.Certificate, summary *certificate.Summary) *signer {
 	return s
 }
 
-// extensionsOf returns what Fulcio says of the signer, under the names that `cosign
+// extensionsOf returns Fulcio's extensions about the signer, under the names that `cosign
 // verify` prints.
 func extensionsOf(summary *certificate.Summary) map[string]string {
 	claims := map[string]string{}

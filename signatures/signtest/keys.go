@@ -154,7 +154,7 @@ func Statement(subject digest.Digest, predicateType string, annotations map[stri
 
 const statementType = "application/vnd.in-toto+json"
 
-// preAuthentication is DSSE's encoding of what is signed (dsse/protocol.md).
+// preAuthentication is DSSE's encoding of the signed content (dsse/protocol.md).
 func preAuthentication(payload []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(statementType), statementType, len(payload), payload)
 }

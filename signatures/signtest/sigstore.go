@@ -52,10 +52,10 @@ func (s *Sigstore) TrustedRoot() string {
 	return string(content)
 }
 
-// Evidence says what a keyless signature brings along.
+// Evidence lists the parts of a keyless signature.
 type Evidence struct{ Log, Timestamp bool }
 
-// Both is what public sigstore gives.
+// Both is the form of public sigstore.
 var Both = Evidence{Log: true, Timestamp: true}
 
 // Cosign returns a keyless signature of cosign's classic form.

@@ -27,11 +27,11 @@ const (
 
 func init() { gob.Register(&storage.CorruptError{}) } // for Entry.Err
 
-// reader is what other processes may call.
+// reader has the calls for other processes.
 type reader struct{ store *Store }
 
-// Result carries what a call returned. The errors that callers tell apart cross
-// the socket by name.
+// Result carries the result of a call. The errors that callers tell apart cross the socket by
+// name.
 type Result struct {
 	Scan    *storage.ScanResult
 	Changes []storage.Change

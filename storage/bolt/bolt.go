@@ -73,7 +73,7 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Validate reports what is wrong with o.
+// Validate returns an error if o is invalid.
 func (o *Options) Validate() error {
 	if o.Path == "" {
 		return errors.New("bolt: path is required")

@@ -54,7 +54,7 @@ func indexed(tx *bbolt.Tx, revision int64) (bool, error) {
 
 // CountTerms implements storage.Backend. It counts up to maxCount entries a term.
 func (s *Store) CountTerms(ctx context.Context, terms []string) ([]int64, error) {
-	const maxCount = 1000 // which of the terms is the rarest does not matter beyond
+	const maxCount = 1000 // beyond this the rarest term is not searched for
 	counts := make([]int64, len(terms))
 	err := s.view(ctx, func(tx *bbolt.Tx) error {
 		c := tx.Bucket(termsBucket).Cursor()

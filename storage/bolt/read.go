@@ -26,8 +26,8 @@ func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetRe
 	return result, err
 }
 
-// Scan implements storage.Backend. For a past revision it reads the range as it
-// is now and undoes what the log says happened since, in the same transaction.
+// Scan implements storage.Backend. For a past revision it reads the present range and undoes
+// the later changes in the log, in the same transaction.
 func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error) {
 	result := &storage.ScanResult{Count: -1}
 	counted := false

@@ -1,4 +1,4 @@
-// Package check compares what a store holds with itself: values with their checksums,
+// Package check compares the parts of a store with each other: values with their checksums,
 // the index with the values, the history with the entries.
 package check
 
@@ -35,9 +35,9 @@ type Options struct {
 	Problem func(where, what string)
 }
 
-// Report says what was checked and found.
+// Report has the numbers of checked parts, and the findings.
 type Report struct {
-	// Entries and Changes count what was read.
+	// Entries and Changes count the entries and changes that were read.
 	Entries, Changes int64
 	// Format1 is set if the store's format has no index.
 	Format1 bool
@@ -144,8 +144,8 @@ func (c *checker) entry(e *storage.Entry) {
 	}
 }
 
-// history reads all changes. It wants each to follow the one before it, to replace what
-// that left, and the last one of each key to have left what the key holds.
+// history reads all changes. Each must follow the one before it and replace its result, and
+// the last change of each key must have left the present entry.
 func (c *checker) history(ctx context.Context) error {
 	window, err := c.Store.Window(ctx)
 	if err != nil {

@@ -54,12 +54,12 @@ func sortSections(v storage.Value) {
 	slices.SortFunc(v, func(a, b storage.Section) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// overhead is about what an element takes besides its value.
+// overhead is about the size of an element without its value.
 const overhead = 200
 
-// cache keeps values by revision, the least recently used going first. A
-// revision has one value for ever, so what is in the cache is always true; which
-// revision a key has now, the store says.
+// cache keeps values by revision, the least recently used going first. The value of a revision
+// never changes, so cached values are always valid; the store has the present revision of a
+// key.
 type cache struct {
 	limit int64
 
@@ -108,8 +108,7 @@ func (c *cache) find(key string, revision int64, read *storage.Read) *storage.En
 // add keeps a value that may well be asked for again.
 func (c *cache) add(key string, e *storage.Entry, read *storage.Read) { c.put(key, e, read, true) }
 
-// offer keeps a value if there is room: a list of everything is not to push out what
-// is in use.
+// offer keeps a value if there is room: a list of everything must not push out values in use.
 func (c *cache) offer(key string, e *storage.Entry, read *storage.Read) { c.put(key, e, read, false) }
 
 func (c *cache) put(key string, e *storage.Entry, read *storage.Read, force bool) {

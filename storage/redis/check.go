@@ -42,8 +42,8 @@ func classify(err error) error {
 	return err
 }
 
-// check refuses a server that cannot serve, and warns of settings under which
-// one loses what it was given.
+// check refuses a server that cannot serve, and warns of settings under which acknowledged
+// writes can be lost.
 func (s *Store) check(ctx context.Context) error {
 	node, err := s.node(ctx)
 	if err != nil && strings.Contains(err.Error(), "cluster support disabled") {
@@ -170,7 +170,7 @@ func lacksPermission(err error) bool {
 	return strings.Contains(text, "NOPERM") || strings.Contains(text, "ACL failure") || strings.Contains(text, "The user executing the script")
 }
 
-// checkWait makes sure that the server knows what durability is to rest on.
+// checkWait makes sure that the server has the commands for the configured durability.
 func (s *Store) checkWait(ctx context.Context, node goredis.UniversalClient) error {
 	if !s.opts.AOF && s.opts.Replicas == 0 {
 		return nil

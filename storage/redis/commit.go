@@ -158,8 +158,8 @@ func (s *Store) conflict(r reply, mutations []storage.Mutation) *storage.CommitR
 	return result
 }
 
-// remember keeps what a commit has written. Of an update, only the sections that it
-// wrote are known.
+// remember keeps the values that a commit has written. Of an update, only the written sections
+// are known.
 func (s *Store) remember(mutations []storage.Mutation, result *storage.CommitResult) {
 	for i := range mutations {
 		m := &mutations[i]

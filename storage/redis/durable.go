@@ -24,7 +24,7 @@ type durableCommit struct {
 	keys   []string
 	args   []any
 	reply  []any
-	result chan error // buffered, so that nobody waits for a caller who has left
+	result chan error // buffered, so that a caller who has left blocks nobody
 }
 
 // waits reports whether commits wait for replicas or the append-only file.
@@ -165,7 +165,7 @@ func (s *Store) wait(ctx context.Context, pipe goredis.Pipeliner) *goredis.Cmd {
 	return pipe.Do(ctx, "WAIT", s.opts.Replicas, timeout)
 }
 
-// enough says whether what WAIT or WAITAOF replied is what was asked for.
+// enough reports whether the reply of WAIT or WAITAOF is as durable as configured.
 func (s *Store) enough(wait *goredis.Cmd) error {
 	if !s.opts.AOF {
 		if n, err := wait.Int(); err != nil || n >= s.opts.Replicas {

@@ -10,8 +10,7 @@ import (
 )
 
 const (
-	// lockTTL is how long a lock outlives a process that dies with it; what is
-	// done under it takes less.
+	// lockTTL is the lifetime of a lock after its process dies; work under a lock takes less.
 	lockTTL = 30 * time.Second
 	// lockWait bounds the time that a lock is waited for.
 	lockWait  = 10 * time.Second

@@ -165,9 +165,9 @@ func checkChain(entries []logEntry, after int64, bases []string) error {
 	return nil
 }
 
-// withValues reads the values of entries, which follow the revision after, until they
-// make a page. One that is gone has been dropped with its entry since, or was evicted:
-// either way what happened cannot be told.
+// withValues reads the values of entries, which follow the revision after, until they make a
+// page. A missing value was dropped with its entry since, or was evicted: either way the
+// change cannot be told.
 func (s *Store) withValues(ctx context.Context, entries []logEntry, after int64, read *storage.Read) ([]storage.Change, error) {
 	refs := make([]ref, 0, 2*len(entries))
 	ends := make([]int, len(entries)) // of each entry, the place after its last value

@@ -53,9 +53,8 @@ func (s *Store) nextChange() <-chan struct{} {
 	return s.bell
 }
 
-// monitor is the one goroutine that listens for changes, whatever the number of
-// watches, and that finds out when Redis goes away, comes back, and comes back
-// with less than it had.
+// monitor is the one goroutine that listens for changes, for any number of watches, and that
+// notices when Redis goes away, comes back, and comes back with less than it had.
 func (s *Store) monitor(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := s.probe(ctx); err != nil {
@@ -107,7 +106,7 @@ func (s *Store) listen(ctx context.Context, wait time.Duration) {
 	pause(ctx, coalesceTime)
 }
 
-// probe asks Redis whether it is there and still has what it had.
+// probe asks Redis whether it is there and has lost nothing.
 func (s *Store) probe(ctx context.Context) error {
 	if s.outage.Load() != nil {
 		ctx, cancel := context.WithTimeout(ctx, 2*probeTimeout)
@@ -137,10 +136,10 @@ func (s *Store) probe(ctx context.Context) error {
 	return nil
 }
 
-// reposition is for a log that does not hold the last revision seen. Either that
-// was dropped from it in the ordinary way while Redis was out of sight, or this is
-// not the master (an old one that has come back is not told so at once), or it is
-// lost: which of the two, Options.LossGrace tells.
+// reposition is for a log that does not hold the last revision seen. Either the revision was
+// dropped in the ordinary way while Redis was out of sight, or this is not the master (an old
+// one that has come back is not told so at once), or it is lost: Options.LossGrace
+// distinguishes the two.
 func (s *Store) reposition(ctx context.Context, seen int64) error {
 	replaced, err := s.create(ctx)
 	if err != nil || replaced {
@@ -164,7 +163,7 @@ func (s *Store) reposition(ctx context.Context, seen int64) error {
 	return nil
 }
 
-// believe reads the window of the store as it is, be it behind what was seen.
+// believe reads the window of the store as it is, even if it is older than seen.
 func (s *Store) believe(ctx context.Context) (storage.Window, error) {
 	r, err := s.readBy(ctx, s.own, windowScript, []string{s.meta}, formatAny, 0)
 	if err != nil {
@@ -173,7 +172,7 @@ func (s *Store) believe(ctx context.Context) (storage.Window, error) {
 	return storage.Window{Compacted: r.integer(0), Current: r.integer(1)}, nil
 }
 
-// patience is for a server that lacks what was seen. It fails for as long as that
+// patience is for a server that lacks revisions that were seen. It fails for as long as that
 // may be an old master.
 func (s *Store) patience() error {
 	if s.behind.IsZero() {
@@ -186,8 +185,8 @@ func (s *Store) patience() error {
 	return nil
 }
 
-// restart forgets what is known of the store: it is not the one it was. Those
-// who wait for changes look, and find that their place is gone.
+// restart resets the state of this process, for another store. Waiting callers look again, and
+// find that their place is gone.
 func (s *Store) restart(current int64) {
 	s.seen.Store(current)
 	s.cache.clear()

@@ -33,8 +33,7 @@ func Collectors() []prometheus.Collector {
 	return []prometheus.Collector{available, lossTotal, evictedTotal}
 }
 
-// Stats implements storage.Backend. It costs the same whatever the number of
-// objects.
+// Stats implements storage.Backend. Its cost does not depend on the number of objects.
 func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 	var stats storage.BackendStats
 	window, err := s.Window(ctx)
@@ -66,8 +65,8 @@ func number(v any) int64 {
 	return n
 }
 
-// clientLog takes what go-redis logs of single connections, which the monitor
-// makes one line of.
+// clientLog takes go-redis' log of single connections, which the monitor summarizes in one
+// line.
 type clientLog struct{}
 
 func (clientLog) Printf(ctx context.Context, format string, v ...any) {

@@ -42,16 +42,15 @@ type Options struct {
 	// OnLoss is called, in a goroutine of its own, when content that was there
 	// is found missing. The caller is to rebuild it. May be nil.
 	OnLoss func(reason string)
-	// LossGrace is how long a server that lacks what it has acknowledged is not
-	// believed, as it may be an old master that has come back and is yet to be
-	// told that there is a new one. After that it counts as a loss. 0 means ten
-	// seconds.
+	// LossGrace is the time for which a server without acknowledged revisions is not believed,
+	// as it may be an old master that has come back and is yet to be told that there is a new
+	// one. After that it counts as a loss. 0 means ten seconds.
 	LossGrace time.Duration
 	// Now is the clock behind revisions. Nil means the server's.
 	Now func() time.Time
 }
 
-// Validate reports what is wrong with o.
+// Validate returns an error if o is invalid.
 func (o *Options) Validate() error {
 	switch {
 	case len(o.Client.Addrs) == 0:

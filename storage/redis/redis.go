@@ -7,11 +7,10 @@
 // in one atomic step of the server. A commit whose answer got lost and which is
 // tried again takes effect once. Reads go to the master and are linearizable.
 //
-// Nothing is lost unless Redis loses it: what was acknowledged is as durable as
-// Redis' own persistence, and Options.Replicas and Options.AOF can wait for more.
-// Where Redis does lose something (a fail-over, an eviction, a flush), that is
-// noticed, told to Options.OnLoss, and every watch is told 410 instead of
-// going on over a gap.
+// Nothing is lost unless Redis loses it: acknowledged writes are as durable as Redis' own
+// persistence, and Options.Replicas and Options.AOF can wait for more. If Redis does lose
+// something (a fail-over, an eviction, a flush), that is noticed, reported to Options.OnLoss,
+// and every watch is told 410 instead of going on over a gap.
 //
 // # Layout
 //
@@ -29,7 +28,7 @@
 //	{tallyman}:value:<key>     hash: the current value, a field for each section and group of terms
 //	{tallyman}:history:<key>   hash: replaced parts of values that the log still reaches
 //	{tallyman}:commit:<token>  the revisions of a commit, for some seconds
-//	{tallyman}:lock:<name>     who holds a lock (Lock), for half a minute at most
+//	{tallyman}:lock:<name>     the holder of a lock (Lock), for half a minute at most
 //	{tallyman}:holds           hash: of each process the oldest revision that a list in progress needs, and the expiry
 //	{tallyman}:processes       sorted set of the processes that use the store, with the newest format they know
 //
@@ -100,7 +99,7 @@ type Store struct {
 	olderSeen  time.Time    // when an older process was seen last; the monitor's own
 	lastLeased time.Time    // when the lease was renewed last; the monitor's own
 
-	behind time.Time // since when Redis lacks what was seen; the monitor's own
+	behind time.Time // since when Redis has lacked a seen revision; the monitor's own
 
 	outage  atomic.Pointer[outage] // nil while Redis answers
 	evicted atomic.Int64           // when an eviction was found last, in seconds
@@ -109,7 +108,7 @@ type Store struct {
 	mu      sync.Mutex
 	id      string        // of the store, from meta
 	bell    chan struct{} // closed and replaced when seen moves
-	expired []logEntry    // what the next commit is to trim
+	expired []logEntry    // to be trimmed by the next commit
 }
 
 var _ storage.Backend = (*Store)(nil)
@@ -164,7 +163,7 @@ func (s *Store) Close() error {
 	err := storage.ErrClosed
 	s.close.Do(func() {
 		close(s.done)
-		err = errors.Join(closeClient(s.client), closeClient(s.own)) // ends what is blocked, too
+		err = errors.Join(closeClient(s.client), closeClient(s.own)) // ends blocked calls, too
 		s.stopped.Wait()
 	})
 	return err

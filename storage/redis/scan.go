@@ -26,8 +26,8 @@ var errMalformed = errors.New("value is malformed")
 // errMoved is returned by a scan of the current state that changes overtook.
 var errMoved = errors.New("the store changed faster than it could be read")
 
-// Scan implements storage.Backend. For a past revision it reads the index as it
-// is now and undoes what the log says happened since.
+// Scan implements storage.Backend. For a past revision it reads the present index and undoes
+// the later changes in the log.
 func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error) {
 	const tries = 5
 	for i := 1; ; i++ {

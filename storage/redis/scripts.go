@@ -95,13 +95,13 @@ var (
 	unlockScript      = script("unlock")
 )
 
-// errEmpty is what a script answers where there is no store.
+// errEmpty is the answer of a script where there is no store.
 var errEmpty = errors.New("the store in Redis is empty")
 
 // errOtherFormat is the answer of a script after another process has upgraded the store.
 var errOtherFormat = errors.New("the store in Redis has another format by now")
 
-// errStale is what a script answers where the store is behind what was seen of it.
+// errStale is the answer of a script where the store is older than this process has seen it.
 var errStale = errors.New("redis is behind what it has acknowledged: it is not the master, or has lost something")
 
 // errEvicted is the answer of a script where an index of the store is gone.
@@ -139,7 +139,7 @@ func formatError(found string) error {
 	return fmt.Errorf("%w: it has format %s, this version reads and writes formats %s and %s: run the version of tallyman that made it, or a newer one", ErrFormat, found, oldFormat, newFormat)
 }
 
-// reply is what a script returned: strings, integers, nils and lists of them.
+// reply is the reply of a script: strings, integers, nils and lists of them.
 type reply []any
 
 // run runs a script that may write.
@@ -186,8 +186,8 @@ func isFull(err error) bool { return goredis.HasErrorPrefix(err, "OOM") }
 
 type runner func(ctx context.Context, c goredis.Scripter, keys []string, args ...any) *goredis.Cmd
 
-// script runs a script, and refuses a server that is behind what was seen, or on
-// which the store is gone: the monitor decides what becomes of it.
+// script runs a script, and refuses a server that is behind a seen revision, or has lost the
+// store: the monitor decides about both.
 func (s *Store) script(ctx context.Context, run runner, keys []string, args ...any) (reply, error) {
 	var result []any
 	args = append(args, digits(s.seen.Load()))

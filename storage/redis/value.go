@@ -16,8 +16,8 @@ const groupPrefix = "#"
 // of the server waits long for its turn.
 const loadBatch = 64
 
-// decodeValue takes apart what a script replied of a value, {revision, name, data, …}.
-// A part that is malformed is Entry.Err.
+// decodeValue parses a script's reply about a value, {revision, name, data, …}. A malformed
+// part is Entry.Err.
 func decodeValue(key string, r reply, read *storage.Read) *storage.Entry {
 	e := &storage.Entry{Key: key, Revision: r.integer(0)}
 	var groups [][]storage.Term
@@ -52,7 +52,7 @@ func hashed(term string) string {
 	return string(hash[:])
 }
 
-// wants are the arguments that say what a script is to read of values.
+// wants are the arguments that select the parts of values for a script to read.
 func wants(read *storage.Read) (names, terms string) {
 	names, terms = "*", "0"
 	if read.Sections != nil {

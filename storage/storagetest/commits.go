@@ -270,7 +270,7 @@ func moveToken(ctx context.Context, b storage.Backend, to string) error {
 	}
 }
 
-// testInsideACommit: no reader sees a part of a commit, whatever revision it brings.
+// testInsideACommit: no reader sees a part of a commit, at any revision.
 func testInsideACommit(t *testing.T, b storage.Backend) {
 	before := put(t, b, "/a", "0", 0)
 	r := commit(t, b, putOf("/a", "1", before), putOf("/b", "1", 0), putOf("/c", "1", 0))

@@ -15,10 +15,10 @@ import (
 // OpenBounded returns a new, empty Backend with a bounded history. The test closes it.
 type OpenBounded func(t *testing.T, now func() time.Time, bounds storage.HistoryBounds) storage.Backend
 
-// patience is for what happens in the background.
+// patience bounds the wait for background work.
 const patience = time.Minute
 
-// RunHistory runs the tests of what a Backend keeps of its history.
+// RunHistory runs the tests of a Backend's history.
 func RunHistory(t *testing.T, open OpenBounded) {
 	for name, test := range map[string]func(*testing.T, *bounded){
 		"Bytes":   testHistoryBytes,
@@ -80,8 +80,8 @@ func eventually(t *testing.T, s storage.Backend, what string, ok func(storage.Ba
 	}
 }
 
-// testHistoryBytes: MaxBytes is above all other bounds, but for the newest commit, and
-// what is dropped is taken off the size.
+// testHistoryBytes: MaxBytes is above all other bounds, except that the newest commit stays,
+// and dropped changes are taken off the size.
 func testHistoryBytes(t *testing.T, b *bounded) {
 	const size, most = 10 << 10, 100 << 10
 	s := b.start(t, storage.HistoryBounds{MaxBytes: most, MinAge: time.Hour, MaxEntries: 1 << 20, MaxAge: 24 * time.Hour})
@@ -158,7 +158,7 @@ func testHistoryQuiet(t *testing.T, b *bounded) {
 	eventually(t, s, "a commit came", func(stats storage.BackendStats) bool { return stats.LogEntries == 1 })
 }
 
-// testHistoryHold: a hold keeps what comes after its revision, until it is released.
+// testHistoryHold: a hold keeps the changes after its revision, until it is released.
 func testHistoryHold(t *testing.T, b *bounded) {
 	s := b.start(t, storage.HistoryBounds{MinAge: time.Minute, MaxEntries: 5, MaxAge: time.Hour})
 	put(t, s, "/a", "v", 0)

@@ -346,8 +346,8 @@ func (m *model) compareChange(t *testing.T, c *storage.Change, position int64) {
 	}
 }
 
-// testConcurrentModel has several goroutines make commits of several keys while the
-// history is followed: replaying it gives what the store holds.
+// testConcurrentModel has several goroutines make commits of several keys while the history is
+// followed: replaying it gives the content of the store.
 func testConcurrentModel(t *testing.T, b storage.Backend) {
 	start, err := b.Window(t.Context())
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"tallyman/storage"
 )
 
-// testPages: one read is bounded by storage.MaxPageEntries and storage.MaxPageBytes,
-// whatever limit it asks for, and those that go on from it see all.
+// testPages: one read is bounded by storage.MaxPageEntries and storage.MaxPageBytes, for any
+// limit, and continued reads see all entries.
 func testPages(t *testing.T, b storage.Backend) {
 	const large, small = 12, storage.MaxPageEntries + 100
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // test data

@@ -529,8 +529,7 @@ func increment(ctx context.Context, b storage.Backend) error {
 	}
 }
 
-// testValuesAreCopies: what a caller does to a slice it gave changes nothing in
-// the store.
+// testValuesAreCopies: a caller that changes a slice it gave changes nothing in the store.
 func testValuesAreCopies(t *testing.T, b storage.Backend) {
 	value := []byte("good")
 	if _, err := b.Commit(t.Context(), storage.Mutation{Key: "/a", Value: storage.Body(value)}); err != nil {
@@ -543,8 +542,8 @@ func testValuesAreCopies(t *testing.T, b storage.Backend) {
 	}
 }
 
-// testAnotherHistory: a revision that the store never had, older than its newest
-// one, is what a client brings whose history was lost. It is not gone on with.
+// testAnotherHistory: a client whose history was lost brings a revision that the store never
+// had, older than its newest one. It is not resumed.
 func testAnotherHistory(t *testing.T, b storage.Backend) {
 	first := put(t, b, "/a", "1", 0)
 	time.Sleep(5 * time.Millisecond) // revisions are microseconds: leaves room for one that is not used

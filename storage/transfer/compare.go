@@ -8,9 +8,9 @@ import (
 	"tallyman/storage"
 )
 
-// Compare looks up every key of from in to, and counts in the report those that
-// are not there, or whose value lacks something that from has. since is a revision
-// of to from before the copy: what was deleted in to after it is not missing.
+// Compare looks up every key of from in to, and counts in the report the keys that are absent
+// or whose value lacks something that from has. since is a revision of to from before the
+// copy: keys deleted in to after it are not missing.
 func Compare(ctx context.Context, from Reader, to storage.Backend, merge Merge, since int64, report *Report) error {
 	deleted, err := deletedSince(ctx, to, since)
 	if err != nil {

@@ -5,11 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// Report says what a copy did.
+// Report is the result of a copy.
 type Report struct {
 	// Total is the number of keys of the source when the copy began.
 	Total int64
-	// Created, Merged, Same and Deleted count keys by what became of them.
+	// Created, Merged, Same and Deleted count keys by outcome.
 	Created, Merged, Same, Deleted atomic.Int64
 	// Corrupt is the number of skipped keys with unreadable values.
 	Corrupt atomic.Int64

@@ -1,5 +1,5 @@
-// Package transfer is the removal van: it copies what one store holds into
-// another, or into a file and back, while both are in use.
+// Package transfer copies the content of one store into another, or into a file and back,
+// while both are in use.
 //
 // # Guarantees
 //
@@ -10,8 +10,8 @@
 //
 // # Caveats
 //
-// What is deleted in the source, or taken off an Image there, while a copy is so
-// far behind that the change has left the log stays in the target.
+// A deletion in the source that has left the history before the copy reads it is not repeated
+// in the target.
 package transfer
 
 import (
@@ -29,7 +29,7 @@ import (
 	"tallyman/storage"
 )
 
-// Reader is what is read of a store. storage.Backend is one.
+// Reader is the part of a store that a copy reads. storage.Backend is one.
 type Reader interface {
 	Scan(ctx context.Context, req storage.ScanRequest) (*storage.ScanResult, error)
 	Log(ctx context.Context, req storage.LogRequest) ([]storage.Change, error)
@@ -49,8 +49,7 @@ const (
 	writers = 16
 )
 
-// Merge returns what a key is to hold that has the value from in the source and
-// to in the target.
+// Merge returns the value for a key with the value from in the source and to in the target.
 type Merge func(key string, from, to []byte) ([]byte, error)
 
 // Terms returns the terms of a value, for the index of the target. Nil stands for a
@@ -120,8 +119,8 @@ type copier struct {
 	shown  time.Time
 }
 
-// Copy copies everything in From to To, and then what changed meanwhile. It does
-// not compare; Compare does.
+// Copy copies everything in From to To, and then the changes since. It does not compare;
+// Compare does.
 func Copy(ctx context.Context, o Options) (*Report, error) {
 	c := &copier{Options: o}
 	window, err := o.From.Window(ctx)
@@ -279,8 +278,8 @@ func (c *copier) put(ctx context.Context, e, before *storage.Entry) error {
 	}
 }
 
-// remove deletes from the target what the source has deleted, unless it is not
-// what the source had.
+// remove repeats a deletion of the source in the target, unless the target's value is another
+// one.
 func (c *copier) remove(ctx context.Context, key string, before *storage.Entry) error {
 	entry, _, err := storage.GetEntry(ctx, c.To, key, bodies)
 	if err != nil || entry == nil || before == nil || !bytes.Equal(entry.Value.Body(), before.Value.Body()) {
@@ -293,8 +292,8 @@ func (c *copier) remove(ctx context.Context, key string, before *storage.Entry) 
 	return err
 }
 
-// changes copies what the source's log has after the position, and with Follow
-// what comes.
+// changes copies the changes in the source's log after the position, and with Follow the later
+// ones.
 func (c *copier) changes(ctx context.Context) error {
 	for {
 		window, err := c.From.Window(ctx)

@@ -20,7 +20,7 @@ func Replicate(t testing.TB, master, replica *Server) {
 
 // Sentinels are three Sentinel processes that watch one master.
 type Sentinels struct {
-	// Addrs are theirs; MasterName is what they call the master.
+	// Addrs are the Sentinels' addresses; MasterName is their name of the master.
 	Addrs      []string
 	MasterName string
 	servers    []*Server

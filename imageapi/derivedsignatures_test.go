@@ -21,8 +21,8 @@ import (
 	"tallyman/storage/bolt"
 )
 
-// trusting finds signatures whose content starts with "good" to be trusted, by who
-// comes next in it.
+// trusting trusts signatures whose content starts with "good", of the signer that comes next
+// in it.
 type trusting struct{}
 
 func (trusting) Assess(image *imagev1.Image, repositories, _ []string) (trusted []string) {
@@ -117,7 +117,7 @@ func contents(image *imagev1.Image) string {
 	return strings.Join(all, ",")
 }
 
-// TestDerivedSignatures: entries come and go with what repositories hold.
+// TestDerivedSignatures: entries come and go with the content of repositories.
 func TestDerivedSignatures(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{})
 	h.sign("app", "good a", "b") // before there is an Image
@@ -143,7 +143,7 @@ func TestDerivedSignatures(t *testing.T) {
 	if got := contents(h.image()); got != "b,good a" {
 		t.Errorf("without it: %s", got)
 	}
-	// What is gone over at start and by period.
+	// The walk over all Images at start and by period.
 	if _, err := h.w.RemoveReferrer(t.Context(), &Referrer{Subject: h.subject, Repository: "app", Descriptor: imagespec.Descriptor{Digest: digest.FromString(fmt.Sprint("app", []string{"good a", "b"}))}}); err != nil {
 		t.Fatal(err)
 	}
@@ -152,8 +152,8 @@ func TestDerivedSignatures(t *testing.T) {
 	}
 }
 
-// TestTooManySignatures: those of the image's own repositories come first, and what is
-// left out is counted.
+// TestTooManySignatures: those of the image's own repositories come first, and omitted ones
+// are counted.
 func TestTooManySignatures(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{Limits: signatures.Limits{PerImage: 3}})
 	h.push("app")
@@ -198,7 +198,7 @@ func TestHugeSignatures(t *testing.T) {
 	}
 }
 
-// update writes what change makes of the Image, as a client does.
+// update writes the result of change on the Image, as a client does.
 func (h *signingHouse) update(change func(*imagev1.Image)) (*imagev1.Image, error) {
 	h.t.Helper()
 	image := h.image()
@@ -211,8 +211,8 @@ func (h *signingHouse) update(change func(*imagev1.Image)) (*imagev1.Image, erro
 	return obj.(*imagev1.Image), nil
 }
 
-// TestClientsAndDerivedSignatures: a client can neither change nor delete what is
-// derived, and what it adds stays its own.
+// TestClientsAndDerivedSignatures: a client can neither change nor delete derived signatures,
+// and its own additions stay its own.
 func TestClientsAndDerivedSignatures(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{})
 	h.push("app")
@@ -227,11 +227,11 @@ func TestClientsAndDerivedSignatures(t *testing.T) {
 	if image, err = h.update(func(i *imagev1.Image) { i.Signatures[1].Content, i.Signatures[1].IssuedTo = []byte("good evil"), nil }); err != nil || contents(image) != "good a,y" {
 		t.Errorf("after a client changed a derived one: %s, %v", contents(image), err)
 	}
-	// oc adm verify-image-signature --save empties what is not GPG's.
+	// oc adm verify-image-signature --save empties signatures that are not GPG's.
 	if image, err = h.update(func(i *imagev1.Image) { i.Signatures[1] = imagev1.ImageSignature{} }); err != nil || contents(image) != "good a,y" {
 		t.Errorf("after a client emptied a derived one: %v, %v", image, err)
 	}
-	// A client may post what has the name of a derived one; it is the client's.
+	// A client may post a signature with the name of a derived one; it is the client's.
 	posted := signatures.Signature{Type: signatures.TypeBundle, Content: []byte("posted")}
 	image, err = h.update(func(i *imagev1.Image) {
 		i.Signatures = append(i.Signatures, imagev1.ImageSignature{ObjectMeta: metav1.ObjectMeta{Name: signatures.Name(h.subject, posted)}, Type: posted.Type, Content: posted.Content})
@@ -247,8 +247,8 @@ func TestClientsAndDerivedSignatures(t *testing.T) {
 	if _, _, err := api.Delete(ctx, derived.Name, nil, &metav1.DeleteOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "delete it there") {
 		t.Errorf("deletion of a derived one: %v", err)
 	}
-	// The registry holds what a client has posted: then it is not listed twice, and
-	// is still there when the client deletes its own.
+	// The registry holds a signature that a client has posted: then it is not listed twice,
+	// and is still there when the client deletes its own.
 	h.sign("more", "posted")
 	if got := contents(h.image()); got != "good a,posted,y" {
 		t.Errorf("posted and pushed: %s", got)
@@ -261,7 +261,7 @@ func TestClientsAndDerivedSignatures(t *testing.T) {
 	}
 }
 
-// TestSignatureSelectors: signed, trusted, by whom, and the column that says so.
+// TestSignatureSelectors: signed, trusted, signer, and the column of signatures.
 func TestSignatureSelectors(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{})
 	h.push("app")
@@ -296,7 +296,7 @@ func TestSignatureSelectors(t *testing.T) {
 	}
 }
 
-// TestReferrers: pages of what a repository holds about a subject, and of no other.
+// TestReferrers: pages of a repository's referrers of a subject, and of no other.
 func TestReferrers(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{})
 	var want []string

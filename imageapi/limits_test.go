@@ -67,8 +67,8 @@ func (f *limited) ask(target, name, address string, groups ...string) int {
 	}
 }
 
-// TestLimits: what is over a limit is 429, for that user or for all; administrators and
-// health checks are let through; what ends makes room.
+// TestLimits: excess requests are 429, for that user or for all; administrators and health
+// checks are let through; requests that end make room.
 func TestLimits(t *testing.T) {
 	const get, begin, watch = "/apis/image.openshift.io/v1/images/a", "/apis/image.openshift.io/v1/images?watch=1", "/apis/image.openshift.io/v1/images?watch=1&begun"
 	type ask struct {
@@ -203,7 +203,7 @@ func TestDeadlines(t *testing.T) {
 			_ = response.Body.Close()
 		})
 	}
-	// A deadline for a body is over with it: the connection serves what comes later.
+	// A deadline for a body is over with it: the connection serves later requests.
 	conn, err := net.Dial("tcp", strings.TrimPrefix(plain.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)

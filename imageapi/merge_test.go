@@ -19,8 +19,8 @@ func stored(t *testing.T, image *imagev1.Image) []byte {
 	return data
 }
 
-// TestMergeStored: the Image that is in use keeps what is derived and where it
-// lives, gets what users had added to the other, and the older identity.
+// TestMergeStored: the Image that is in use keeps its derived parts and its placement, gets
+// users' additions to the other, and the older identity.
 func TestMergeStored(t *testing.T) {
 	old, recent := metav1.NewTime(time.Unix(1e9, 0)), metav1.NewTime(time.Unix(2e9, 0))
 	from := &imagev1.Image{

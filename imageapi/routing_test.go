@@ -11,8 +11,8 @@ import (
 	"k8s.io/apiserver/pkg/server"
 )
 
-// FuzzRouting: whatever a path looks like, it reaches one door. If that is the API's, it
-// is by its first segment as sent, and what is authorized is the path that is served.
+// FuzzRouting: every path reaches one handler. If that is the API's, it is by its first
+// segment as sent, and the authorized path is the path that is served.
 func FuzzRouting(f *testing.F) {
 	for _, seed := range []string{
 		"/apis/image.openshift.io/v1/images", "/v2/a/manifests/v1", "/apis%2fx", "//apis/x", "/v2/../apis/x", "/apis/../v2/x", "/apis/%2e%2e/v2/x",

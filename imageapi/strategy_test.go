@@ -54,7 +54,7 @@ func created(t *testing.T, image *imagev1.Image) *imagev1.Image {
 func TestPrepareForCreate(t *testing.T) {
 	tests := map[string]struct {
 		image *imagev1.Image
-		check func(*imagev1.Image) string // what is wrong, if anything
+		check func(*imagev1.Image) string // the fault, if there is one
 	}{
 		"a raw manifest and config fill everything in": {
 			withMeta(manifestDigest, func(i *imagev1.Image) { i.DockerImageManifest, i.DockerImageConfig = manifest, config }),
@@ -373,8 +373,8 @@ func TestValidateSignature(t *testing.T) {
 	}
 }
 
-// TestUnchangedFaults: what was stored before a rule was made does not keep an
-// Image from being labelled.
+// TestUnchangedFaults: a stored value from before a rule does not keep an Image from being
+// labelled.
 func TestUnchangedFaults(t *testing.T) {
 	before := withMeta("foo", func(i *imagev1.Image) {
 		i.DockerImageReference = "A/b"

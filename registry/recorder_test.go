@@ -109,8 +109,8 @@ func (h *house) repository(n distribution.Namespace, name string) distribution.R
 	return repo
 }
 
-// push pushes an image whose config says who it is, as the registry's handler
-// does: first the manifest, then the tag.
+// push pushes an image with its name in the config, as the registry's handler does: first the
+// manifest, then the tag.
 func (h *house) push(name, tag, who string) (digest.Digest, error) {
 	ctx := h.t.Context()
 	repo := h.repository(h.namespace, name)
@@ -210,8 +210,7 @@ func TestRecorder(t *testing.T) {
 	}
 }
 
-// TestDeferred: everything that happens while the store is down is made good by
-// one replay, whatever it was.
+// TestDeferred: all changes while the store is down are made good by one replay.
 func TestDeferred(t *testing.T) {
 	h := newHouse(t, Defer)
 	stays, moves, goes := h.mustPush("a", "stays", "stays"), h.mustPush("a", "tag", "moves"), h.mustPush("a", "goes", "goes")
@@ -252,9 +251,8 @@ func TestRejected(t *testing.T) {
 	}
 }
 
-// TestConvergence has many clients push, move tags and delete at once, with a
-// store that comes and goes; after a replay every Image says what the registry
-// holds.
+// TestConvergence has many clients push, move tags and delete at once, with a store that comes
+// and goes; after a replay every Image agrees with the registry.
 func TestConvergence(t *testing.T) {
 	h := newHouse(t, Defer)
 	repositories, tagNames := []string{"a", "b"}, []string{"x", "y", "z"}
@@ -351,8 +349,7 @@ func TestTagHolders(t *testing.T) {
 	}
 }
 
-// TestMarkers: what is in the place of markers and is none is reported, and does
-// not hide the others.
+// TestMarkers: other files in the place of markers are reported, and do not hide markers.
 func TestMarkers(t *testing.T) {
 	p := &pending{driver: inmemory.New()}
 	if all, err := p.list(t.Context()); err != nil || len(all) != 0 {
@@ -385,7 +382,7 @@ func TestMarkers(t *testing.T) {
 	}
 }
 
-// TestKinds: the log names what was pushed.
+// TestKinds: the log names the kind of a push.
 func TestKinds(t *testing.T) {
 	image := &imagev1.Image{DockerImageManifestMediaType: "a/b"}
 	if got := kindOf(image); got != "a/b" {

@@ -38,7 +38,7 @@ func newSigningHouse(t *testing.T, key *signtest.Key) *house {
 	return newHouseWith(t, Defer, imageapi.SignatureOptions{Verifier: verifier})
 }
 
-// pushArtifact pushes what signs something, under a tag if there is one.
+// pushArtifact pushes a signature, under a tag if there is one.
 func (h *house) pushArtifact(repository, tag string, a signtest.Artifact) error {
 	ctx := h.t.Context()
 	repo := h.repository(h.namespace, repository)
@@ -111,7 +111,7 @@ func (h *house) take(i item) error {
 	return h.remove(i.repository, i.artifact.Digest)
 }
 
-// TestSignaturesConverge: in whatever order images and signatures come and go, the
+// TestSignaturesConverge: in every order of pushes and deletions of images and signatures, the
 // Image ends with the same bytes.
 func TestSignaturesConverge(t *testing.T) {
 	key := signtest.NewKey(t, "ecdsa-p256")
@@ -146,7 +146,7 @@ func TestSignaturesConverge(t *testing.T) {
 	}
 }
 
-// expectedSignatures is what a house has that got the subset in order.
+// expectedSignatures is the result of a registry that got the subset in order.
 func expectedSignatures(t *testing.T, key *signtest.Key, items []item, subset map[int]bool) string {
 	t.Helper()
 	h := newSigningHouse(t, key)
@@ -159,8 +159,8 @@ func expectedSignatures(t *testing.T, key *signtest.Key, items []item, subset ma
 	return h.signatures(image)
 }
 
-// convergenceSteps put everything, in a random order and some of it twice, with the
-// image among it, and take what is not in the subset; in between processes start anew.
+// convergenceSteps put everything, in a random order and some of it twice, with the image
+// among it, and remove everything outside the subset; in between processes start anew.
 func convergenceSteps(h *house, random *rand.Rand, items []item, subset map[int]bool) []func() error {
 	var steps []func() error
 	push := func() error { _, err := h.push("app", "v1", "somebody"); return err }
@@ -188,7 +188,7 @@ func signedItems(items []item) []digest.Digest {
 	return all
 }
 
-// check wants no Image of what signs.
+// check wants no Image of a signature.
 func (h *house) check(signing []digest.Digest) {
 	h.t.Helper()
 	for _, d := range signing {
@@ -239,8 +239,8 @@ func TestConcurrentSigners(t *testing.T) {
 	}
 }
 
-// TestPostedSignatures: what a client has posted keeps its name through all that the
-// registry derives, and a derived signature cannot be changed through the API.
+// TestPostedSignatures: a posted signature keeps its name through all derivations of the
+// registry, and a derived signature cannot be changed through the API.
 func TestPostedSignatures(t *testing.T) {
 	key := signtest.NewKey(t, "ecdsa-p256")
 	h := newSigningHouse(t, key)
@@ -275,8 +275,8 @@ func TestPostedSignatures(t *testing.T) {
 	}
 }
 
-// TestOldSignatureImages: Images that signature manifests had before go at start, and
-// what they refer to is recorded.
+// TestOldSignatureImages: Images that signature manifests had before go at start, and their
+// references are recorded.
 func TestOldSignatureImages(t *testing.T) {
 	key := signtest.NewKey(t, "ecdsa-p256")
 	h := newSigningHouse(t, key)

@@ -13,8 +13,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// TestOutage: a request that met an outage is 503 with Retry-After, whatever
-// distribution makes of it; others are left alone.
+// TestOutage: a request that met an outage is 503 with Retry-After, with any status of
+// distribution; others are left alone.
 func TestOutage(t *testing.T) {
 	for name, test := range map[string]struct {
 		fails  bool

@@ -69,7 +69,7 @@ func certificateFiles(t *testing.T, dir, name, host string) (certificate, key st
 	return certificate, key
 }
 
-// presented returns the certificate that a client who asks for name is shown.
+// presented returns the certificate for a client that asks for name.
 func presented(t *testing.T, address, name string) *x509.Certificate {
 	t.Helper()
 	conn, err := tls.Dial("tcp", address, &tls.Config{ServerName: name, InsecureSkipVerify: true})
@@ -158,7 +158,7 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// TestSettings: http.tls means what it does for distribution.
+// TestSettings: http.tls has the meaning that it has for distribution.
 func TestSettings(t *testing.T) {
 	dir := t.TempDir()
 	certificate, key := certificateFiles(t, dir, "registry", "127.0.0.1")
@@ -211,7 +211,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestFaultySettings: an error names the key, and what would be right.
+// TestFaultySettings: an error names the key, and a valid value.
 func TestFaultySettings(t *testing.T) {
 	dir := t.TempDir()
 	certificate, key := certificateFiles(t, dir, "registry", "127.0.0.1")
@@ -262,8 +262,8 @@ func TestTooManyFiles(t *testing.T) {
 	}
 }
 
-// TestSilence: connections that say nothing, or too little, are closed, whatever the
-// port speaks.
+// TestSilence: connections that send nothing, or too little, are closed, in every protocol of
+// the port.
 func TestSilence(t *testing.T) {
 	certificate, key := certificateFiles(t, t.TempDir(), "registry", "127.0.0.1")
 	for name, o := range map[string]TLS{

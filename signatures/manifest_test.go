@@ -103,7 +103,7 @@ func TestName(t *testing.T) {
 
 var limits = signatures.Limits{Content: 1000, PerImage: 4}
 
-// extract returns what a manifest of some layers carries, whose blobs are contents.
+// extract returns the signatures of a manifest of some layers, whose blobs are contents.
 func extract(artifactType string, contents map[string]string, layers ...imagespec.Descriptor) ([]signatures.Signature, error) {
 	m := &signatures.Manifest{Subject: subject, ArtifactType: artifactType, Layers: layers, Kind: map[string]signatures.Kind{
 		bundle: signatures.KindBundle, simple: signatures.KindCosign, "application/jose+json": signatures.KindNotation,
@@ -162,8 +162,8 @@ func TestExtract(t *testing.T) {
 	}
 }
 
-// TestExtractBundle: what a bundle is, the statement under its signature says, and
-// not the manifest's annotations.
+// TestExtractBundle: the statement under a bundle's signature gives its kind, and not the
+// manifest's annotations.
 func TestExtractBundle(t *testing.T) {
 	for name, c := range map[string]struct {
 		content string

@@ -106,8 +106,8 @@ func forEachBackend(t *testing.T, test func(*testing.T, *storage.Store)) {
 	}
 }
 
-// TestEncodedAnswers: an answer made of stored bytes is, byte for byte, what the
-// ordinary encoder makes of the decoded object.
+// TestEncodedAnswers: an answer made of stored bytes equals, byte for byte, the ordinary
+// encoder's answer for the decoded object.
 func TestEncodedAnswers(t *testing.T) {
 	pods := []*example.Pod{
 		{ObjectMeta: metav1.ObjectMeta{Name: "plain"}},

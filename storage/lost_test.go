@@ -140,7 +140,7 @@ func TestWatchFromLostHistory(t *testing.T) {
 		first := openOn(master.Addr)
 		mustCreate(t, first, "kept")
 		time.Sleep(300 * time.Millisecond)
-		replica.Command(t, "REPLICAOF", "NO", "ONE") // what follows does not reach it
+		replica.Command(t, "REPLICAOF", "NO", "ONE") // later changes do not reach it
 		known := mustCreate(t, first, "lost")        // a client of the first process lists now
 		master.Kill()
 		second := openOn(replica.Addr)
@@ -153,7 +153,7 @@ func TestWatchFromLostHistory(t *testing.T) {
 	})
 }
 
-// signaled is closed when a watch has sent what there is.
+// signaled is closed when a watch has sent its initial state.
 type signaled chan struct{}
 
 // Signal implements utilflowcontrol.InitializationSignal.

@@ -237,7 +237,7 @@ func TestAbortedList(t *testing.T) {
 		if err != nil {
 			return 0, err
 		}
-		// What the rest of the list needs of the history goes.
+		// The history that the rest of the list needs goes.
 		_, _ = b.Commit(context.Background(), storage.Mutation{Key: "/foreign", Value: storage.Body([]byte("x")), Expect: storage.AnyRevision})
 		return len(p), b.Compact(context.Background(), w.Current+1)
 	}))

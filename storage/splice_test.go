@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzSplicer: whatever is stored, no panic; and if the splicer takes it and it
-// is JSON, the answer is that JSON with the resourceVersion in its metadata.
+// FuzzSplicer: no bytes make it panic; and if the splicer takes them and they are JSON, the
+// answer is that JSON with the resourceVersion in its metadata.
 func FuzzSplicer(f *testing.F) {
 	f.Add([]byte(`{"kind":"K","apiVersion":"v1","metadata":{"name":"a","uid":"u","labels":{"a":"b"}}}`))
 	f.Add([]byte(`{"kind":"K","apiVersion":"v1","metadata":{}}` + "\n"))

@@ -37,8 +37,8 @@ import (
 	"go.etcd.io/etcd/client/v3/kubernetes"
 )
 
-// backends are the implementations that have to pass everything in this file. Each
-// starts what it needs for one test and its subtests, and opens stores in that.
+// backends are the implementations that have to pass everything in this file. Each starts its
+// servers for one test and its subtests, and opens stores in that.
 var backends = map[string]func(*testing.T) storagetest.Open{
 	"memory": func(*testing.T) storagetest.Open {
 		return func(_ *testing.T, now func() time.Time) storage.Backend { return memory.New(memory.Options{Now: now}) }
@@ -198,10 +198,10 @@ func (e *env) increaseRV(ctx context.Context, t *testing.T) int64 {
 	return result.Revision
 }
 
-// compact drops the log up to resourceVersion. It moves the revision on first,
-// as etcd's compactor does by writing its own key. What has been read of the log
-// already is delivered before: a watch that begins in it would be served all of it,
-// and not the error that the suite waits for.
+// compact drops the log up to resourceVersion. It moves the revision on first, as etcd's
+// compactor does by writing its own key. Entries that were read already are delivered before:
+// a watch that begins among them would be served all of them, and not the error that the suite
+// waits for.
 func (e *env) compact(ctx context.Context, t *testing.T, resourceVersion string) {
 	t.Helper()
 	revision, err := e.Versioner().ParseResourceVersion(resourceVersion)

@@ -18,8 +18,8 @@ import (
 	"github.com/openshift/api/image/docker10"
 )
 
-// TestAbsurdPushes: whatever the registry accepts has its Image, of bounded
-// size; what it refuses has the registry's own error, and no Image.
+// TestAbsurdPushes: everything that the registry accepts has its Image, of bounded size;
+// refused content gets the registry's own error, and no Image.
 func TestAbsurdPushes(t *testing.T) {
 	const (
 		ociImage = "application/vnd.oci.image.manifest.v1+json"
@@ -118,7 +118,7 @@ func TestListMemory(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	s.stop() // what creating took is not what listing takes
+	s.stop() // the memory of creating is not that of listing
 	s.start()
 	before := anonymousMemory(t, s.cmd.Process.Pid)
 	var most atomic.Int64
@@ -152,7 +152,7 @@ func TestListMemory(t *testing.T) {
 	}
 }
 
-// anonymousMemory is what a process has resident besides mapped files.
+// anonymousMemory is the resident memory of a process besides mapped files.
 func anonymousMemory(t *testing.T, pid int) int64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -101,8 +101,8 @@ func (a *authority) client(server *authority, name string, organizations ...stri
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
 }
 
-// whoami asks the API who a request is from, and returns name and groups, or the status
-// if that is not 201.
+// whoami asks the API for the user of a request, and returns name and groups, or the status if
+// that is not 201.
 func whoami(t *testing.T, client *http.Client, base string, header http.Header) string {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/apis/authentication.k8s.io/v1/selfsubjectreviews",
@@ -143,8 +143,8 @@ func extraOf(extra map[string]authenticationv1.ExtraValue) string {
 	return text
 }
 
-// TestClientCertificates: a certificate of the authority says who a request is from; a
-// front proxy's certificate makes its headers believed, and nothing else does.
+// TestClientCertificates: a certificate of the authority authenticates its user; headers are
+// honoured with a front proxy's certificate, and with nothing else.
 func TestClientCertificates(t *testing.T) {
 	serving, users, proxies, strangers := newAuthority(t, "serving"), newAuthority(t, "users"), newAuthority(t, "proxies"), newAuthority(t, "strangers")
 	certificate, key := serving.issue("server")
@@ -248,8 +248,8 @@ func indent(text, by string) string {
 	return by + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+by)
 }
 
-// reviewer answers TokenReviews and SubjectAccessReviews as a kube-apiserver does: the
-// token "good" is carol's, who may do everything with the image that is called hers.
+// reviewer answers TokenReviews and SubjectAccessReviews as a kube-apiserver does: the token
+// "good" is carol's, and carol may do everything with the image that is called hers.
 func reviewer(t *testing.T) (tokens, access string) {
 	t.Helper()
 	answer := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -296,7 +296,7 @@ current-context: x
 	return kubeconfig("/tokenreviews"), kubeconfig("/accessreviews")
 }
 
-// TestWebhooks: TokenReview says who, and SubjectAccessReview what they may.
+// TestWebhooks: TokenReview authenticates, and SubjectAccessReview authorizes.
 func TestWebhooks(t *testing.T) {
 	tokens, access := reviewer(t)
 	s := startWithConfig(t, plainConfig+"imageapi: {auth: {kubeconfigfile: DIR/kubeconfig, authenticationwebhookfile: '"+tokens+"', authorizationwebhookfile: '"+access+"'}}\n")
@@ -413,7 +413,7 @@ func TestKubectlAuth(t *testing.T) {
 	}
 }
 
-// tryKubectl is kubectl for what may fail.
+// tryKubectl is kubectl for commands that may fail.
 func (s *server) tryKubectl(args ...string) string {
 	s.t.Helper()
 	out, err := tryCommand(s.t, s.kubectlEnv(), "kubectl", args...)

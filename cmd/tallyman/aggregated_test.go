@@ -22,8 +22,8 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// aggregated is a cluster with tallyman behind its aggregator, by the manifests that we
-// ship. What cannot be had without nodes is a process beside it: the Service leads there.
+// aggregated is a cluster with tallyman behind its aggregator, by the manifests that we ship.
+// A cluster without nodes runs no pods, so that the Service leads to a process beside it.
 type aggregated struct {
 	*cluster
 	s       *server
@@ -32,7 +32,7 @@ type aggregated struct {
 	log     string     // tallyman's audit log
 }
 
-// auditEverything records who asked for what.
+// auditEverything records the user and the object of every request.
 const auditEverything = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n"
 
 func startAggregated(t *testing.T) *aggregated {
@@ -166,8 +166,8 @@ func (a *aggregated) audited(name string) *auditv1.Event {
 	return last
 }
 
-// TestAggregated runs tallyman behind a real kube-apiserver, by the manifests that we
-// ship: the aggregator reaches it, and the cluster says who may do what.
+// TestAggregated runs tallyman behind a real kube-apiserver, by the manifests that we ship:
+// the aggregator reaches it, and the cluster authorizes its users.
 func TestAggregated(t *testing.T) {
 	t.Parallel()
 	a := startAggregated(t)
@@ -283,8 +283,8 @@ func (a *aggregated) testRBAC(t *testing.T, alice, first, second string) {
 	})
 }
 
-// testIdentity: user, uid, groups and extra arrive as the cluster knows them, and are in
-// the audit log; who is impersonated arrives as that.
+// testIdentity: user, uid, groups and extra arrive as the cluster knows them, and are in the
+// audit log; an impersonated user arrives as that user.
 func (a *aggregated) testIdentity(t *testing.T, first string) {
 	a.kubectl("get", "image", first, "--as=bob", "--as-group=devs", "--as-group=system:masters", "--as-uid=42", "--as-user-extra=example.com/reason=a test")
 	event := a.audited("bob")
@@ -320,8 +320,8 @@ func (a *aggregated) testInformer(t *testing.T) {
 	t.Error("the watch ended before the push came by")
 }
 
-// testDirect: who comes past the aggregator is known by the cluster's client
-// certificates and tokens all the same, and may do what the cluster allows.
+// testDirect: requests past the aggregator are authenticated by the cluster's client
+// certificates and tokens all the same, and authorized by the cluster.
 func (a *aggregated) testDirect(t *testing.T) {
 	kubeconfigs, err := clientcmd.LoadFromFile(a.userKubeconfig("carol", "devs"))
 	if err != nil {

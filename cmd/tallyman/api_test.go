@@ -47,8 +47,8 @@ func imageJSON(name, more string) string {
 	return fmt.Sprintf(`{"kind":"Image","apiVersion":"image.openshift.io/v1","metadata":{"name":%q},"dockerImageReference":%q%s}`, name, reference, more)
 }
 
-// TestAPI is the table of the API's documented endpoints, verbs, parameters and
-// response codes, and what Kubernetes clients expect beyond it.
+// TestAPI is the table of the API's documented endpoints, verbs, parameters and response
+// codes, and of Kubernetes clients' expectations beyond it.
 func TestAPI(t *testing.T) {
 	s := startServer(t)
 	digest := s.pushImage("team/app:v1", "api")

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// The two ways to run the OCI conformance suite: as it comes, and with what a
-// default registry forbids allowed.
+// The two ways to run the OCI conformance suite: as it comes, and with the actions allowed
+// that a default registry forbids.
 var conformanceRuns = map[string]struct {
 	config string
 	env    []string
@@ -23,9 +23,9 @@ var conformanceRuns = map[string]struct {
 	},
 }
 
-// TestOCIConformance runs the suite of the OCI distribution-spec against us and
-// against distribution as upstream builds it: what passes there passes here, and so do
-// all tests of referrers and subjects.
+// TestOCIConformance runs the suite of the OCI distribution-spec against us and against
+// distribution as upstream builds it: every test that passes there passes here, and so do all
+// tests of referrers and subjects.
 func TestOCIConformance(t *testing.T) {
 	t.Parallel()
 	for name, run := range conformanceRuns {

@@ -105,7 +105,7 @@ func (c *cosigner) keylessClassic() []string {
 	return args
 }
 
-// summary is what an Image says of its signatures, without what differs from run to
+// summary is the part of an Image about its signatures, without values that differ from run to
 // run.
 func summary(image *imagev1.Image) string {
 	var lines []string

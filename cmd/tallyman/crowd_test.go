@@ -188,9 +188,9 @@ func (o *others) round() error {
 	return nil
 }
 
-// TestCrowd: a client that opens thousands of connections and watches, sends huge and
-// slow bodies and reads slowly harms no other, and is itself told what is too much. The
-// binary is as users have it: with the race detector there cannot be as many goroutines.
+// TestCrowd: a client that opens thousands of connections and watches, sends huge and slow
+// bodies and reads slowly harms no other, and gets clear errors about its excess. The binary
+// is as users have it: with the race detector there cannot be as many goroutines.
 func TestCrowd(t *testing.T) {
 	const crowdSize = 5000
 	program := filepath.Join(t.TempDir(), "tallyman")

@@ -36,7 +36,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 )
 
-// Whom the fake sigstore's certificates are for.
+// The subjects of the fake sigstore's certificates.
 const (
 	fakeIssuer  = "https://issuer.example.test"
 	fakeSubject = "dev@example.test"
@@ -130,7 +130,7 @@ func (f *fakeSigstore) write(rootCertificate, tsaIntermediate *x509.Certificate)
 	now := time.Now()
 	claims := fmt.Sprintf(`{"iss":%q,"aud":"sigstore","sub":%q,"email":%q,"email_verified":true,"iat":%d,"exp":%d}`,
 		fakeIssuer, fakeSubject, fakeSubject, now.Unix(), now.Add(2*time.Hour).Unix())
-	// cosign 2 wants a token that is signed; by whom, only Fulcio cares.
+	// cosign 2 wants a signed token; only Fulcio cares about its issuer.
 	writeFile(f.t, f.token, strings.Join([]string{
 		base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`)), base64.RawURLEncoding.EncodeToString([]byte(claims)), "c2lnbmF0dXJl",
 	}, "."))

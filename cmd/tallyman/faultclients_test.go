@@ -24,7 +24,7 @@ import (
 	"tallyman/storage/redis"
 )
 
-// tally counts what a fault run did.
+// tally counts the events of a fault run.
 type tally struct {
 	faults, acknowledged, uncertain, events, expired, violations atomic.Int64
 }
@@ -34,8 +34,8 @@ func (c *tally) violation(t *testing.T, format string, args ...any) {
 	t.Errorf(format, args...)
 }
 
-// runFaults makes rounds faults, one of each kind in turn, under load, and
-// compares what everybody knows after each.
+// runFaults makes rounds faults, one of each kind in turn, under load, and compares the
+// knowledge of all clients after each.
 func runFaults(t *testing.T, replicas []*server, store redis.Options, rounds int, kinds []fault) {
 	t.Helper()
 	count := &tally{}
@@ -147,7 +147,7 @@ func step(image *imagev1.Image) int {
 	return n
 }
 
-// writer owns some Images and knows what they are.
+// writer owns some Images and knows their state.
 type writer struct {
 	id       int
 	t        *testing.T
@@ -157,7 +157,7 @@ type writer struct {
 	truth    map[string]int // of its Images, the last step that is known
 	versions map[string]string
 	doubt    string // the Image of a write whose outcome is not known
-	tried    int    // what that write would have made it; 0 for a deletion
+	tried    int    // the result that the write would have had; 0 for a deletion
 }
 
 func (w *writer) run(ctx context.Context) {
@@ -192,7 +192,7 @@ func (w *writer) client() imageclient.ImageInterface {
 	return w.replicas[w.id%len(w.replicas)].images()
 }
 
-// write makes the next change. What it comes to is acknowledged, or in doubt.
+// write makes the next change. It ends acknowledged, or in doubt.
 func (w *writer) write(ctx context.Context) {
 	w.n++
 	name := fmt.Sprintf("sha256:%064x", w.id*100+w.n%5)
@@ -200,7 +200,7 @@ func (w *writer) write(ctx context.Context) {
 	now := w.truth[name]
 	next := now + 1
 	image.Labels, image.ResourceVersion = map[string]string{"step": strconv.Itoa(next)}, w.versions[name]
-	// The request goes to its end, whatever happens around it.
+	// The request goes to its end, through all faults.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	var got *imagev1.Image
@@ -254,8 +254,8 @@ func (w *writer) resolve(ctx context.Context) bool {
 	return true
 }
 
-// observer lists and watches by itself, without an informer's second list, so
-// that it sees what the server says and does not say.
+// observer lists and watches by itself, without an informer's second list, so that it sees
+// exactly the server's events and gaps.
 type observer struct {
 	t      *testing.T
 	count  *tally

@@ -64,8 +64,8 @@ type fault struct {
 	make func(t *testing.T, random *rand.Rand)
 }
 
-// networkFaults are what happens between replicas and Redis. Each is on one
-// replica's way, or on all.
+// networkFaults are the faults between replicas and Redis. Each is on one replica's way, or on
+// all.
 func (p *proxies) networkFaults() []fault {
 	toxic := func(name, kind string, attributes toxiproxy.Attributes) fault {
 		return fault{name, func(t *testing.T, random *rand.Rand) {

@@ -237,7 +237,7 @@ func (s *server) request(method, target, body string, header http.Header) answer
 	return got
 }
 
-// try is request for what may fail.
+// try is request for requests that may fail.
 func (s *server) try(method, target, body string, header http.Header) (answer, error) {
 	whole := target
 	if strings.HasPrefix(target, "/") {
@@ -315,7 +315,7 @@ func isFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// command runs a client and returns what it printed.
+// command runs a client and returns its output.
 func command(t testing.TB, env []string, name string, args ...string) string {
 	t.Helper()
 	out, err := tryCommand(t, env, name, args...)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestHostilePaths: no way of writing a path leads from one door to the other, or
-// around what guards it. Without credentials nothing is 200 but what is for everybody.
+// TestHostilePaths: no way of writing a path leads from one handler to the other, or around
+// its guards. Without credentials nothing is 200 but public paths.
 func TestHostilePaths(t *testing.T) {
 	users := htpasswdFile(t, "clerk", "secret")
 	s := startWithConfig(t, plainConfig+"auth: {htpasswd: {realm: test, path: "+users+"}}\nimageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}\n")

@@ -72,7 +72,7 @@ func TestKubectl(t *testing.T) {
 	if image.Labels["color"] != "green" || image.Labels["tier"] != "gold" || image.Annotations["owner"] != "me" {
 		t.Errorf("after all edits: labels %v, annotations %v", image.Labels, image.Annotations)
 	}
-	// A second push keeps what users added.
+	// A second push keeps the additions of users.
 	s.pushImage("team/app:v2", "kubectl")
 	again := s.image(digest)
 	if again.Labels["color"] != "green" || again.Annotations["owner"] != "me" || again.Annotations["tallyman.dev/tags"] != "team/app:v1,team/app:v2" {

@@ -76,9 +76,9 @@ var register = porcupine.Model{
 	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
 }
 
-// TestLinearizable: many clients read and write the same few Images through
-// three processes. What they saw has an order in which one register for each
-// Image would have answered the same, and revisions are unique and in order.
+// TestLinearizable: many clients read and write the same few Images through three processes.
+// Their observations have an order in which one register for each Image would have answered
+// the same, and revisions are unique and in order.
 func TestLinearizable(t *testing.T) {
 	replicas := startReplicas(t, 3, redisAt(redistest.Start(t, "redis-server", redistest.Durable...).Addr))
 	const clients, operations, keys = 9, 150, 3
@@ -152,8 +152,8 @@ func checkRevisions(t *testing.T, history []porcupine.Operation) {
 	}
 }
 
-// apply makes one operation. What the API refuses for the state of the Image is a
-// result; anything else is an error.
+// apply makes one operation. A refusal because of the Image's state is a result; anything else
+// is an error.
 func apply(t *testing.T, client imageclient.ImageInterface, op registerOp) (registerResult, error) {
 	image := newImage(op.key)
 	image.Labels = map[string]string{"value": op.value}

@@ -56,8 +56,8 @@ func lastPart(name, kind string) string {
 	return "\x00"
 }
 
-// essence is an object without what is a tool's own: labels and annotations of Helm, the
-// hash in a ConfigMap's name, where an image comes from; and with config.yml read.
+// essence is an object without the traces of a tool: labels and annotations of Helm, the hash
+// in a ConfigMap's name, the origin of an image; and with config.yml read.
 func essence(t *testing.T, object map[string]any) any {
 	t.Helper()
 	delete(object, "metadata")
@@ -150,7 +150,7 @@ func TestChartAndKustomizeAgree(t *testing.T) {
 	}
 }
 
-// TestChartValues: what makes no sense is refused, with a word on what would.
+// TestChartValues: invalid values are refused, with a hint at valid ones.
 func TestChartValues(t *testing.T) {
 	command(t, nil, "helm", "lint", "--strict", chartDirectory(t), "--set="+chartValues, "--set-string=htpasswd=clerk:$2y$05$x")
 	for values, want := range map[string]string{
@@ -170,7 +170,7 @@ func TestChartValues(t *testing.T) {
 			t.Errorf("%s: %v: %s; want %s", values, err, out, want)
 		}
 	}
-	// config goes over what the chart makes; other storage needs no volume.
+	// config goes over the chart's own; other storage needs no volume.
 	rendered := objects(t, command(t, nil, "helm", "template", "tallyman", chartDirectory(t),
 		"--set="+chartValues+",existingSecret=s,config.storage.s3.bucket=b,config.imageapi.backfill=false,env[0].name=REGISTRY_STORAGE_S3_SECRETKEY,volumes[0].name=keys,volumeMounts[0].name=keys,volumeMounts[0].mountPath=/keys,serviceAccountAnnotations.role=r"))
 	if _, ok := rendered["PersistentVolumeClaim/tallyman"]; ok {
@@ -198,8 +198,7 @@ func TestChartValues(t *testing.T) {
 	}
 }
 
-// testPods: pods of what we ship are admitted where the Pod Security Standard
-// restricted is enforced.
+// testPods: our pods are admitted where the Pod Security Standard restricted is enforced.
 func (a *aggregated) testPods(t *testing.T) {
 	rendered := command(t, nil, "kubectl", "kustomize", filepath.Join(filepath.Dir(a.overlay), "ha"))
 	a.kubectl("create", "serviceaccount", "default", "-n", "tallyman") // a controller's work
@@ -240,7 +239,7 @@ func (a *aggregated) testPods(t *testing.T) {
 	}
 }
 
-// testChart: kube-apiserver takes what the chart and the other overlay make, and the
+// testChart: kube-apiserver takes the objects of the chart and the other overlay, and the
 // chart can be upgraded.
 func (a *aggregated) testChart(t *testing.T) {
 	for name, values := range map[string][]string{
@@ -250,7 +249,7 @@ func (a *aggregated) testChart(t *testing.T) {
 		writeFile(t, path, command(t, nil, "helm", append([]string{"template", "other", chartDirectory(t), "-n=default", "--set=apiService.enabled=false," + chartValues, "--set-string=htpasswd=clerk:$2y$05$x"}, values...)...))
 		a.kubectl("create", "--dry-run=server", "--validate=strict", "-f", path)
 	}
-	// What an installation has made is kept by an upgrade.
+	// An upgrade keeps the objects that an installation has made.
 	helm := func(args ...string) {
 		command(t, []string{"KUBECONFIG=" + a.kubeconfig, "HOME=" + a.dir}, "helm", append(args, chartDirectory(t), "--namespace=other",
 			"--set=apiService.enabled=false,replicas=2,redis.enabled=true,"+chartValues, "--set-string=htpasswd=clerk:$2y$05$x")...)

@@ -67,9 +67,9 @@ func (s *server) newest() int64 {
 	return revision
 }
 
-// TestMigrate moves a store from bolt to Redis while images are pushed, and back
-// while the registry runs on Redis. Nothing is missing, what clients added and
-// identities are as they were, and resourceVersions never go back.
+// TestMigrate moves a store from bolt to Redis while images are pushed, and back while the
+// registry runs on Redis. Nothing is missing, additions of clients and identities stay, and
+// resourceVersions never go back.
 func TestMigrate(t *testing.T) {
 	redis := redistest.Start(t, "redis-server", redistest.Durable...)
 	s := startWithConfig(t, strings.ReplaceAll(movable, "REDIS", redis.Addr))
@@ -140,8 +140,8 @@ func checkMoved(t *testing.T, s *server, all []string, uid types.UID, before int
 	must(t, "where it lives", s.lives(all[0], "app0", "app0:latest"))
 }
 
-// TestMigrateIntoUsedStore: a registry that was started on an empty Redis has
-// derived its Images anew. A migration after that brings what clients had added.
+// TestMigrateIntoUsedStore: a registry that was started on an empty Redis has derived its
+// Images anew. A migration after that brings the additions of clients.
 func TestMigrateIntoUsedStore(t *testing.T) {
 	s := startWithConfig(t, strings.ReplaceAll(movable, "REDIS", redistest.Start(t, "redis-server").Addr))
 	name := pushSmallImage(s, "app", "one")
@@ -219,7 +219,7 @@ func TestExportImport(t *testing.T) {
 	}
 	var stats struct{ Images, Bytes, StoredBytes int64 }
 	out := s.metadata("stats", "-o", "json")
-	_, fields, _ := strings.Cut(out, "{") // after what is logged to standard error
+	_, fields, _ := strings.Cut(out, "{") // after the log on standard error
 	if err := json.Unmarshal([]byte("{"+fields), &stats); err != nil || stats.Images != 3 || stats.StoredBytes >= stats.Bytes {
 		t.Errorf("%+v, %v", stats, err)
 	}

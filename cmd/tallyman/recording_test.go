@@ -36,7 +36,7 @@ func recordingOf(t *testing.T, name string) *recording {
 // trust are the files with roots of trust in a recording.
 var trust = []string{"release.pub", "trusted_root.json", "log.pub"}
 
-// begin starts a new recording of what c does to an image.
+// begin starts a new recording of the changes that c makes to an image.
 func (r *recording) begin(c *cosigner, image string) {
 	r.t.Helper()
 	r.c, r.Host, r.Image, r.Steps = c, c.server.addr, image, nil

@@ -31,9 +31,9 @@ func outageServer(t *testing.T, redis *redistest.Server, policy string, env ...s
 	return startWithConfig(t, strings.NewReplacer("REDIS", redis.Addr, "POLICY", policy).Replace(outageConfig), env...)
 }
 
-// TestRedisOutage: without Redis pulls go on, pushes follow onstorefailure, the
-// API says 503, /readyz says what is not ready and /livez stays up. When Redis is
-// back so is everything, without a restart.
+// TestRedisOutage: without Redis pulls go on, pushes follow onstorefailure, the API answers
+// 503, /readyz names the failed check and /livez stays up. When Redis is back so is
+// everything, without a restart.
 func TestRedisOutage(t *testing.T) {
 	for _, policy := range []string{"defer", "reject"} {
 		t.Run(policy, func(t *testing.T) {
@@ -94,8 +94,8 @@ func checkPush(t *testing.T, s *server, policy string) string {
 	return name
 }
 
-// TestRedisEmptied: a Redis that loses everything is filled again from what the
-// registry holds, without a restart, and who watches is told to list again.
+// TestRedisEmptied: a Redis that loses everything is filled again from the registry's content,
+// without a restart, and watching clients are told to list again.
 func TestRedisEmptied(t *testing.T) {
 	redis := redistest.Start(t, "redis-server")
 	s := outageServer(t, redis, "defer")
@@ -128,8 +128,8 @@ func TestRedisEmptied(t *testing.T) {
 	}
 }
 
-// TestRedisConfiguration: what is wrong with the configuration of Redis is said
-// by key, and secrets stay out of it.
+// TestRedisConfiguration: errors in the configuration of Redis name the key, and secrets stay
+// out of them.
 func TestRedisConfiguration(t *testing.T) {
 	locked := redistest.Start(t, "redis-server", "--requirepass", "hunter2-right")
 	dir := t.TempDir()

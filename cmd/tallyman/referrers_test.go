@@ -56,8 +56,8 @@ func digests(all []imagespec.Descriptor) []string {
 	return names
 }
 
-// TestReferrersAPI: all that refers to an image, filtered, in pages, under what oras
-// and older clients do.
+// TestReferrersAPI: all referrers of an image, filtered, in pages, under the requests of oras
+// and older clients.
 func TestReferrersAPI(t *testing.T) {
 	s := startWithConfig(t, plainConfig+"imageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}\n")
 	image := s.pushImage("ns/app:v1", "referrers")
@@ -108,7 +108,7 @@ func TestReferrersAPI(t *testing.T) {
 	if got := s.request(http.MethodGet, "/v2/ns/app/tags/list", "", nil).body; strings.Contains(got, "sha256-") {
 		t.Errorf("there is an index for clients: %s", got)
 	}
-	// What is deleted is gone.
+	// Deleted referrers are gone.
 	if got := s.request(http.MethodDelete, "/v2/ns/app/manifests/"+scan, "", nil); got.code != http.StatusAccepted {
 		t.Fatalf("delete: %d %s", got.code, got.body)
 	}
@@ -130,8 +130,8 @@ func TestReferrersAPI(t *testing.T) {
 	}
 }
 
-// TestReferrersTagSchema: what an older client has listed under its tag, and names no
-// subject, is listed too.
+// TestReferrersTagSchema: referrers that an older client has listed under its tag, and that
+// name no subject, are listed too.
 func TestReferrersTagSchema(t *testing.T) {
 	s := startWithConfig(t, plainConfig+"imageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}\n")
 	image := s.pushImage("ns/app:v1", "tag schema")
@@ -152,7 +152,7 @@ func TestReferrersTagSchema(t *testing.T) {
 	if _, all := s.referrers("ns/app", image, "?artifactType=example/old"); !slices.Equal(digests(all), []string{old}) {
 		t.Errorf("filtered they are %+v", all)
 	}
-	// An index that has outlived what it lists, and one that is no index.
+	// An index that has outlived its manifests, and content that is no index.
 	if got := s.request(http.MethodDelete, "/v2/ns/app/manifests/"+old, "", nil); got.code != http.StatusAccepted {
 		t.Fatalf("delete: %d %s", got.code, got.body)
 	}
@@ -179,8 +179,8 @@ func TestReferrersNeedPull(t *testing.T) {
 	}
 }
 
-// TestGarbageCollectReferrers: with --delete-untagged, what is about a tagged image
-// stays, and what is about nothing that stays goes.
+// TestGarbageCollectReferrers: with --delete-untagged, referrers of a tagged image stay, and
+// referrers of nothing that stays go.
 func TestGarbageCollectReferrers(t *testing.T) {
 	s := startWithConfig(t, plainConfig+"imageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}\n")
 	image := s.pushImage("ns/app:v1", "kept")

@@ -156,8 +156,8 @@ func TestServerKilled(t *testing.T) {
 	}
 }
 
-// TestBackfill: content that was there before gets its Images at start-up, and
-// what a lost store held is derived again.
+// TestBackfill: content from before tallyman gets its Images at start-up, and the content of a
+// lost store is derived again.
 func TestBackfill(t *testing.T) {
 	s := startServer(t)
 	digest := s.pushImage("team/app:v1", "before")
@@ -288,8 +288,8 @@ proxy: {remoteurl: http://UPSTREAM}
 imageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}
 `
 
-// TestPullThrough: what arrives through a pull-through cache is recorded, whole
-// once its config has arrived.
+// TestPullThrough: content that arrives through a pull-through cache is recorded, whole once
+// its config has arrived.
 func TestPullThrough(t *testing.T) {
 	upstream := startServer(t)
 	digest := upstream.pushImage("team/app:v1", "from afar")

@@ -21,8 +21,7 @@ import (
 	"tallyman/storage/redis/redistest"
 )
 
-// replicaConfig is a replica's: content and Redis are shared, in DIR is what is
-// its own.
+// replicaConfig is a replica's: content and Redis are shared, its own files are in DIR.
 const replicaConfig = `version: 0.1
 log: {level: warn, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: SHARED}, delete: {enabled: true}}
@@ -50,8 +49,8 @@ func redisAt(addrs ...string) func(int) string {
 	return func(int) string { return "redis: {addrs: [" + strings.Join(addrs, ", ") + "]}" }
 }
 
-// TestReplicas: what is pushed through one process is read at once through
-// another, and seen by a watch on the third.
+// TestReplicas: a push through one process is read at once through another, and seen by a
+// watch on the third.
 func TestReplicas(t *testing.T) {
 	for _, flavor := range redistest.Flavors {
 		t.Run(flavor, func(t *testing.T) {
@@ -257,7 +256,7 @@ func underLoad(t *testing.T, replicas []*server, fn func()) {
 	t.Logf("%d pushes and reads, %d watch events", pushed.Load(), watched.Load())
 }
 
-// pushAndRead pushes an image and reads it, and reports what failed.
+// pushAndRead pushes an image and reads it, and returns the first error.
 func pushAndRead(s *server, repository, content string) (string, error) {
 	config := fmt.Sprintf(`{"architecture":"amd64","os":"linux","author":%q,"rootfs":{"type":"layers","diff_ids":[]}}`, content)
 	start, err := s.want(http.StatusAccepted, http.MethodPost, "/v2/"+repository+"/blobs/uploads/", "", nil)

@@ -24,9 +24,8 @@ import (
 
 var scaleImages = flag.Int("images", 20_000, "how many Images BenchmarkScale has in Redis; it also measures a tenth of that")
 
-// BenchmarkScale measures a process on a Redis with many Images, and with a tenth
-// of them: what grows with their number, and what does not. Run it once:
-// `make scale`.
+// BenchmarkScale measures a process on a Redis with many Images, and with a tenth of them, to
+// tell costs that grow with their number from others. Run it once: `make scale`.
 func BenchmarkScale(b *testing.B) {
 	for _, n := range []int{*scaleImages / 10, *scaleImages} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

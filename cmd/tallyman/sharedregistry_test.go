@@ -13,8 +13,8 @@ import (
 	"tallyman/storage/redis/redistest"
 )
 
-// TestSharedRegistry: three processes move one tag and push and delete one
-// manifest at the same time. When they are done, Images say what the registry says.
+// TestSharedRegistry: three processes move one tag and push and delete one manifest at the
+// same time. When they are done, Images agree with the registry.
 func TestSharedRegistry(t *testing.T) {
 	redis := redistest.Start(t, "redis-server")
 	replicas := startReplicas(t, 3, redisAt(redis.Addr))

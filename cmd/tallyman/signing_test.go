@@ -78,8 +78,8 @@ imageapi:
 `
 }
 
-// TestSignatureFirst: a signature may come before what it signs, also of another
-// repository; the Image is there with it at once.
+// TestSignatureFirst: a signature may come before its image, also of another repository; the
+// Image is there with it at once.
 func TestSignatureFirst(t *testing.T) {
 	key := signtest.NewKey(t, "ecdsa-p384")
 	path := filepath.Join(t.TempDir(), "key.pub")
@@ -172,15 +172,15 @@ func TestKeyRotation(t *testing.T) {
 	if err == nil || !strings.Contains(out, "no public key: want PEM") {
 		t.Errorf("config check: %v, %s", err, out)
 	}
-	// What is wrong at start keeps it from starting, with the key's name.
+	// A configuration error at start keeps it from starting, with the key's name.
 	out, err = tryCommand(t, nil, binary, "serve", filepath.Join(s.dir, "config.yml"))
 	if err == nil || !strings.Contains(out, "imageapi.signatures: policies[0] (all): rootsOfTrust[0]: PublicKey: "+path) {
 		t.Errorf("a start with a broken file: %v, %s", err, out)
 	}
 }
 
-// TestNotSignatures: attestations and SBOMs are no signatures, whatever is said of
-// them; attestations have no Image, other artifacts do.
+// TestNotSignatures: attestations and SBOMs are no signatures, even if their annotations say
+// so; attestations have no Image, other artifacts do.
 func TestNotSignatures(t *testing.T) {
 	key := signtest.NewKey(t, "ecdsa-p256")
 	path := filepath.Join(t.TempDir(), "key.pub")
@@ -222,7 +222,7 @@ func TestNotSignatures(t *testing.T) {
 	}
 }
 
-// TestVerifyCommand: what it prints, and how it ends.
+// TestVerifyCommand: its output and its exit codes.
 func TestVerifyCommand(t *testing.T) {
 	key, stranger := signtest.NewKey(t, "ecdsa-p256"), signtest.NewKey(t, "ecdsa-p256")
 	path := filepath.Join(t.TempDir(), "key.pub")
@@ -277,8 +277,8 @@ func TestVerifyCommand(t *testing.T) {
 	}
 }
 
-// TestSigningReplicas: signatures that are pushed to any replica are on the Image for
-// all, and what they push at the same time is not lost.
+// TestSigningReplicas: signatures that are pushed to any replica are on the Image for all, and
+// concurrent pushes are not lost.
 func TestSigningReplicas(t *testing.T) {
 	all := startReplicas(t, 3, redisAt(redistest.Start(t, "redis-server").Addr))
 	name := digest.Digest(all[0].pushImage("ns/app:v1", "replicas"))

@@ -67,7 +67,7 @@ func (h *containersHome) skopeo(args ...string) string {
 }
 
 // TestSimpleSigning: skopeo and podman sign with GPG and leave the signature with the
-// registry; the Image says who, by a policy.json as it is; and they find it again.
+// registry; the Image names the signer, by a policy.json as it is; and they find it again.
 func TestSimpleSigning(t *testing.T) {
 	addr := freeAddress(t)
 	h := newContainersHome(t, addr)
@@ -105,7 +105,7 @@ imageapi:
 	// A pull that wants the signature finds it; one of another repository does not,
 	// as the signature is not for it.
 	h.skopeo("--policy", h.policy, "copy", "--src-tls-verify=false", image, "dir:"+t.TempDir())
-	// podman signs what it pushes.
+	// podman signs its push.
 	build := t.TempDir()
 	writeFile(t, filepath.Join(build, "Dockerfile"), "FROM scratch\nENV A=b\n")
 	h.run("podman", "build", "-q", "-t", addr+"/gpg/podman:v1", build)
@@ -132,7 +132,7 @@ imageapi:
 	}
 }
 
-// TestSignatureEndpoint is the endpoint's protocol: statuses, limits, who may.
+// TestSignatureEndpoint is the endpoint's protocol: statuses, limits, permissions.
 func TestSignatureEndpoint(t *testing.T) {
 	users := htpasswdFile(t, "alice", "secret")
 	s := startWithConfig(t, plainConfig+"auth: {htpasswd: {realm: test, path: "+users+"}}\nimageapi: {auth: {kubeconfigfile: DIR/kubeconfig}, signatures: {contentlimit: 2000}}\n")
@@ -214,8 +214,8 @@ func TestSignatureEndpointOff(t *testing.T) {
 	}
 }
 
-// TestPostSignature: POST of imagesignatures is verified too, and what the client says
-// of it is not believed.
+// TestPostSignature: POST of imagesignatures is verified too, and the client's own statements
+// are not trusted.
 func TestPostSignature(t *testing.T) {
 	dir := t.TempDir()
 	gpg := signtest.NewGPG(t, time.Now().Add(-time.Hour))

@@ -116,7 +116,7 @@ roleRef: {kind: ClusterRole, name: "system:image-signer"}
 subjects: [{kind: User, name: signer}]
 `
 
-// TestAuthorize: who may do what, by default and by a file.
+// TestAuthorize: permissions by default and by a file.
 func TestAuthorize(t *testing.T) {
 	byFile := Options{RBACFile: write(t, "rbac.yml", rbacFile), AnonymousRead: true, PasswordCheck: func(*http.Request) (string, bool) { return "", false }}
 	for name, c := range map[string]struct {
@@ -157,7 +157,7 @@ func TestAuthorize(t *testing.T) {
 	}
 }
 
-// TestRBACFileFaults: an error says what is wrong, and what would be right.
+// TestRBACFileFaults: an error names the fault, and a valid value.
 func TestRBACFileFaults(t *testing.T) {
 	const role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\n"
 	const binding = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\n"
@@ -238,7 +238,7 @@ func authenticate(t *testing.T, a *Access, authorization string) (name string, g
 	return response.User.GetName(), response.User.GetGroups(), nil
 }
 
-// TestTokens: the union of what knows tokens, and of none that do.
+// TestTokens: the union of all authenticators of tokens, and of none.
 func TestTokens(t *testing.T) {
 	a := mustNew(t, Options{
 		AdminTokens:   []string{"secret", ""},
@@ -277,7 +277,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestTokenFileReload: who is in the file is known, at any time; a broken file changes
+// TestTokenFileReload: the users in the file are known, at any time; a broken file changes
 // nothing.
 func TestTokenFileReload(t *testing.T) {
 	path := write(t, "tokens.csv", "one,alice,1\n")
@@ -298,8 +298,8 @@ func TestTokenFileReload(t *testing.T) {
 	}
 }
 
-// TestDelegationFaults: without a way to a cluster the error names the key and what is
-// wanted. A cluster that is away is no fault.
+// TestDelegationFaults: without a way to a cluster the error names the key and its purpose. A
+// cluster that is away is no fault.
 func TestDelegationFaults(t *testing.T) {
 	for want, o := range map[string]Delegation{
 		"delegation: unable to load in-cluster configuration": {Enabled: true},

@@ -243,8 +243,8 @@ func TestImageErrors(t *testing.T) {
 	}
 }
 
-// TestSchema1SignedDigest: the name of a signed manifest is the digest of what
-// was signed, and is the same with one signature more.
+// TestSchema1SignedDigest: the name of a signed manifest is the digest of the signed bytes,
+// and is the same with one signature more.
 func TestSchema1SignedDigest(t *testing.T) {
 	unsigned := "{\n   \"schemaVersion\": 1,\n   \"fsLayers\": [{\"blobSum\": \"" + layerA + "\"}],\n   \"history\": [{\"v1Compatibility\": \"{}\"}]\n}"
 	body := unsigned[:len(unsigned)-2]

@@ -21,12 +21,13 @@ type goPackage struct {
 	ImportPath string
 	Dir        string
 	Imports    []string
-	GoFiles    []string
+
+	GoFiles, TestGoFiles, XTestGoFiles []string
 }
 
 func packages(t *testing.T) []goPackage {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles", "tallyman/...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles,TestGoFiles,XTestGoFiles", "tallyman/...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func packages(t *testing.T) []goPackage {
 	return all
 }
 
-// allowed says which of our packages each may import.
+// allowed has the packages of ours that each may import.
 var allowed = map[string][]string{
 	"tallyman/cmd/tallyman":            {"internal/crash", "config", "imageapi", "imageapi/access", "registry", "storage", "storage/bolt", "storage/check", "storage/redis", "storage/transfer", "signatures", "signatures/policy"},
 	"tallyman/config":                  {"signatures"},
@@ -70,7 +71,7 @@ var allowed = map[string][]string{
 	"tallyman/storage/transfer":        {"storage"},
 }
 
-// confined says which of our packages may import a library.
+// confined has the packages of ours that may import a library.
 var confined = map[string][]string{
 	"github.com/distribution/distribution/": {"registry", "config", "cmd/tallyman"},
 	"github.com/redis/go-redis/":            {"storage/redis", "storage/redis/redistest", "config", "cmd/tallyman"},
@@ -96,8 +97,7 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestPackageDocs: every package says once what room of the house it is, and the
-// README's map has it.
+// TestPackageDocs: every package has one package comment, and the README's map has it.
 func TestPackageDocs(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -172,8 +172,8 @@ func undocumented(declaration ast.Decl) string {
 	return ""
 }
 
-// isTrivialMethod: methods of types that are not exported implement interfaces,
-// whose comments say what they do.
+// isTrivialMethod: methods of types that are not exported implement interfaces, whose comments
+// describe them.
 func isTrivialMethod(d *ast.FuncDecl) bool {
 	if d.Recv == nil {
 		return false

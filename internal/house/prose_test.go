@@ -5,6 +5,7 @@ import (
 	"go/token"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -60,7 +61,7 @@ func TestFreeRelatives(t *testing.T) {
 func TestProse(t *testing.T) {
 	all, free := 0, []string(nil)
 	for _, p := range packages(t) {
-		for _, name := range p.GoFiles {
+		for _, name := range slices.Concat(p.GoFiles, p.TestGoFiles, p.XTestGoFiles) {
 			if strings.HasPrefix(name, "zz_") {
 				continue // generated
 			}

@@ -113,7 +113,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestHostile: whatever is wrong with a signature ends in the right reason.
+// TestHostile: every fault of a signature ends in the right reason.
 func TestHostile(t *testing.T) {
 	key, stranger := signtest.NewKey(t, "ecdsa-p256"), signtest.NewKey(t, "ecdsa-p256")
 	fulcio, impostor := signtest.NewSigstore(t), signtest.NewSigstore(t)
@@ -284,8 +284,8 @@ func TestAnchoredIdentities(t *testing.T) {
 	wantVerdict(t, got, "False", "IdentityMismatch", "True")
 }
 
-// TestClaims: what a trusted signature claims is on the entry, as texts, and no
-// more than fits.
+// TestClaims: the claims of a trusted signature are on the entry, as texts, and no more than
+// fits.
 func TestClaims(t *testing.T) {
 	k := signtest.NewKey(t, "ecdsa-p256")
 	v := newVerifier(t, signatures.SignedIdentity{}, publicKey(k))
@@ -301,8 +301,8 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestAssessAgain: assessing again changes no byte, and times change with what they
-// are the times of.
+// TestAssessAgain: assessing again changes no byte, and times change only with their
+// conditions.
 func TestAssessAgain(t *testing.T) {
 	k := signtest.NewKey(t, "ecdsa-p256")
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -334,7 +334,7 @@ func TestAssessAgain(t *testing.T) {
 	}
 }
 
-// TestPanic: what goes wrong in the verification of one signature is its own affair.
+// TestPanic: a panic in the verification of one signature affects no other.
 func TestPanic(t *testing.T) {
 	k := signtest.NewKey(t, "ecdsa-p256")
 	calls := 0
@@ -357,7 +357,7 @@ func TestPanic(t *testing.T) {
 	wantVerdict(t, got, "True", "Verified", "True")
 }
 
-// TestWatch: what is trusted follows the files, and a broken file changes nothing.
+// TestWatch: trust follows the files, and a broken file changes nothing.
 func TestWatch(t *testing.T) {
 	k, next := signtest.NewKey(t, "ecdsa-p256"), signtest.NewKey(t, "ecdsa-p256")
 	path := filepath.Join(t.TempDir(), "key.pub")

@@ -112,8 +112,8 @@ func TestSignedIdentity(t *testing.T) {
 	}
 }
 
-// TestHosts: what the registry is called, if nothing says, is what the Image says; on
-// the loopback interface it has several names.
+// TestHosts: the registry's default name is the one in the Image; on the loopback interface it
+// has several names.
 func TestHosts(t *testing.T) {
 	k := signtest.NewKey(t, "ecdsa-p256")
 	v, err := policy.New(policy.Options{Policies: []signatures.Policy{{Name: "p", Scopes: []string{"a"}, RootsOfTrust: []signatures.RootOfTrust{publicKey(k)}}}})
@@ -202,7 +202,7 @@ func TestPolicyFile(t *testing.T) {
 	}
 }
 
-// TestFulcioCAWithRekor: OpenShift's way to say whom a keyless signature is by.
+// TestFulcioCAWithRekor: OpenShift's form of the signer of a keyless signature.
 func TestFulcioCAWithRekor(t *testing.T) {
 	fulcio := signtest.NewSigstore(t)
 	root := func(email string) signatures.RootOfTrust {
@@ -267,7 +267,7 @@ func TestWritten(t *testing.T) {
 	}
 }
 
-// TestBadPolicies: an error names the key that is wrong, and what would be right.
+// TestBadPolicies: an error names the wrong key, and a valid value.
 func TestBadPolicies(t *testing.T) {
 	key := signtest.NewKey(t, "ecdsa-p256").PEM()
 	good := signatures.RootOfTrust{PolicyType: "PublicKey", PublicKey: &signatures.PublicKey{KeyData: key}}
@@ -317,8 +317,8 @@ func TestBadPolicies(t *testing.T) {
 	}
 }
 
-// FuzzAssess: whatever the bytes, a signature ends with two conditions, is not trusted,
-// and says nothing of itself.
+// FuzzAssess: for any bytes, a signature ends with two conditions, is not trusted, and its
+// statements are not passed on.
 func FuzzAssess(f *testing.F) {
 	k, gpg := signtest.NewKey(f, "ecdsa-p256"), signtest.NewGPG(f, time.Now())
 	notation := signtest.NewNotation(f, "team")

@@ -32,8 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// payload is long, so that a half-written value would show, and says what key it
-// is for.
+// payload is long, so that a half-written value would show, and names its key.
 func payload(key string) []byte { return []byte(strings.Repeat(key+";", 500)) }
 
 // commitKeys is how many keys each commit of the writer has.
@@ -99,8 +98,8 @@ func TestCrash(t *testing.T) {
 	t.Logf("%d rounds, %d acknowledged commits", *rounds, len(acknowledged))
 }
 
-// killedWriter runs a writer for a while after its first commit, and returns
-// what it acknowledged.
+// killedWriter runs a writer for a while after its first commit, and returns the acknowledged
+// commits.
 func killedWriter(t *testing.T, path string, after time.Duration) map[string]int64 {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])

@@ -14,8 +14,7 @@ import (
 	"tallyman/storage/redis/redistest"
 )
 
-// TestRefusals: what no waiting will change fails at start, and says what is
-// wanted.
+// TestRefusals: a fault that waiting will not mend fails at start, with the remedy.
 func TestRefusals(t *testing.T) {
 	server := redistest.Start(t, flavor)
 	server.Command(t, "HSET", "{future}:meta", "format", "99", "revision", "1", "compacted", "0", "base", "1", "id", "x")

@@ -80,8 +80,8 @@ func TestCrash(t *testing.T) {
 	t.Logf("%d rounds, %d acknowledged commits, %d stored", rounds, len(acknowledged), len(commits))
 }
 
-// killedWriter runs a writer for a while after its first commit, and returns what it
-// acknowledged.
+// killedWriter runs a writer for a while after its first commit, and returns the acknowledged
+// commits.
 func killedWriter(t *testing.T, addr string, after time.Duration) []string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])

@@ -32,7 +32,8 @@ func countCommands(t *testing.T, server *redistest.Server, name string) int64 {
 }
 
 // TestFullServer: a server with maxmemory and noeviction refuses a commit that adds, as a
-// whole; one that removes passes, with what belongs to it, until the server is empty.
+// whole; one that removes passes, with the writes that belong to it, until the server is
+// empty.
 func TestFullServer(t *testing.T) {
 	server := redistest.Start(t, flavor, "--maxmemory", "20mb", "--maxmemory-policy", "noeviction")
 	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1}}, server.Addr)
@@ -113,7 +114,7 @@ func TestFullServerLocks(t *testing.T) {
 	}
 }
 
-// TestHugeLimit: whatever limit is asked for, Redis is read in steps.
+// TestHugeLimit: for any limit, Redis is read in steps.
 func TestHugeLimit(t *testing.T) {
 	server := redistest.Start(t, flavor)
 	s := open(t, redis.Options{}, server.Addr)

@@ -36,7 +36,7 @@ func wantLoss(t *testing.T, reasons <-chan string, want string) {
 	}
 }
 
-// follow runs Log from the store's newest revision, and returns what it ends with.
+// follow runs Log from the store's newest revision, and returns its error at the end.
 func follow(t *testing.T, s *redis.Store) <-chan error {
 	t.Helper()
 	w, err := s.Window(t.Context())
@@ -171,8 +171,8 @@ func TestEmptied(t *testing.T) {
 	}
 }
 
-// TestLossyFailover: a replica that lacks the last writes becomes master.
-// Followers are told, the loss is reported, and what is cached is not believed.
+// TestLossyFailover: a replica that lacks the last writes becomes master. Followers are told,
+// the loss is reported, and cached values are not trusted.
 func TestLossyFailover(t *testing.T) {
 	master, replica := redistest.Start(t, flavor), redistest.Start(t, flavor)
 	redistest.Replicate(t, master, replica)
@@ -186,7 +186,7 @@ func TestLossyFailover(t *testing.T) {
 		}
 		return nil
 	})
-	replica.Command(t, "REPLICAOF", "NO", "ONE") // what follows does not reach it
+	replica.Command(t, "REPLICAOF", "NO", "ONE") // later changes do not reach it
 	lost := put(t, s, "/a", "lost", kept)
 	ended := follow(t, s)
 	w.target.Store(&replica.Addr)
@@ -212,8 +212,8 @@ func TestLossyFailover(t *testing.T) {
 	}
 }
 
-// TestOldMaster: a server that lacks what it has acknowledged is not believed for
-// a while, in which the real master may show.
+// TestOldMaster: a server without acknowledged writes is not believed for a while, in which
+// the real master may show.
 func TestOldMaster(t *testing.T) {
 	master, replica := redistest.Start(t, flavor), redistest.Start(t, flavor)
 	redistest.Replicate(t, replica, master) // the replica has been promoted, and the master has come back
@@ -252,8 +252,8 @@ func TestOldMaster(t *testing.T) {
 	}
 }
 
-// TestEviction: an object that Redis evicted is absent and can be made again, and
-// those who watch are told that history has a hole.
+// TestEviction: an object that Redis evicted is absent and can be made again, and watching
+// clients are told that history has a hole.
 func TestEviction(t *testing.T) {
 	server := redistest.Start(t, flavor)
 	o, reasons := losses(redis.Options{})

@@ -111,8 +111,8 @@ func TestRefusedWrites(t *testing.T) {
 	}
 }
 
-// TestReadsWhileCommitsWait: commits that wait for a replica do not take the store away
-// from those who read, and share their waits.
+// TestReadsWhileCommitsWait: commits that wait for a replica do not take the store away from
+// readers, and share their waits.
 func TestReadsWhileCommitsWait(t *testing.T) {
 	server := redistest.Start(t, flavor) // no replica: each wait takes DurabilityTimeout
 	o := redis.Options{Replicas: 1}
@@ -150,7 +150,7 @@ func TestReadsWhileCommitsWait(t *testing.T) {
 	}
 }
 
-// TestSecondTryIsAsDurable: who finds a change made that was not acknowledged waits, too.
+// TestSecondTryIsAsDurable: a writer that finds an unacknowledged change made waits, too.
 func TestSecondTryIsAsDurable(t *testing.T) {
 	server, replica := redistest.Start(t, flavor), redistest.Start(t, flavor)
 	s := open(t, redis.Options{Replicas: 1, DurabilityTimeout: 100 * time.Millisecond}, server.Addr)

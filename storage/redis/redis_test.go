@@ -117,8 +117,8 @@ func TestSeparatePrefixes(t *testing.T) {
 	}
 }
 
-// TestTrim: the log stays within its bounds, and what leaves it takes along the
-// values that only it needed.
+// TestTrim: the log stays within its bounds, and dropped entries take along the values that
+// only they needed.
 func TestTrim(t *testing.T) {
 	server := redistest.Start(t, flavor)
 	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxEntries: 10}}, server.Addr)
@@ -129,7 +129,7 @@ func TestTrim(t *testing.T) {
 	}
 	length, _ := server.Command(t, "XLEN", "{tallyman}:log").(int64)
 	parts, _ := server.Command(t, "HLEN", "{tallyman}:history:/a").(int64) // of each old value its body and its parts' names
-	const bound = 11                                                       // a commit trims what the one before found to be too much
+	const bound = 11                                                       // a commit trims the excess that the one before found
 	if length != bound || parts != 2*bound {
 		t.Errorf("after 100 changes the log holds %d entries and %d old values, want %d", length, parts/2, bound)
 	}
@@ -145,7 +145,7 @@ func TestTrim(t *testing.T) {
 	}
 }
 
-// TestTrimByAge: what is older than LogMaxAge goes with the next commits.
+// TestTrimByAge: changes older than MaxAge go with the next commits.
 func TestTrimByAge(t *testing.T) {
 	var now atomic.Int64
 	now.Store(1e15)
@@ -160,7 +160,7 @@ func TestTrimByAge(t *testing.T) {
 	}
 }
 
-// TestStats: what the store says of its size is what is there.
+// TestStats: the store's own sizes are true.
 func TestStats(t *testing.T) {
 	s := open(t, redis.Options{}, redistest.Start(t, flavor).Addr)
 	value := strings.Repeat("compressible ", 1000)
@@ -298,7 +298,7 @@ func TestLostAnswer(t *testing.T) {
 	}
 }
 
-// captureLog returns what is logged while the test runs.
+// captureLog returns the log of the test.
 func captureLog(t *testing.T) *syncBuffer {
 	t.Helper()
 	b := &syncBuffer{}

@@ -28,8 +28,7 @@ func (h *hesitating) Log(ctx context.Context, req storage.LogRequest) ([]storage
 	return h.Backend.Log(ctx, req)
 }
 
-// targets is a Merge that keeps the target's value, as that of Images does for what is
-// derived.
+// targets is a Merge that keeps the target's value, as that of Images does for derived fields.
 func targets(_ string, _, to []byte) ([]byte, error) { return to, nil }
 
 // TestSlowLog: changes that take long to read are copied all the same, once and while
@@ -113,8 +112,8 @@ func TestLargeChanges(t *testing.T) {
 	}
 }
 
-// TestCompareEnds: comparing ends where the revision was advanced without a change, and
-// counts what only the target has.
+// TestCompareEnds: comparing ends where the revision was advanced without a change, and counts
+// keys of the target alone.
 func TestCompareEnds(t *testing.T) {
 	from, to := openBolt(t), openBolt(t)
 	put(t, from, "/images/a", "1", 0)

@@ -98,9 +98,8 @@ func copyAll(t *testing.T, from transfer.Reader, to storage.Backend) *transfer.R
 	return report
 }
 
-// TestCopy: both ways, what one has the other gets; what both have is merged; a
-// second copy brings only what changed since, deletions among it; and revisions
-// go on above the source's.
+// TestCopy: both ways, keys of one side are copied; keys of both are merged; a second copy
+// brings only later changes, deletions among them; and revisions go on above the source's.
 func TestCopy(t *testing.T) {
 	for name, open := range map[string]func(*testing.T) (from, to storage.Backend){
 		"bolt to redis": func(t *testing.T) (storage.Backend, storage.Backend) { return openBolt(t), openRedis(t) },
@@ -227,9 +226,8 @@ func (m *meddling) Scan(ctx context.Context, req storage.ScanRequest) (*storage.
 	return result, err
 }
 
-// TestChangesWhileCopying: what is changed twice while a copy is under way, in the
-// part it has read and in the part it has not, is as it was changed last; nothing
-// that was taken away comes back.
+// TestChangesWhileCopying: keys that change twice during a copy, in the part it has read and
+// in the part it has not, have their last value; nothing that was deleted comes back.
 func TestChangesWhileCopying(t *testing.T) {
 	from, to := openBolt(t), openRedis(t)
 	revisions := map[string]int64{}
@@ -258,7 +256,7 @@ func TestChangesWhileCopying(t *testing.T) {
 	}
 }
 
-// TestFollow: what changes while a copy follows is copied, until the source closes.
+// TestFollow: changes while a copy follows are copied, until the source closes.
 func TestFollow(t *testing.T) {
 	to := openRedis(t)
 	path := filepath.Join(t.TempDir(), "served.db")
@@ -366,7 +364,7 @@ func values(text string) string {
 	return all.String()
 }
 
-// TestMissing: Compare finds what is not there.
+// TestMissing: Compare finds missing keys.
 func TestMissing(t *testing.T) {
 	from, to := openBolt(t), openBolt(t)
 	put(t, from, "/images/a", "1", 0)

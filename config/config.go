@@ -43,12 +43,12 @@ type ImageAPI struct {
 	RegistryHost   string        `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in dockerImageReference. Default: the host of http.host or else the host that the pushing client used."`
 	Inline         bool          `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
 	InlineLimit    int64         `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
-	Backfill       bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Record at start-up what the registry holds and has no Image."`
+	Backfill       bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Record content of the registry that has no Image at start-up."`
 	ShutdownDelay  time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
 	Signatures     Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
 	Store          Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
-	Auth           Auth          `yaml:"auth" json:"auth" jsonschema:"description=Who may do what through the API."`
-	Limits         Limits        `yaml:"limits" json:"limits" jsonschema:"description=What may be under way at a time through the API; what is over is answered 429. 0 is no limit. Administrators are not limited."`
+	Auth           Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
+	Limits         Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
 	TLS            TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
 	Audit          Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
 }
@@ -113,7 +113,7 @@ type TLS struct {
 
 // Audit configures the audit log of requests to the API.
 type Audit struct {
-	PolicyFile    string `yaml:"policyfile" json:"policyfile" jsonschema:"description=A Kubernetes audit Policy that says what is recorded."`
+	PolicyFile    string `yaml:"policyfile" json:"policyfile" jsonschema:"description=The Kubernetes audit Policy."`
 	LogPath       string `yaml:"logpath" json:"logpath" jsonschema:"description=The file that it goes to; - is standard output."`
 	LogMaxAge     int    `yaml:"logmaxage" json:"logmaxage" jsonschema:"minimum=0,description=How many days old files are kept; 0 is for ever."`
 	LogMaxBackups int    `yaml:"logmaxbackups" json:"logmaxbackups" jsonschema:"minimum=0,description=How many old files are kept; 0 is all."`
@@ -125,19 +125,19 @@ type Auth struct {
 	TokenFile      string `yaml:"tokenfile" json:"tokenfile" jsonschema:"description=A file with the administrator's bearer token."`
 	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=A kubeconfig with an administrator's token, which is made at the first start, and whose token is honoured."`
 
-	ClientCAFile              string        `yaml:"clientcafile" json:"clientcafile" jsonschema:"description=Authorities whose client certificates say who a request is from: the common name is the user and organizations are groups. Needs TLS."`
+	ClientCAFile              string        `yaml:"clientcafile" json:"clientcafile" jsonschema:"description=Authorities of client certificates: the common name is the user and organizations are groups. Needs TLS."`
 	TokenAuthFile             string        `yaml:"tokenauthfile" json:"tokenauthfile" jsonschema:"description=A file with a line for each bearer token: token,user,uid,\"group,…\"."`
 	AuthenticationConfigFile  string        `yaml:"authenticationconfigfile" json:"authenticationconfigfile" jsonschema:"description=A Kubernetes AuthenticationConfiguration whose JWT issuers are honoured."`
 	AuthenticationWebhookFile string        `yaml:"authenticationwebhookfile" json:"authenticationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers TokenReviews such as kube-apiserver."`
-	RequestHeader             RequestHeader `yaml:"requestheader" json:"requestheader" jsonschema:"description=The headers in which a front proxy such as the aggregator of kube-apiserver says who a request is from."`
-	Delegation                Delegation    `yaml:"delegation" json:"delegation" jsonschema:"description=Ask a Kubernetes cluster who a request is from and what that user may do as an aggregated API server does."`
-	RBACFile                  string        `yaml:"rbacfile" json:"rbacfile" jsonschema:"description=ClusterRoles and ClusterRoleBindings that say who may do what. Without it registry users may read; and everybody who may pull anonymously."`
+	RequestHeader             RequestHeader `yaml:"requestheader" json:"requestheader" jsonschema:"description=The headers in which a front proxy such as the aggregator of kube-apiserver sends the user of a request."`
+	Delegation                Delegation    `yaml:"delegation" json:"delegation" jsonschema:"description=Let a Kubernetes cluster authenticate and authorize requests as for an aggregated API server."`
+	RBACFile                  string        `yaml:"rbacfile" json:"rbacfile" jsonschema:"description=ClusterRoles and ClusterRoleBindings. Without it registry users may read; and everybody if pulls are anonymous."`
 	AuthorizationWebhookFile  string        `yaml:"authorizationwebhookfile" json:"authorizationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers SubjectAccessReviews such as kube-apiserver."`
 }
 
 // Delegation lets a Kubernetes cluster authenticate and authorize requests.
 type Delegation struct {
-	Enabled        bool   `yaml:"enabled" json:"enabled" jsonschema:"description=Honour the cluster's client certificates and bearer tokens and the headers of its aggregator; and allow what its RBAC allows."`
+	Enabled        bool   `yaml:"enabled" json:"enabled" jsonschema:"description=Honour the cluster's client certificates and bearer tokens and the headers of its aggregator; and authorize by its RBAC."`
 	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=How to reach the cluster. Default: as a pod in it does."`
 }
 

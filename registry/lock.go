@@ -20,7 +20,7 @@ func (r *Recorder) lock(ctx context.Context, m marker) (unlock func(), alone boo
 	}
 	freeAll, err := r.options.Lock(ctx, key)
 	if err != nil {
-		log(ctx).Warn("cannot lock what is being changed; it will be looked at again", "key", key, "err", err)
+		log(ctx).Warn("lock not taken, change requeued", "key", key, "err", err)
 		return free, false
 	}
 	return func() {

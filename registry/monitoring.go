@@ -5,7 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 var (
 	recordedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "imageapi_pushes_recorded_total",
-		Help: "Manifests and tags that reached the registry, by what became of their record: recorded, deferred, rejected, failed.",
+		Help: "Manifests and tags that reached the registry, by outcome: recorded, deferred, rejected, failed.",
 	}, []string{"result"})
 	derivationSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "imageapi_derivation_duration_seconds",

@@ -219,7 +219,7 @@ func (r *Recorder) deleted(ctx context.Context, repository string, service distr
 	defer unlock()
 	parsed, _, err := getManifest(ctx, service, name)
 	if err != nil { // one that cannot be read can be deleted all the same
-		log(ctx).Warn("cannot tell what a manifest that is deleted refers to", "repository", repository, "digest", name.String(), "err", err)
+		log(ctx).Warn("subject of a deleted manifest not readable", "repository", repository, "digest", name.String(), "err", err)
 		parsed = &signatures.Manifest{}
 	}
 	m, err := r.pending.add(ctx, marker{Repository: repository, Digest: name, Subject: parsed.Subject})

@@ -39,7 +39,7 @@ var (
 	}, []string{"resource"})
 	indexComplete = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "imageapi_index_complete",
-		Help: "1 if the index of terms is complete, so that lists by selector read only what they return, by resource.",
+		Help: "1 if the index of terms is complete, so that lists by selector read only matching objects, by resource.",
 	}, []string{"resource"})
 )
 

@@ -71,7 +71,7 @@ func warnOfPlainHTTP(c *config.Config) {
 	ip := net.ParseIP(host)
 	loopback := err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 	if c.Registry.HTTP.TLS.Certificate == "" && c.Registry.HTTP.TLS.LetsEncrypt.CacheFile == "" && !loopback && c.Registry.HTTP.Net != "unix" {
-		slog.Warn("credentials are configured, and plain HTTP is served on an address that is not loopback: who listens on the network can read them; set http.tls",
+		slog.Warn("credentials are configured, and plain HTTP is served on an address that is not loopback: they can be read on the network; set http.tls",
 			"addr", c.Registry.HTTP.Addr)
 	}
 }

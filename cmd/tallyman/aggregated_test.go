@@ -413,11 +413,11 @@ func (a *aggregated) testClusterAway(t *testing.T, first string) {
 	a.s.stop()
 	a.s.start()
 	a.push("started-while-away")
-	if log := a.s.logText(); !strings.Contains(log, "the cluster does not say whom to believe") {
+	if log := a.s.logText(); !strings.Contains(log, "cluster authentication not loaded") {
 		t.Errorf("the log does not say that the cluster is away: %s", tail(log, 10))
 	}
 	if got := whoami(t, a.proxies.client(a.serving, "front-proxy"), a.s.url(""), http.Header{"X-Remote-User": {"root"}, "X-Remote-Group": {"system:masters"}}); got != "403" && got != "401" {
-		t.Errorf("while nobody says whom to believe, a front proxy is believed: %s", got)
+		t.Errorf("without the cluster's ConfigMap a front proxy is trusted: %s", got)
 	}
 	a.startAPIServer()
 	a.available()

@@ -18,7 +18,7 @@ func newGarbageCollectCommand() *cobra.Command {
 		Use:   "garbage-collect <config>",
 		Short: "Delete layers not referenced by any manifest",
 		Long: "Delete layers not referenced by any manifest, as distribution's command of the same name does,\n" +
-			"and take what is gone off the Images.",
+			"and update the Images.",
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := configurationPath(args)

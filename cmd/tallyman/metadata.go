@@ -212,8 +212,8 @@ func newImportCommand() *cobra.Command {
 	cmd := metadataCommand(&cobra.Command{
 		Use:   "import [config]",
 		Short: "Bring the Images of an export into the store",
-		Long: "Bring the Images of an export into the store. Images that are there already keep what is derived\n" +
-			"from their manifests, and get the labels, annotations and signatures that they lack. Nothing is\n" +
+		Long: "Bring the Images of an export into the store. Existing Images keep the fields derived from\n" +
+			"their manifests, and get the labels, annotations and signatures that they lack. Nothing is\n" +
 			"imported from a file that is cut short or damaged.",
 	}, func(cmd *cobra.Command, o *metadataOptions) (err error) {
 		in, err := openExport(cmd, file)

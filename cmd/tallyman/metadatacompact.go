@@ -12,8 +12,8 @@ import (
 func newCompactCommand() *cobra.Command {
 	return metadataCommand(&cobra.Command{
 		Use:   "compact [config]",
-		Short: "Write the embedded store anew without the space of what was deleted",
-		Long: "Write the file of the embedded store anew, without the space of what was deleted. The registry\n" +
+		Short: "Write the embedded store anew without the space of deleted Images",
+		Long: "Write the file of the embedded store anew, without the space of deleted Images. The registry\n" +
 			"must not run. A store in Redis needs no such thing.",
 	}, func(cmd *cobra.Command, o *metadataOptions) error {
 		if o.configured() != "bolt" {

@@ -25,7 +25,7 @@ func newMigrateCommand() *cobra.Command {
 		Long: "Move the store of Images from one kind to the other, while the registry runs on the first.\n" +
 			"The configuration names both: imageapi.store.path, and the redis section. Broken off, it goes\n" +
 			"on where it stopped when it is run again.\n\n" +
-			"With --follow it keeps copying what changes until the registry is stopped (or, from Redis,\n" +
+			"With --follow it keeps copying changes until the registry is stopped (or, from Redis,\n" +
 			"until it gets SIGINT or SIGTERM): then it copies the rest, compares, and ends.",
 		Example: "  tallyman metadata migrate new.yml --from bolt --to redis --follow   # then stop the registry,\n" +
 			"  tallyman serve new.yml                                               # and start it on Redis",
@@ -38,7 +38,7 @@ func newMigrateCommand() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&from, "from", "", "the store to move from: bolt or redis")
 	cmd.Flags().StringVar(&to, "to", "", "the store to move to")
-	cmd.Flags().BoolVar(&follow, "follow", false, "keep copying what changes until the registry is stopped")
+	cmd.Flags().BoolVar(&follow, "follow", false, "keep copying changes until the registry is stopped")
 	return cmd
 }
 

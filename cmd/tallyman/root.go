@@ -16,9 +16,9 @@ var version = "v0.1.0-dev"
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tallyman",
-		Short: "A container registry with the image.openshift.io/v1 API of what it holds",
+		Short: "A container registry with the image.openshift.io/v1 API of its images",
 		Long: "tallyman is the CNCF distribution registry with a Kubernetes-style API of Image objects:\n" +
-			"what is pushed with docker appears under `kubectl get images`.",
+			"an image that is pushed with docker appears under `kubectl get images`.",
 		Version:       version,
 		SilenceErrors: true,
 		// Usage is for wrong usage, not for every failure.
@@ -53,7 +53,7 @@ func newVersionCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Show the version of tallyman and of what it is built from",
+		Short: "Show the versions of tallyman and its main libraries",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return printVersion(cmd.OutOrStdout(), output)

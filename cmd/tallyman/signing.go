@@ -26,7 +26,7 @@ func signatureOptions(c *config.Config) (imageapi.SignatureOptions, *policy.Veri
 		o.Hosts = []string{host}
 	} else if namesHosts(s.Policies) {
 		slog.Warn("configuration: a scope of imageapi.signatures.policies names a host; set http.host or imageapi.registryhost, " +
-			"or what a pushing client calls the registry decides whether it applies")
+			"or the name that a pushing client uses decides whether it applies")
 	}
 	verifier, err := policy.New(o)
 	if err != nil {

@@ -33,7 +33,7 @@ func openStore(ctx context.Context, c *config.Config, dataDirectory string, onLo
 	}
 	slog.Info("images are kept in redis", "addrs", c.Registry.Redis.Options.Addrs, "prefix", c.ImageAPI.Store.Redis.Prefix)
 	if path := c.StorePath(dataDirectory); fileExists(path) {
-		slog.Warn("there is an embedded store, too, which is not used; tallyman metadata migrate --from bolt --to redis moves what it holds", "path", path)
+		slog.Warn("there is an embedded store, too, which is not used; tallyman metadata migrate --from bolt --to redis moves its content", "path", path)
 	}
 	return backend, nil
 }

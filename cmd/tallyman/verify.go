@@ -27,8 +27,8 @@ func newVerifyCommand() *cobra.Command {
 	var path, output string
 	cmd := &cobra.Command{
 		Use:   "verify REPO[:TAG|@DIGEST]",
-		Short: "Show who has signed an image, and whether to believe it; exit with 3 if nothing is trusted",
-		Long: "Show each signature of an image: who made it, when, and why it is or is not trusted by the\n" +
+		Short: "Show the signatures of an image and whether they are trusted; exit with 3 if none is",
+		Long: "Show each signature of an image: signer, time, and why it is or is not trusted by the\n" +
 			"policies of the configuration, as they are now, for this repository. The exit code is 0 if a\n" +
 			"signature is trusted, and 3 if none is.",
 		Args: usage(cobra.ExactArgs(1)),

@@ -113,8 +113,7 @@ func (d *delegate) followConfigMap(ctx context.Context, client kubernetes.Interf
 		"requestheader-extra-headers-prefix", "requestheader-allowed-names")
 	for _, follower := range []dynamiccertificates.ControllerRunner{clients, proxies, headers} {
 		if err := follower.RunOnce(ctx); err != nil {
-			slog.Warn("the cluster does not say whom to believe, which is asked again until it does; its users are unknown until then. "+
-				"Reading that takes the role "+authenticationRole+" in "+authenticationNamespace,
+			slog.Warn("cluster authentication not loaded, retrying; its users are unknown until then. It needs the role "+authenticationRole+" in "+authenticationNamespace,
 				"configmap", authenticationNamespace+"/"+authenticationConfigMap, "err", err)
 			break // the others would say the same
 		}

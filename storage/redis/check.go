@@ -132,16 +132,16 @@ func checkVersion(info map[string]string) error {
 // second takes CONFIG GET, which managed services refuse.
 func (s *Store) warn(ctx context.Context, node goredis.UniversalClient, info map[string]string) {
 	if policy := info["maxmemory_policy"]; strings.HasPrefix(policy, "allkeys-") && info["maxmemory"] != "0" {
-		slog.Warn("redis: THE SERVER EVICTS KEYS when its memory is full: images will be lost, and what clients added to them cannot be derived again; set maxmemory-policy noeviction",
+		slog.Warn("redis: THE SERVER EVICTS KEYS when its memory is full: images will be lost, and additions of clients cannot be derived again; set maxmemory-policy noeviction",
 			"maxmemory-policy", policy, "maxmemory", info["maxmemory"])
 	}
 	if info["aof_enabled"] != "0" {
 		return
 	}
 	if save, err := node.ConfigGet(ctx, "save").Result(); err == nil && save["save"] == "" {
-		slog.Warn("redis: the server writes nothing to disk: a restart of it loses all images, and what clients added to them cannot be derived again; set appendonly yes")
+		slog.Warn("redis: the server writes nothing to disk: a restart of it loses all images, and additions of clients cannot be derived again; set appendonly yes")
 	} else if err == nil {
-		slog.Warn("redis: the server saves snapshots only: a crash of it loses what came after the last one; set appendonly yes", "save", save["save"])
+		slog.Warn("redis: the server saves snapshots only: a crash of it loses all changes after the last one; set appendonly yes", "save", save["save"])
 	}
 }
 

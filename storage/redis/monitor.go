@@ -257,7 +257,7 @@ func (s *Store) swapID(old, fresh string) (before string) {
 // lost reports that content is gone.
 func (s *Store) lost(reason string) {
 	lossTotal.Inc()
-	slog.Error("content is missing from the image store; it is derived again from the registry, what clients added is lost", "reason", reason)
+	slog.Error("content is missing from the image store; it is derived again from the registry, additions of clients are lost", "reason", reason)
 	go s.opts.OnLoss(reason)
 }
 

@@ -102,7 +102,7 @@ var errEmpty = errors.New("the store in Redis is empty")
 var errOtherFormat = errors.New("the store in Redis has another format by now")
 
 // errStale is the answer of a script where the store is older than this process has seen it.
-var errStale = errors.New("redis is behind what it has acknowledged: it is not the master, or has lost something")
+var errStale = errors.New("redis lacks acknowledged revisions: it is not the master, or has lost something")
 
 // errEvicted is the answer of a script where an index of the store is gone.
 var errEvicted = errors.New("redis evicted an index of the store, which is being repaired; set maxmemory-policy noeviction")

@@ -33,24 +33,24 @@ func (s *Store) observe(revision int64) {
 			return
 		}
 		if s.seen.CompareAndSwap(seen, revision) {
-			s.ring()
+			s.notify()
 			return
 		}
 	}
 }
 
-func (s *Store) ring() {
+func (s *Store) notify() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	close(s.bell)
-	s.bell = make(chan struct{})
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 // nextChange returns a channel that is closed when there is something new.
 func (s *Store) nextChange() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bell
+	return s.changed
 }
 
 // monitor is the one goroutine that listens for changes, for any number of watches, and that
@@ -102,7 +102,7 @@ func (s *Store) listen(ctx context.Context, wait time.Duration) {
 		newest = s.tail.add(stream.Messages)
 	}
 	s.observe(newest)
-	s.ring() // seen may have moved before, by this process' own commits
+	s.notify() // seen may have moved before, by this process' own commits
 	pause(ctx, coalesceTime)
 }
 
@@ -121,7 +121,7 @@ func (s *Store) probe(ctx context.Context) error {
 	r, err := s.readBy(ctx, s.own, logScript, []string{s.meta, s.log}, formatAny, digits(seen), 1, 0)
 	switch {
 	case errors.Is(err, errEmpty):
-		if err := s.patience(); err != nil {
+		if err := s.graceLeft(); err != nil {
 			return err
 		}
 		_, err := s.create(ctx)
@@ -131,7 +131,7 @@ func (s *Store) probe(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	s.behind = time.Time{}
+	s.staleSince = time.Time{}
 	s.observe(r.integer(0))
 	return nil
 }
@@ -145,17 +145,17 @@ func (s *Store) reposition(ctx context.Context, seen int64) error {
 	if err != nil || replaced {
 		return err
 	}
-	window, err := s.believe(ctx)
+	window, err := s.readWindow(ctx)
 	if err != nil {
 		return err
 	}
 	isLoss := seen != 0 && seen >= window.Compacted
 	if isLoss {
-		if err := s.patience(); err != nil {
+		if err := s.graceLeft(); err != nil {
 			return err
 		}
 	}
-	s.behind = time.Time{}
+	s.staleSince = time.Time{}
 	s.restart(window.Current)
 	if isLoss {
 		s.lost(fmt.Sprintf("Redis lost acknowledged changes: revision %d is gone, the store goes on from %d", seen, window.Current))
@@ -163,8 +163,8 @@ func (s *Store) reposition(ctx context.Context, seen int64) error {
 	return nil
 }
 
-// believe reads the window of the store as it is, even if it is older than seen.
-func (s *Store) believe(ctx context.Context) (storage.Window, error) {
+// readWindow reads the window of the store as it is, even if it is older than seen.
+func (s *Store) readWindow(ctx context.Context) (storage.Window, error) {
 	r, err := s.readBy(ctx, s.own, windowScript, []string{s.meta}, formatAny, 0)
 	if err != nil {
 		return storage.Window{}, err
@@ -172,16 +172,16 @@ func (s *Store) believe(ctx context.Context) (storage.Window, error) {
 	return storage.Window{Compacted: r.integer(0), Current: r.integer(1)}, nil
 }
 
-// patience is for a server that lacks revisions that were seen. It fails for as long as that
+// graceLeft is for a server that lacks revisions that were seen. It fails for as long as that
 // may be an old master.
-func (s *Store) patience() error {
-	if s.behind.IsZero() {
-		s.behind = time.Now()
+func (s *Store) graceLeft() error {
+	if s.staleSince.IsZero() {
+		s.staleSince = time.Now()
 	}
-	if time.Since(s.behind) < s.opts.LossGrace {
+	if time.Since(s.staleSince) < s.opts.LossGrace {
 		return errStale
 	}
-	s.behind = time.Time{}
+	s.staleSince = time.Time{}
 	return nil
 }
 
@@ -192,7 +192,7 @@ func (s *Store) restart(current int64) {
 	s.cache.clear()
 	s.history.clear()
 	s.tail.reset(0)
-	s.ring()
+	s.notify()
 }
 
 // connect checks the server, and makes the store if there is none and never was.
@@ -232,7 +232,7 @@ func (s *Store) create(ctx context.Context) (replaced bool, err error) {
 	if before := s.swapID("", answer.text(1)); before == "" || before == answer.text(1) {
 		return false, nil
 	}
-	window, err := s.believe(ctx)
+	window, err := s.readWindow(ctx)
 	if err != nil {
 		return true, err // the next look finds the other id again
 	}
@@ -277,6 +277,6 @@ func (s *Store) up() {
 	available.Set(1)
 	if s.outage.Swap(nil) != nil {
 		slog.Info("the image store in Redis is available")
-		s.ring()
+		s.notify()
 	}
 }

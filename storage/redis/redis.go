@@ -99,7 +99,7 @@ type Store struct {
 	olderSeen  time.Time    // when an older process was seen last; the monitor's own
 	lastLeased time.Time    // when the lease was renewed last; the monitor's own
 
-	behind time.Time // since when Redis has lacked a seen revision; the monitor's own
+	staleSince time.Time // since when Redis has lacked a seen revision; the monitor's own
 
 	outage  atomic.Pointer[outage] // nil while Redis answers
 	evicted atomic.Int64           // when an eviction was found last, in seconds
@@ -107,7 +107,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	id      string        // of the store, from meta
-	bell    chan struct{} // closed and replaced when seen moves
+	changed chan struct{} // closed and replaced when seen moves
 	expired []logEntry    // to be trimmed by the next commit
 }
 
@@ -134,7 +134,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		opts: o, client: goredis.NewUniversalClient(&o.Client), own: goredis.NewUniversalClient(&own),
 		commits: make(chan struct{}, max(1, o.Client.PoolSize*3/4)), durable: make(chan *durableCommit), cache: newCache(o.CacheBytes),
-		done: make(chan struct{}), bell: make(chan struct{}), process: process,
+		done: make(chan struct{}), changed: make(chan struct{}), process: process,
 	}
 	s.format.Store(2) // until the store says otherwise
 	s.meta, s.index, s.log, s.terms = s.key("meta"), s.key("index"), s.key("log"), s.key("terms")

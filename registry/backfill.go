@@ -29,7 +29,7 @@ func (r *Recorder) backfill(ctx context.Context) {
 			b.repository(ctx, name)
 			return nil
 		}); err != nil {
-			b.fail(ctx, marker{Repository: name}, err)
+			b.fail(ctx, entry{Repository: name}, err)
 		}
 		return b.goOn(ctx)
 	})
@@ -72,12 +72,12 @@ func (b *backfiller) repository(ctx context.Context, name string) {
 	b.repositories++
 	repo, err := openRepository(ctx, b.recorder.inner, name)
 	if err != nil {
-		b.fail(ctx, marker{Repository: name}, err)
+		b.fail(ctx, entry{Repository: name}, err)
 		return
 	}
 	err = eachManifest(ctx, repo, func(d digest.Digest) error {
 		b.manifests++
-		b.check(ctx, marker{Repository: name, Digest: d}, func(image *imagev1.Image) bool {
+		b.check(ctx, entry{Repository: name, Digest: d}, func(image *imagev1.Image) bool {
 			return slices.Contains(imageapi.Repositories(image), name) && !lacksConfig(image) && b.refers(ctx, name, image)
 		})
 		return b.goOn(ctx)
@@ -86,7 +86,7 @@ func (b *backfiller) repository(ctx context.Context, name string) {
 		return
 	}
 	if err != nil {
-		b.fail(ctx, marker{Repository: name}, err)
+		b.fail(ctx, entry{Repository: name}, err)
 	}
 	b.tags(ctx, repo)
 }
@@ -96,7 +96,7 @@ func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
 	all, err := service.All(ctx)
 	var unknown distribution.ErrRepositoryUnknown
 	if err != nil && !errors.As(err, &unknown) {
-		b.fail(ctx, marker{Repository: name}, err)
+		b.fail(ctx, entry{Repository: name}, err)
 	}
 	for _, tag := range all {
 		if b.goOn(ctx) != nil {
@@ -113,7 +113,7 @@ func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
 		if err == nil && !refersByTag(tag) && slices.Contains(imageapi.Tags(image), name+":"+tag) {
 			continue
 		}
-		b.sync(ctx, marker{Repository: name, Tag: tag})
+		b.sync(ctx, entry{Repository: name, Tag: tag})
 	}
 }
 
@@ -152,7 +152,7 @@ func (b *backfiller) knowsTag(ctx context.Context, repository, tag string, to di
 }
 
 // check records the manifest unless its Image is as it should be.
-func (b *backfiller) check(ctx context.Context, m marker, good func(*imagev1.Image) bool) {
+func (b *backfiller) check(ctx context.Context, m entry, good func(*imagev1.Image) bool) {
 	image, err := b.recorder.options.Writer.Get(ctx, m.Digest)
 	switch {
 	case err == nil && good(image):
@@ -164,7 +164,7 @@ func (b *backfiller) check(ctx context.Context, m marker, good func(*imagev1.Ima
 	b.sync(ctx, m)
 }
 
-func (b *backfiller) sync(ctx context.Context, m marker) {
+func (b *backfiller) sync(ctx context.Context, m entry) {
 	if err := b.recorder.sync(ctx, m, b.holders); err != nil {
 		b.fail(ctx, m, err)
 		return
@@ -172,8 +172,8 @@ func (b *backfiller) sync(ctx context.Context, m marker) {
 	b.recorded++
 }
 
-// fail counts a failure and leaves a marker, so that it is tried again.
-func (b *backfiller) fail(ctx context.Context, m marker, err error) {
+// fail counts a failure and leaves an entry, so that it is tried again.
+func (b *backfiller) fail(ctx context.Context, m entry, err error) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -191,8 +191,8 @@ func (b *backfiller) fail(ctx context.Context, m marker, err error) {
 	if m.Digest == "" && m.Tag == "" {
 		return
 	}
-	if _, err := b.recorder.pending.add(ctx, m); err != nil {
-		log(ctx).Error("cannot leave a pending marker", append(m.attributes(), "err", err)...)
+	if _, err := b.recorder.journal.add(ctx, m); err != nil {
+		log(ctx).Error("journal entry not written", append(m.attributes(), "err", err)...)
 	}
 	b.recorder.wake()
 }

@@ -15,9 +15,9 @@ import (
 type GCOptions = storage.GCOpts
 
 // GarbageCollect runs distribution's garbage collection, but keeps manifests without a
-// tag that refer to one that stays, such as its signatures. It leaves a pending marker
+// tag that refer to one that stays, such as its signatures. It leaves a journal entry
 // for each manifest that is removed from a repository, for which a running server, or
-// ReplayPending, takes the repository off the Image. It returns how many that are.
+// DrainJournal, takes the repository off the Image. It returns how many that are.
 func GarbageCollect(ctx context.Context, c *configuration.Configuration, o GCOptions, r *Recorder) (removed int, err error) {
 	if err := openStorage(ctx, c, r); err != nil {
 		return 0, err
@@ -38,11 +38,11 @@ func GarbageCollect(ctx context.Context, c *configuration.Configuration, o GCOpt
 		return 0, err
 	}
 	for m := range before {
-		if after[marker{Repository: m.Repository, Digest: m.Digest}] {
+		if after[entry{Repository: m.Repository, Digest: m.Digest}] {
 			continue
 		}
 		removed++
-		if _, err := r.pending.add(ctx, m); err != nil {
+		if _, err := r.journal.add(ctx, m); err != nil {
 			return removed, fmt.Errorf("note the removal of %s@%s: %w", m.Repository, m.Digest, err)
 		}
 	}
@@ -50,19 +50,19 @@ func GarbageCollect(ctx context.Context, c *configuration.Configuration, o GCOpt
 }
 
 func sweep(ctx context.Context, r *Recorder, namespace distribution.Namespace, o GCOptions) error {
-	if err := storage.MarkAndSweep(ctx, r.pending.driver, namespace, o); err != nil {
+	if err := storage.MarkAndSweep(ctx, r.journal.driver, namespace, o); err != nil {
 		return fmt.Errorf("garbage collect: %w", err)
 	}
 	return nil
 }
 
-// ReplayPending handles the pending markers once, in a process that serves
+// DrainJournal handles the journal entries once, in a process that serves
 // nothing, and returns how many are left.
-func ReplayPending(ctx context.Context, c *configuration.Configuration, r *Recorder) (left int, err error) {
+func DrainJournal(ctx context.Context, c *configuration.Configuration, r *Recorder) (left int, err error) {
 	if err := openStorage(ctx, c, r); err != nil {
 		return 0, err
 	}
-	return r.replay(ctx), nil
+	return r.drain(ctx), nil
 }
 
 // openStorage gives r the registry's storage, without the middleware.
@@ -80,15 +80,15 @@ func openStorage(ctx context.Context, c *configuration.Configuration, r *Recorde
 }
 
 // heldManifests lists which repository holds which manifest.
-func heldManifests(ctx context.Context, namespace distribution.Namespace) (map[marker]bool, error) {
-	held := map[marker]bool{}
+func heldManifests(ctx context.Context, namespace distribution.Namespace) (map[entry]bool, error) {
+	held := map[entry]bool{}
 	err := eachRepository(ctx, namespace, func(name string) error {
 		repo, err := openRepository(ctx, namespace, name)
 		if err != nil {
 			return err
 		}
 		return eachManifest(ctx, repo, func(d digest.Digest) error {
-			held[marker{Repository: name, Digest: d}] = true
+			held[entry{Repository: name, Digest: d}] = true
 			return nil
 		})
 	})

@@ -15,12 +15,12 @@ import (
 
 // keptReferrers are the manifests that have no tag and are about one that stays: a
 // signature of a tagged image is in use, although nothing points to it.
-type keptReferrers map[marker]bool
+type keptReferrers map[entry]bool
 
-// findReferrers reads all manifests, and returns the subject of each, as markers, and the
+// findReferrers reads all manifests, and returns the subject of each, as entries, and the
 // referrers that stay if untagged manifests are deleted.
-func findReferrers(ctx context.Context, namespace distribution.Namespace) (held map[marker]bool, kept keptReferrers, err error) {
-	held, kept = map[marker]bool{}, keptReferrers{}
+func findReferrers(ctx context.Context, namespace distribution.Namespace) (held map[entry]bool, kept keptReferrers, err error) {
+	held, kept = map[entry]bool{}, keptReferrers{}
 	err = eachRepository(ctx, namespace, func(name string) error {
 		repo, err := openRepository(ctx, namespace, name)
 		if err != nil {
@@ -31,14 +31,14 @@ func findReferrers(ctx context.Context, namespace distribution.Namespace) (held 
 			return err
 		}
 		for d, m := range all {
-			held[marker{Repository: name, Digest: d, Subject: m.Subject}] = true
+			held[entry{Repository: name, Digest: d, Subject: m.Subject}] = true
 		}
 		tagged, err := taggedManifests(ctx, repo)
 		if err != nil {
 			return err
 		}
 		for d := range referrersOf(all, tagged) {
-			kept[marker{Repository: name, Digest: d}] = true
+			kept[entry{Repository: name, Digest: d}] = true
 		}
 		return nil
 	})
@@ -162,7 +162,7 @@ type keepingTags struct {
 // there are any tags.
 func (t keepingTags) Lookup(ctx context.Context, d imagespec.Descriptor) ([]string, error) {
 	tags, err := t.TagService.Lookup(ctx, d)
-	if err == nil && len(tags) == 0 && t.repository.kept[marker{Repository: t.repository.Named().Name(), Digest: d.Digest}] {
+	if err == nil && len(tags) == 0 && t.repository.kept[entry{Repository: t.repository.Named().Name(), Digest: d.Digest}] {
 		return []string{"(referrer)"}, nil
 	}
 	return tags, err

@@ -9,7 +9,7 @@ import (
 // lock takes the lock of the manifest or tag in m, within this process and, with
 // RecorderOptions.Lock, among all processes. alone is false if the shared lock could not
 // be taken. If unlock finds that the shared lock was lost, m is reconciled again.
-func (r *Recorder) lock(ctx context.Context, m marker) (unlock func(), alone bool) {
+func (r *Recorder) lock(ctx context.Context, m entry) (unlock func(), alone bool) {
 	local, key := r.manifestLocks, m.Repository+"@"+m.Digest.String()
 	if m.Tag != "" {
 		local, key = r.tagLocks, m.Repository+":"+m.Tag
@@ -28,7 +28,7 @@ func (r *Recorder) lock(ctx context.Context, m marker) (unlock func(), alone boo
 			ctx, cancel := detached(ctx)
 			defer cancel()
 			log(ctx).Warn("lock lost while held, reconciling again", "key", key)
-			r.lookAgain(ctx, m)
+			r.requeue(ctx, m)
 		}
 		free()
 	}, true

@@ -34,24 +34,24 @@ func TestLock(t *testing.T) {
 	if h.lives(two) != "a a:v1" || h.lives(one) != "gone" {
 		t.Errorf("without the lock: %q and %q", h.lives(one), h.lives(two))
 	}
-	if n := h.markers(); n < 3 {
-		t.Errorf("%d markers for a push, a tag and a deletion without the lock", n)
+	if n := h.entries(); n < 3 {
+		t.Errorf("%d entries for a push, a tag and a deletion without the lock", n)
 	}
-	if left := h.recorder.replay(t.Context()); left == 0 {
-		t.Error("the replay needs no lock")
+	if left := h.recorder.drain(t.Context()); left == 0 {
+		t.Error("the drain needs no lock")
 	}
 	free = true
-	if left := h.recorder.replay(t.Context()); left != 0 || h.markers() != 0 || held != 0 {
-		t.Errorf("with the lock %d are left, %d markers, %d locks are held", left, h.markers(), held)
+	if left := h.recorder.drain(t.Context()); left != 0 || h.entries() != 0 || held != 0 {
+		t.Errorf("with the lock %d are left, %d entries, %d locks are held", left, h.entries(), held)
 	}
 	kept = false
 	h.mustPush("a", "v1", "three")
-	if n := h.markers(); n == 0 {
-		t.Error("no markers for a push whose locks were lost meanwhile")
+	if n := h.entries(); n == 0 {
+		t.Error("no entries for a push whose locks were lost meanwhile")
 	}
 }
 
-// TestBackfillOutage: a store that is away while a backfill is due makes no marker
+// TestBackfillOutage: a store that is away while a backfill is due makes no entry
 // for each manifest; the backfill begins when the store is there.
 func TestBackfillOutage(t *testing.T) {
 	h := newHouse(t, Defer)
@@ -61,8 +61,8 @@ func TestBackfillOutage(t *testing.T) {
 	}
 	h.store.down.Store(true)
 	h.recorder.backfill(t.Context())
-	if n := h.markers(); n != 0 || !h.recorder.lost.Load() {
-		t.Errorf("%d markers, and the backfill is due again: %v", n, h.recorder.lost.Load())
+	if n := h.entries(); n != 0 || !h.recorder.lost.Load() {
+		t.Errorf("%d entries, and the backfill is due again: %v", n, h.recorder.lost.Load())
 	}
 	h.recorder.lost.Store(false)
 	h.store.down.Store(false)

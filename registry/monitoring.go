@@ -16,7 +16,7 @@ var (
 		Name: "imageapi_store_lost_at_start_total",
 		Help: "Starts at which the image store lacked changes that it had acknowledged earlier.",
 	})
-	pendingMarkers = prometheus.NewGauge(prometheus.GaugeOpts{
+	journalEntries = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "imageapi_pending_changes",
 		Help: "Changes in the registry that wait to be recorded, when last looked at.",
 	})
@@ -24,5 +24,5 @@ var (
 
 // Collectors returns this package's metrics, for the process to register.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{recordedTotal, derivationSeconds, lostAtStart, pendingMarkers}
+	return []prometheus.Collector{recordedTotal, derivationSeconds, lostAtStart, journalEntries}
 }

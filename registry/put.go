@@ -24,7 +24,7 @@ type putNotes struct {
 type putNotesKey struct{}
 
 // unavailable is the registry's error for a change that could not be recorded.
-func unavailable(ctx context.Context, m marker, err error) error {
+func unavailable(ctx context.Context, m entry, err error) error {
 	failure := errcode.ErrorCodeUnavailable.WithMessage(fmt.Sprintf(
 		"the image store is not available, so %s could not be recorded; push again: %v", m.Repository, err))
 	if notes, ok := ctx.Value(putNotesKey{}).(*putNotes); ok {

@@ -61,7 +61,7 @@ func (r *Recorder) record(ctx context.Context, repo distribution.Repository, nam
 		return err
 	}
 	if hasConfig && push.Config == nil && r.options.PullThrough {
-		r.await(config, marker{Repository: push.Repository, Digest: name, Host: host})
+		r.await(config, entry{Repository: push.Repository, Digest: name, Host: host})
 	}
 	recordedTotal.WithLabelValues("recorded").Inc()
 	log(ctx).Info("image recorded",

@@ -101,12 +101,12 @@ type Recorder struct {
 	attached sync.Once
 	ready    chan struct{} // closed when inner and pending are set
 	inner    distribution.Namespace
-	pending  *pending
-	kick     chan struct{} // wakes Run
+	journal  *journal
+	notify   chan struct{} // wakes Run
 	lost     atomic.Bool   // Run is to go over everything
 
 	mu       sync.Mutex
-	awaiting map[digest.Digest][]marker // by config: Images that lack it
+	awaiting map[digest.Digest][]entry // by config: Images that lack it
 }
 
 // NewRecorder returns a Recorder that waits for the registry to be set up.
@@ -115,7 +115,7 @@ func NewRecorder(o RecorderOptions) *Recorder {
 		o.OnStoreFailure = Defer
 	}
 	return &Recorder{
-		options: o, ready: make(chan struct{}), kick: make(chan struct{}, 1), awaiting: map[digest.Digest][]marker{},
+		options: o, ready: make(chan struct{}), notify: make(chan struct{}, 1), awaiting: map[digest.Digest][]entry{},
 		manifestLocks: newKeyedLock(), tagLocks: newKeyedLock(),
 	}
 }
@@ -130,7 +130,7 @@ func (r *Recorder) Backfill() {
 // attach gives the Recorder the registry it is to read, and its storage.
 func (r *Recorder) attach(inner distribution.Namespace, d driver.StorageDriver) {
 	r.attached.Do(func() {
-		r.inner, r.pending = inner, &pending{driver: d}
+		r.inner, r.journal = inner, &journal{driver: d}
 		close(r.ready)
 	})
 }
@@ -141,7 +141,7 @@ func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distri
 	if err != nil {
 		return err
 	}
-	unlock, alone := r.lock(ctx, marker{Repository: repo.name(), Digest: digest.FromBytes(payload)})
+	unlock, alone := r.lock(ctx, entry{Repository: repo.name(), Digest: digest.FromBytes(payload)})
 	defer unlock()
 	stored, err := put()
 	if err != nil {
@@ -154,19 +154,19 @@ func (r *Recorder) pushed(ctx context.Context, repo *repository, manifest distri
 		host, _ = ctx.Value("http.request.host").(string)
 	}
 	parsed := signatures.ParseManifest(mediaType, payload)
-	m := marker{Repository: repo.name(), Digest: stored, Host: host, Subject: parsed.Subject}
+	m := entry{Repository: repo.name(), Digest: stored, Host: host, Subject: parsed.Subject}
 	noteSubject(ctx, m.Subject)
 	err = r.record(ctx, repo.Repository, stored, parsed, payload, host, tag)
 	if err == nil && !alone {
-		r.lookAgain(ctx, m)
+		r.requeue(ctx, m)
 	}
-	return r.settle(ctx, m, err)
+	return r.handleFailure(ctx, m, err)
 }
 
-// lookAgain requeues m.
-func (r *Recorder) lookAgain(ctx context.Context, m marker) {
-	if _, err := r.pending.add(ctx, m); err != nil {
-		log(ctx).Warn("cannot leave a pending marker", append(m.attributes(), "err", err)...)
+// requeue requeues m.
+func (r *Recorder) requeue(ctx context.Context, m entry) {
+	if _, err := r.journal.add(ctx, m); err != nil {
+		log(ctx).Warn("journal entry not written", append(m.attributes(), "err", err)...)
 	}
 	r.wake()
 }
@@ -177,9 +177,9 @@ func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 }
 
-// settle handles the outcome of recording a change that the registry has stored: err is the
+// handleFailure handles the outcome of recording a change that the registry has stored: err is the
 // error of recording it.
-func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
+func (r *Recorder) handleFailure(ctx context.Context, m entry, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -198,7 +198,7 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 	}
 	ctx, cancel := detached(ctx) // the store may have used up the time of the last one
 	defer cancel()
-	if _, markErr := r.pending.add(ctx, m); markErr != nil {
+	if _, markErr := r.journal.add(ctx, m); markErr != nil {
 		recordedTotal.WithLabelValues("rejected").Inc()
 		log(ctx).Error("push rejected: it can neither be recorded nor put off", append(m.attributes(), "err", errors.Join(err, markErr))...)
 		return unavailable(ctx, m, errors.Join(err, markErr))
@@ -212,17 +212,17 @@ func (r *Recorder) settle(ctx context.Context, m marker, err error) error {
 	return nil
 }
 
-// deleted deletes a manifest and takes its repository off the Image. The marker
+// deleted deletes a manifest and takes its repository off the Image. The entry
 // comes first: if the process dies in between, the next one looks.
 func (r *Recorder) deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
-	unlock, alone := r.lock(ctx, marker{Repository: repository, Digest: name})
+	unlock, alone := r.lock(ctx, entry{Repository: repository, Digest: name})
 	defer unlock()
 	parsed, _, err := getManifest(ctx, service, name)
 	if err != nil { // one that cannot be read can be deleted all the same
 		log(ctx).Warn("subject of a deleted manifest not readable", "repository", repository, "digest", name.String(), "err", err)
 		parsed = &signatures.Manifest{}
 	}
-	m, err := r.pending.add(ctx, marker{Repository: repository, Digest: name, Subject: parsed.Subject})
+	m, err := r.journal.add(ctx, entry{Repository: repository, Digest: name, Subject: parsed.Subject})
 	if err != nil {
 		return fmt.Errorf("note the deletion of %s@%s: %w", repository, name, err)
 	}
@@ -241,12 +241,12 @@ func (r *Recorder) deleted(ctx context.Context, repository string, service distr
 		}
 		log(ctx).Info("manifest deleted", m.attributes()...)
 		if !alone {
-			r.wake() // the marker stays
+			r.wake() // the entry stays
 			return nil
 		}
 	}
-	if doneErr := r.pending.remove(ctx, m); doneErr != nil {
-		log(ctx).Warn("cannot remove a pending marker; it will be looked at again", append(m.attributes(), "err", doneErr)...)
+	if doneErr := r.journal.remove(ctx, m); doneErr != nil {
+		log(ctx).Warn("journal entry not removed, it is handled again", append(m.attributes(), "err", doneErr)...)
 	}
 	return err
 }
@@ -254,7 +254,7 @@ func (r *Recorder) deleted(ctx context.Context, repository string, service distr
 // tagged moves or removes a tag with change, and with it the tag on the Images
 // it pointed and points to.
 func (r *Recorder) tagged(ctx context.Context, repo *repository, tag string, service distribution.TagService, change func() error) error {
-	unlock, alone := r.lock(ctx, marker{Repository: repo.name(), Tag: tag})
+	unlock, alone := r.lock(ctx, entry{Repository: repo.name(), Tag: tag})
 	defer unlock()
 	before, beforeErr := pointsTo(ctx, service, tag)
 	if err := change(); err != nil {
@@ -262,11 +262,11 @@ func (r *Recorder) tagged(ctx context.Context, repo *repository, tag string, ser
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	m := marker{Repository: repo.name(), Tag: tag}
+	m := entry{Repository: repo.name(), Tag: tag}
 	if beforeErr != nil || !alone { // then some Image may carry the tag that is not known here
-		r.lookAgain(ctx, m)
+		r.requeue(ctx, m)
 	}
-	return r.settle(ctx, m, r.moveTag(ctx, repo.Repository, tag, service, before))
+	return r.handleFailure(ctx, m, r.moveTag(ctx, repo.Repository, tag, service, before))
 }
 
 // moveTag takes a tag off the Image from, and puts it on the one that it points to
@@ -323,13 +323,13 @@ func (r *Recorder) blobArrived(config digest.Digest) {
 	for _, m := range waiting {
 		ctx, cancel := detached(context.Background())
 		if err := r.sync(ctx, m, r.tagHolders(ctx)); err != nil {
-			_ = r.settle(ctx, m, err)
+			_ = r.handleFailure(ctx, m, err)
 		}
 		cancel()
 	}
 }
 
-func (r *Recorder) await(config digest.Digest, m marker) {
+func (r *Recorder) await(config digest.Digest, m entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	const most = 10_000 // a client may fetch manifests only; start-up looks again
@@ -340,7 +340,7 @@ func (r *Recorder) await(config digest.Digest, m marker) {
 
 func (r *Recorder) wake() {
 	select {
-	case r.kick <- struct{}{}:
+	case r.notify <- struct{}{}:
 	default:
 	}
 }

@@ -166,9 +166,9 @@ func (h *house) lives(d digest.Digest) string {
 	return strings.Join(append(imageapi.Repositories(image), imageapi.Tags(image)...), " ")
 }
 
-func (h *house) markers() int {
+func (h *house) entries() int {
 	h.t.Helper()
-	all, err := h.recorder.pending.list(h.t.Context())
+	all, err := h.recorder.journal.list(h.t.Context())
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -205,12 +205,12 @@ func TestRecorder(t *testing.T) {
 	if err := h.remove("b", one); err == nil {
 		t.Error("a manifest that is gone was deleted")
 	}
-	if n := h.markers(); n != 0 {
-		t.Errorf("%d markers are left", n)
+	if n := h.entries(); n != 0 {
+		t.Errorf("%d entries are left", n)
 	}
 }
 
-// TestDeferred: all changes while the store is down are made good by one replay.
+// TestDeferred: all changes while the store is down are made good by one drain.
 func TestDeferred(t *testing.T) {
 	h := newHouse(t, Defer)
 	stays, moves, goes := h.mustPush("a", "stays", "stays"), h.mustPush("a", "tag", "moves"), h.mustPush("a", "goes", "goes")
@@ -220,15 +220,15 @@ func TestDeferred(t *testing.T) {
 	if err := h.remove("a", goes); err != nil {
 		t.Fatal(err)
 	}
-	if n := h.markers(); n < 3 {
-		t.Errorf("%d markers for a push, a copy and a deletion", n)
+	if n := h.entries(); n < 3 {
+		t.Errorf("%d entries for a push, a copy and a deletion", n)
 	}
-	if left := h.recorder.replay(t.Context()); left == 0 {
-		t.Error("with the store down, nothing was left to replay")
+	if left := h.recorder.drain(t.Context()); left == 0 {
+		t.Error("with the store down, nothing was left to drain")
 	}
 	h.store.down.Store(false)
-	if left := h.recorder.replay(t.Context()); left != 0 || h.markers() != 0 {
-		t.Errorf("with the store back, %d are left, %d markers", left, h.markers())
+	if left := h.recorder.drain(t.Context()); left != 0 || h.entries() != 0 {
+		t.Errorf("with the store back, %d are left, %d entries", left, h.entries())
 	}
 	for d, want := range map[digest.Digest]string{stays: "a b a:stays b:copy", moves: "a", goes: "gone", fresh: "a a:tag"} {
 		if got := h.lives(d); got != want {
@@ -252,7 +252,7 @@ func TestRejected(t *testing.T) {
 }
 
 // TestConvergence has many clients push, move tags and delete at once, with a store that comes
-// and goes; after a replay every Image agrees with the registry.
+// and goes; after a drain every Image agrees with the registry.
 func TestConvergence(t *testing.T) {
 	h := newHouse(t, Defer)
 	repositories, tagNames := []string{"a", "b"}, []string{"x", "y", "z"}
@@ -293,7 +293,7 @@ func TestConvergence(t *testing.T) {
 	}
 	wg.Wait()
 	h.store.down.Store(false)
-	if left := h.recorder.replay(t.Context()); left != 0 {
+	if left := h.recorder.drain(t.Context()); left != 0 {
 		t.Fatalf("%d changes cannot be recorded", left)
 	}
 	for d := range pushed {
@@ -349,13 +349,13 @@ func TestTagHolders(t *testing.T) {
 	}
 }
 
-// TestMarkers: other files in the place of markers are reported, and do not hide markers.
-func TestMarkers(t *testing.T) {
-	p := &pending{driver: inmemory.New()}
+// TestJournal: other files in the place of entries are reported, and do not hide entries.
+func TestJournal(t *testing.T) {
+	p := &journal{driver: inmemory.New()}
 	if all, err := p.list(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("without any: %v, %v", all, err)
 	}
-	m := marker{Repository: "team/app", Digest: digest.FromString("x"), Host: "h"}
+	m := entry{Repository: "team/app", Digest: digest.FromString("x"), Host: "h"}
 	first, err := p.add(t.Context(), m)
 	if err != nil {
 		t.Fatal(err)
@@ -364,7 +364,7 @@ func TestMarkers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.driver.PutContent(t.Context(), pendingRoot+"/junk", []byte("{")); err != nil {
+	if err := p.driver.PutContent(t.Context(), journalRoot+"/junk", []byte("{")); err != nil {
 		t.Fatal(err)
 	}
 	all, err := p.list(t.Context())
@@ -378,7 +378,7 @@ func TestMarkers(t *testing.T) {
 		t.Errorf("removed twice: %v", err)
 	}
 	if all, _ := p.list(t.Context()); len(all) != 1 || all[0] != second {
-		t.Errorf("the other marker about the same thing is gone: %v", all)
+		t.Errorf("the other entry about the same thing is gone: %v", all)
 	}
 }
 

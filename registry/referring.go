@@ -17,7 +17,7 @@ import (
 // recordReferrer stores that a manifest refers to another, with the signatures that it
 // carries, and brings those of the other's Image up to date.
 func (r *Recorder) recordReferrer(ctx context.Context, repo distribution.Repository, name digest.Digest, payload []byte, m *signatures.Manifest) error {
-	found, err := r.extract(ctx, repo, m, marker{Repository: repo.Named().Name(), Digest: name, Subject: m.Subject})
+	found, err := r.extract(ctx, repo, m, entry{Repository: repo.Named().Name(), Digest: name, Subject: m.Subject})
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func descriptorOf(name digest.Digest, payload []byte, m *signatures.Manifest) im
 
 // extract reads the signatures that a manifest carries. It requeues again for blobs that a
 // pull-through cache has not fetched yet.
-func (r *Recorder) extract(ctx context.Context, repo distribution.Repository, m *signatures.Manifest, again marker) ([]signatures.Signature, error) {
+func (r *Recorder) extract(ctx context.Context, repo distribution.Repository, m *signatures.Manifest, again entry) ([]signatures.Signature, error) {
 	var missing []digest.Digest
 	found, err := signatures.Extract(m, r.options.SignatureLimits, func(d imagespec.Descriptor) ([]byte, error) {
 		content, err := readBlob(ctx, repo, d.Digest, signatures.MaxBlob)
@@ -100,7 +100,7 @@ func (r *Recorder) recordTagReferrer(ctx context.Context, repo distribution.Repo
 		switch {
 		case signs && manifest.Kind == signatures.KindCosign:
 			says = true
-			if referrer.Signatures, err = r.extract(ctx, repo, manifest, marker{Repository: repo.Named().Name(), Tag: tag}); err != nil {
+			if referrer.Signatures, err = r.extract(ctx, repo, manifest, entry{Repository: repo.Named().Name(), Tag: tag}); err != nil {
 				return err
 			}
 		case !signs && manifest.IsIndex: // an image may be under that tag as well: cosign copy

@@ -177,7 +177,7 @@ func convergenceSteps(h *house, random *rand.Rand, items []item, subset map[int]
 			steps = append(steps, func() error { return h.take(items[i]) })
 		}
 	}
-	return append(steps, func() error { h.recorder.backfill(h.t.Context()); h.recorder.replay(h.t.Context()); return nil })
+	return append(steps, func() error { h.recorder.backfill(h.t.Context()); h.recorder.drain(h.t.Context()); return nil })
 }
 
 func signedItems(items []item) []digest.Digest {
@@ -327,7 +327,7 @@ func TestSignaturesWithoutStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.store.down.Store(false)
-	h.recorder.replay(t.Context())
+	h.recorder.drain(t.Context())
 	got := h.signatures(image)
 	if strings.Count(got, `"type":`) != 3 || !strings.Contains(got, signatures.TypeCosign) || strings.Contains(got, signatures.TypeBundle) { // two are the conditions'
 		t.Errorf("signatures are %s", got)

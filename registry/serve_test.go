@@ -28,7 +28,7 @@ func TestOutage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			handler := withPutNotes(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if test.fails {
-					_ = unavailable(r.Context(), marker{Repository: "a"}, errDown)
+					_ = unavailable(r.Context(), entry{Repository: "a"}, errDown)
 				}
 				w.WriteHeader(test.status)
 				_, _ = io.WriteString(w, "distribution's own")

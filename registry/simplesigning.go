@@ -122,7 +122,7 @@ func (e *endpoints) createSignature(r *http.Request, repository string, name dig
 	if err != nil {
 		return err
 	}
-	if err := e.recorder.syncManifest(r.Context(), repo, marker{Repository: repository, Digest: name, Host: r.Host}); err != nil {
+	if err := e.recorder.syncManifest(r.Context(), repo, entry{Repository: repository, Digest: name, Host: r.Host}); err != nil {
 		return err
 	}
 	return create()

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// replayInterval is how often markers are looked for while there are some.
-	replayInterval = time.Second
+	// drainInterval is how often entries are looked for while there are some.
+	drainInterval = time.Second
 	// idleInterval is how often they are looked for otherwise: another process
 	// (a replica, garbage-collect) may have left some.
 	idleInterval = 30 * time.Second
@@ -37,7 +37,7 @@ func (r *Recorder) Run(ctx context.Context, backfill bool) {
 	watermarks.Go(func() { r.keepWatermark(ctx) })
 	defer watermarks.Wait()
 	for ctx.Err() == nil {
-		left := r.replay(ctx)
+		left := r.drain(ctx)
 		if r.lost.Load() && r.options.Writer.Ready() == nil {
 			r.lost.Store(false)
 			r.backfill(ctx)
@@ -45,20 +45,20 @@ func (r *Recorder) Run(ctx context.Context, backfill bool) {
 		}
 		interval := idleInterval
 		if left > 0 || r.lost.Load() {
-			interval = replayInterval
+			interval = drainInterval
 		}
 		timer := time.NewTimer(interval)
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
-		case <-r.kick:
-			pause(ctx, replayInterval) // it failed a moment ago
+		case <-r.notify:
+			pause(ctx, drainInterval) // it failed a moment ago
 		}
 		timer.Stop()
 	}
 }
 
-// errBusy leaves a marker for the next round.
+// errBusy leaves an entry for the next round.
 var errBusy = errors.New("another process is changing it")
 
 func pause(ctx context.Context, d time.Duration) {
@@ -68,20 +68,20 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// replay handles all markers once and returns how many are left.
-func (r *Recorder) replay(ctx context.Context) int {
-	markers, err := r.pending.list(ctx)
+// drain handles all entries once and returns how many are left.
+func (r *Recorder) drain(ctx context.Context) int {
+	entries, err := r.journal.list(ctx)
 	if err != nil && ctx.Err() == nil {
-		log(ctx).Error("cannot read all pending markers", "err", err)
+		log(ctx).Error("journal not readable", "err", err)
 	}
-	pendingMarkers.Set(float64(len(markers)))
-	if len(markers) == 0 || r.options.Writer.Ready() != nil {
-		return len(markers)
+	journalEntries.Set(float64(len(entries)))
+	if len(entries) == 0 || r.options.Writer.Ready() != nil {
+		return len(entries)
 	}
 	left := 0
-	synced := map[marker]error{} // several markers may be about one thing
+	synced := map[entry]error{} // several entries may be about one thing
 	holders := r.tagHolders(ctx)
-	for _, m := range markers {
+	for _, m := range entries {
 		err, done := synced[m.about()]
 		if !done {
 			if ctx.Err() != nil {
@@ -95,7 +95,7 @@ func (r *Recorder) replay(ctx context.Context) int {
 			synced[m.about()] = err
 		}
 		if err == nil {
-			err = r.pending.remove(ctx, m)
+			err = r.journal.remove(ctx, m)
 		}
 		if err != nil {
 			left++
@@ -104,14 +104,14 @@ func (r *Recorder) replay(ctx context.Context) int {
 			log(ctx).Info("pending change recorded", m.attributes()...)
 		}
 	}
-	pendingMarkers.Set(float64(left))
+	journalEntries.Set(float64(left))
 	return left
 }
 
 // tagHolders returns the manifests whose Images carry each tag (repository:tag). It reads all
-// Images, so one is made for a round of markers or a backfill, and only if the round has a
+// Images, so one is made for a round of entries or a backfill, and only if the round has a
 // tag. It may be older than the round: a process that moves a tag takes it off its former
-// Image, or leaves a marker for the next round.
+// Image, or leaves an entry for the next round.
 type tagHolders func() (map[string][]digest.Digest, error)
 
 func (r *Recorder) tagHolders(ctx context.Context) tagHolders {
@@ -125,7 +125,7 @@ func (r *Recorder) tagHolders(ctx context.Context) tagHolders {
 }
 
 // setAside reports a change that can never be recorded.
-func (r *Recorder) setAside(ctx context.Context, m marker, err error) {
+func (r *Recorder) setAside(ctx context.Context, m entry, err error) {
 	recordedTotal.WithLabelValues("failed").Inc()
 	log(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
 }
@@ -133,11 +133,11 @@ func (r *Recorder) setAside(ctx context.Context, m marker, err error) {
 // sync makes the Images that m is about agree with the registry. It returns a
 // permanent error for an entry that is to be set aside, because trying again would
 // fail or panic again.
-func (r *Recorder) sync(ctx context.Context, m marker, holders tagHolders) error {
+func (r *Recorder) sync(ctx context.Context, m entry, holders tagHolders) error {
 	return crash.Guard("reconcile", func() error { return r.syncOnce(ctx, m, holders) })
 }
 
-func (r *Recorder) syncOnce(ctx context.Context, m marker, holders tagHolders) error {
+func (r *Recorder) syncOnce(ctx context.Context, m entry, holders tagHolders) error {
 	repo, err := openRepository(ctx, r.inner, m.Repository)
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (r *Recorder) syncOnce(ctx context.Context, m marker, holders tagHolders) e
 }
 
 // syncManifest reads the manifest: the repository holds it, or it does not.
-func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repository, m marker) error {
+func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repository, m entry) error {
 	unlock, alone := r.lock(ctx, m)
 	defer unlock()
 	if !alone {
@@ -174,7 +174,7 @@ func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repositor
 }
 
 // syncTag reads the tag and puts it on the Image it points to, and on no other.
-func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m marker, holders tagHolders) error {
+func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m entry, holders tagHolders) error {
 	unlock, alone := r.lock(ctx, m)
 	defer unlock()
 	if !alone {
@@ -207,12 +207,12 @@ func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m 
 }
 
 // pointTag puts the tag on the Image, which it records first if there is none.
-func (r *Recorder) pointTag(ctx context.Context, repo distribution.Repository, m marker, to digest.Digest) error {
+func (r *Recorder) pointTag(ctx context.Context, repo distribution.Repository, m entry, to digest.Digest) error {
 	err := r.options.Writer.SetTag(ctx, m.Repository, m.Tag, to, true)
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
-	if err := r.syncManifest(ctx, repo, marker{Repository: m.Repository, Digest: to, Host: m.Host}); err != nil {
+	if err := r.syncManifest(ctx, repo, entry{Repository: m.Repository, Digest: to, Host: m.Host}); err != nil {
 		return err
 	}
 	err = r.options.Writer.SetTag(ctx, m.Repository, m.Tag, to, true)

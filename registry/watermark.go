@@ -13,7 +13,7 @@ const (
 	watermarkRetry    = time.Second
 )
 
-var watermarkFile = path.Join(path.Dir(pendingRoot), "watermark")
+var watermarkFile = path.Join(path.Dir(journalRoot), "watermark")
 
 // watermark is a revision that the image store has reached. It is kept in the registry's
 // own storage: a store that is restored from an older copy while no process runs has a
@@ -48,7 +48,7 @@ func (r *Recorder) keepWatermark(ctx context.Context) {
 // revision of such a store above the watermark, so that all clients list again, and starts
 // a backfill.
 func (r *Recorder) checkWatermark(ctx context.Context) error {
-	content, err := r.pending.driver.GetContent(ctx, watermarkFile)
+	content, err := r.journal.driver.GetContent(ctx, watermarkFile)
 	if err != nil {
 		return ignoreMissing(err)
 	}
@@ -80,7 +80,7 @@ func (r *Recorder) storeWatermark(ctx context.Context, last int64) (int64, error
 	if err != nil {
 		return last, err
 	}
-	if err := r.pending.driver.PutContent(ctx, watermarkFile, content); err != nil {
+	if err := r.journal.driver.PutContent(ctx, watermarkFile, content); err != nil {
 		return last, err
 	}
 	return revision, nil

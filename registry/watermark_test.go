@@ -26,7 +26,7 @@ func TestWatermark(t *testing.T) {
 		t.Errorf("a store that has everything: lost %v, %v", h.recorder.lost.Load(), err)
 	}
 	ahead := revision + 1e9
-	if err := h.recorder.pending.driver.PutContent(ctx, watermarkFile, fmt.Appendf(nil, `{"revision":%d}`, ahead)); err != nil {
+	if err := h.recorder.journal.driver.PutContent(ctx, watermarkFile, fmt.Appendf(nil, `{"revision":%d}`, ahead)); err != nil {
 		t.Fatal(err)
 	}
 	h.store.down.Store(true)
@@ -50,7 +50,7 @@ func TestWatermark(t *testing.T) {
 	if err := h.recorder.checkWatermark(ctx); err != nil {
 		t.Error(err)
 	}
-	if err := h.recorder.pending.driver.PutContent(ctx, watermarkFile, []byte("no JSON")); err != nil {
+	if err := h.recorder.journal.driver.PutContent(ctx, watermarkFile, []byte("no JSON")); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.recorder.checkWatermark(ctx); err != nil {

@@ -45,7 +45,7 @@ func garbageCollect(cmd *cobra.Command, c *config.Config, options registry.GCOpt
 	if err != nil || removed == 0 {
 		return err
 	}
-	left, err := replayPending(cmd.Context(), c, dataDirectory)
+	left, err := drainJournal(cmd.Context(), c, dataDirectory)
 	if errors.Is(err, bolt.ErrLocked) {
 		cmd.PrintErrf("%d manifests are gone; the server that is running takes them off their Images\n", removed)
 		return nil

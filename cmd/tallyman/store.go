@@ -184,9 +184,9 @@ func redisClient(c *configuration.Redis) (goredis.UniversalOptions, error) {
 	return client, nil
 }
 
-// replayPending handles the markers that garbage-collect left, unless a server has the
+// drainJournal handles the journal entries that garbage-collect left, unless a server has the
 // embedded store open.
-func replayPending(ctx context.Context, c *config.Config, dataDirectory string) (left int, err error) {
+func drainJournal(ctx context.Context, c *config.Config, dataDirectory string) (left int, err error) {
 	backend, err := openStore(ctx, c, dataDirectory, nil)
 	if err != nil {
 		return 0, err
@@ -200,7 +200,7 @@ func replayPending(ctx context.Context, c *config.Config, dataDirectory string) 
 	if err != nil {
 		return 0, err
 	}
-	return registry.ReplayPending(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{
+	return registry.DrainJournal(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{
 		Writer: writer, Host: registryHost(c), DefaultHost: externalAddress(c), Lock: lockOf(backend), SignatureLimits: signing.Limits,
 	}))
 }

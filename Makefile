@@ -72,7 +72,7 @@ fuzz: ## fuzz what parses outside input, a minute each
 	go test -run '^$$' -fuzz FuzzImage -fuzztime 60s ./imageapi/derive
 	go test -run '^$$' -fuzz FuzzRouting -fuzztime 60s ./imageapi
 	go test -run '^$$' -fuzz FuzzExtract -fuzztime 60s ./signatures
-	go test -run '^$$' -fuzz FuzzAssess -fuzztime 60s -fuzzminimizetime 100x ./signatures/policy
+	go test -run '^$$' -fuzz FuzzVerify -fuzztime 60s -fuzzminimizetime 100x ./signatures/policy
 	go test -run '^$$' -fuzz FuzzSplicer -fuzztime 60s ./storage
 	go test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./storage/redis
 	go test -run '^$$' -fuzz FuzzMember -fuzztime 60s ./storage/redis

@@ -19,10 +19,10 @@ const maxSignatureBytes = 1 << 20
 
 // Verifier verifies the signatures of an Image. policy.Verifier is one.
 type Verifier interface {
-	// Assess writes the results of verification on the image's signatures, and returns the
+	// Verify writes the results of verification on the image's signatures, and returns the
 	// repositories whose policy is satisfied. repositories hold the image; tags
 	// (repository:tag) point to it.
-	Assess(image *imagev1.Image, repositories, tags []string) (trusted []string)
+	Verify(image *imagev1.Image, repositories, tags []string) (trusted []string)
 }
 
 // SignatureOptions says how signatures get onto Images.
@@ -166,7 +166,7 @@ func (s imageStrategy) assess(image *imagev1.Image) {
 	if s.verifier == nil {
 		return
 	}
-	setList(image, AnnotationTrusted, s.verifier.Assess(image, Repositories(image), Tags(image)))
+	setList(image, AnnotationTrusted, s.verifier.Verify(image, Repositories(image), Tags(image)))
 }
 
 // keepConditions gives the signatures that a client has sent without conditions those

@@ -25,7 +25,7 @@ import (
 // in it.
 type trusting struct{}
 
-func (trusting) Assess(image *imagev1.Image, repositories, _ []string) (trusted []string) {
+func (trusting) Verify(image *imagev1.Image, repositories, _ []string) (trusted []string) {
 	for i := range image.Signatures {
 		s := &image.Signatures[i]
 		if !signatures.Known(s.Type) {
@@ -93,7 +93,7 @@ func (h *signingHouse) sign(repository string, contents ...string) *Referrer {
 	if _, err := h.w.SetReferrer(h.t.Context(), r); err != nil {
 		h.t.Fatal(err)
 	}
-	if err := h.w.Sign(h.t.Context(), h.subject); err != nil {
+	if err := h.w.RefreshSignatures(h.t.Context(), h.subject); err != nil {
 		h.t.Fatal(err)
 	}
 	return r
@@ -137,7 +137,7 @@ func TestDerivedSignatures(t *testing.T) {
 	if changed, err := h.w.RemoveReferrer(t.Context(), elsewhere); err != nil || !changed {
 		t.Errorf("removal: %t, %v", changed, err)
 	}
-	if err := h.w.Sign(t.Context(), h.subject); err != nil {
+	if err := h.w.RefreshSignatures(t.Context(), h.subject); err != nil {
 		t.Fatal(err)
 	}
 	if got := contents(h.image()); got != "b,good a" {
@@ -239,7 +239,7 @@ func TestClientsAndDerivedSignatures(t *testing.T) {
 	if err != nil || contents(image) != "good a,posted,y" {
 		t.Fatalf("after a client posted: %v, %v", image, err)
 	}
-	if err := h.w.Sign(t.Context(), h.subject); err != nil || contents(h.image()) != "good a,posted,y" {
+	if err := h.w.RefreshSignatures(t.Context(), h.subject); err != nil || contents(h.image()) != "good a,posted,y" {
 		t.Errorf("after the next derivation: %s, %v", contents(h.image()), err)
 	}
 	ctx := request.WithNamespace(context.Background(), "")
@@ -366,7 +366,7 @@ func TestSignatureComesBackMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	store.before = func() { h.sign("app", "good a") }
-	if err := w.Sign(t.Context(), h.subject); err != nil {
+	if err := w.RefreshSignatures(t.Context(), h.subject); err != nil {
 		t.Fatal(err)
 	}
 	if got := contents(h.image()); got != "good a" {

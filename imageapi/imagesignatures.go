@@ -114,7 +114,7 @@ func (r *imageSignatures) Delete(ctx context.Context, name string, validate rest
 	}
 	if len(options.DryRun) == 0 {
 		// The registry may hold the same signature.
-		if err := (&Writer{images: r.images}).Sign(ctx, digest.Digest(imageName)); err != nil {
+		if err := (&Writer{images: r.images}).RefreshSignatures(ctx, digest.Digest(imageName)); err != nil {
 			slog.WarnContext(ctx, "signatures not refreshed", "digest", imageName, "err", err)
 		}
 	}

@@ -40,8 +40,8 @@ type Limits struct {
 // retryAfter is when to try again, in seconds.
 const retryAfter = 1
 
-// underWay counts requests of one kind.
-type underWay struct {
+// inFlight counts requests of one kind.
+type inFlight struct {
 	kind           string
 	limit, perUser int
 
@@ -50,26 +50,26 @@ type underWay struct {
 	users map[string]int
 }
 
-func newUnderWay(kind string, limit, perUser int) *underWay {
-	return &underWay{kind: kind, limit: limit, perUser: perUser, users: map[string]int{}}
+func newInFlight(kind string, limit, perUser int) *inFlight {
+	return &inFlight{kind: kind, limit: limit, perUser: perUser, users: map[string]int{}}
 }
 
 // enter counts one more request of a user, or says why there may be none.
-func (u *underWay) enter(name string) error {
+func (u *inFlight) enter(name string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
 	case u.perUser > 0 && u.users[name] >= u.perUser:
-		return errors.NewTooManyRequests(fmt.Sprintf("you have %d %s under way, which is as many as one user may have", u.users[name], u.kind), retryAfter)
+		return errors.NewTooManyRequests(fmt.Sprintf("%d %s of yours are in flight, the limit for one user", u.users[name], u.kind), retryAfter)
 	case u.limit > 0 && u.all >= u.limit:
-		return errors.NewTooManyRequests(fmt.Sprintf("there are %d %s under way, which is as many as there may be", u.all, u.kind), retryAfter)
+		return errors.NewTooManyRequests(fmt.Sprintf("%d %s are in flight, the limit for all users", u.all, u.kind), retryAfter)
 	}
 	u.all++
 	u.users[name]++
 	return nil
 }
 
-func (u *underWay) leave(name string) {
+func (u *inFlight) leave(name string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.all--
@@ -80,10 +80,10 @@ func (u *underWay) leave(name string) {
 
 // limiter is Limits at work.
 type limiter struct {
-	requests, watches *underWay
-	// beginnings are the watches that have not sent their initial state yet. That costs as
+	requests, watches *inFlight
+	// initializing are the watches that have not sent their initial state yet. That costs as
 	// much as a list; later they cost little.
-	beginnings *underWay
+	initializing *inFlight
 }
 
 // enter counts a request until leave is called, or says why there may be none.
@@ -94,11 +94,11 @@ func (l *limiter) enter(r *http.Request, name string, watch bool) (admitted *htt
 	if err := l.watches.enter(name); err != nil {
 		return nil, nil, err
 	}
-	if err := l.beginnings.enter(name); err != nil {
+	if err := l.initializing.enter(name); err != nil {
 		l.watches.leave(name)
 		return nil, nil, err
 	}
-	begun := initialized(sync.OnceFunc(func() { l.beginnings.leave(name) }))
+	begun := initialized(sync.OnceFunc(func() { l.initializing.leave(name) }))
 	return r.WithContext(utilflowcontrol.WithInitializationSignal(r.Context(), begun)), func() {
 		begun()
 		l.watches.leave(name)
@@ -118,9 +118,9 @@ func (initialized) Wait() {}
 // together.
 func withLimits(next http.Handler, l *Limits, c *server.Config) http.Handler {
 	limits := &limiter{
-		requests:   newUnderWay("requests", 0, l.RequestsPerUser),
-		watches:    newUnderWay("watches", l.Watches, l.WatchesPerUser),
-		beginnings: newUnderWay("watches that begin", l.Requests, l.RequestsPerUser),
+		requests:     newInFlight("requests", 0, l.RequestsPerUser),
+		watches:      newInFlight("watches", l.Watches, l.WatchesPerUser),
+		initializing: newInFlight("initializing watches", l.Requests, l.RequestsPerUser),
 	}
 	reading, health := sets.New("get", "list", "watch"), sets.New("/healthz", "/livez", "/readyz")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

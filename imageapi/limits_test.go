@@ -40,7 +40,7 @@ func newLimited(t *testing.T, l Limits) *limited {
 	return f
 }
 
-// ask sends a request and returns its status, or 0 if it is under way.
+// ask sends a request and returns its status, or 0 if it is in flight.
 func (f *limited) ask(target, name, address string, groups ...string) int {
 	f.t.Helper()
 	r := httptest.NewRequest(http.MethodGet, target, nil)

@@ -321,7 +321,7 @@ type stamping struct{}
 
 var stamps atomic.Int64
 
-func (stamping) Assess(image *imagev1.Image, _, _ []string) []string {
+func (stamping) Verify(image *imagev1.Image, _, _ []string) []string {
 	for i := range image.Signatures {
 		if s := &image.Signatures[i]; len(s.Conditions) == 0 {
 			at := metav1.NewTime(time.Unix(stamps.Add(1), 0))

@@ -24,7 +24,7 @@ import (
 func (w *Writer) VerifyAll(ctx context.Context) (signed int, err error) {
 	sign := func(name digest.Digest) error {
 		signed++
-		if err := crash.Guard("signature verification", func() error { return w.Sign(ctx, name) }); err != nil {
+		if err := crash.Guard("signature verification", func() error { return w.RefreshSignatures(ctx, name) }); err != nil {
 			slog.WarnContext(ctx, "signature verification failed", "digest", name.String(), "err", err)
 		}
 		return ctx.Err()

@@ -235,15 +235,15 @@ func (w *Writer) updateOnce(ctx context.Context, name digest.Digest, create bool
 	return signed && err == nil, err
 }
 
-// Sign updates the signatures of an Image, by the content of repositories and by the present
+// RefreshSignatures updates the signatures of an Image, by the content of repositories and by the present
 // policies. Without an Image there is nothing to do.
-func (w *Writer) Sign(ctx context.Context, name digest.Digest) error {
+func (w *Writer) RefreshSignatures(ctx context.Context, name digest.Digest) error {
 	return ignoreNotFound(w.update(ctx, name, false, func(*imagev1.Image) error { return nil }))
 }
 
-// TagHolders returns, for each tag (repository:tag) that an Image carries, the
+// ImagesByTag returns, for each tag (repository:tag) that an Image carries, the
 // digests of the Images that do. It goes over all Images, page by page.
-func (w *Writer) TagHolders(ctx context.Context) (map[string][]digest.Digest, error) {
+func (w *Writer) ImagesByTag(ctx context.Context) (map[string][]digest.Digest, error) {
 	holders := map[string][]digest.Digest{}
 	for options := (&internalversion.ListOptions{Limit: 500}); ; {
 		obj, err := w.images.Store.List(internalContext(ctx), options)

@@ -23,7 +23,7 @@ import (
 // because a listing may be incomplete.
 func (r *Recorder) backfill(ctx context.Context) {
 	start := time.Now()
-	b := &backfiller{recorder: r, holders: r.tagHolders(ctx)}
+	b := &backfiller{recorder: r, holders: r.imagesByTag(ctx)}
 	err := eachRepository(ctx, r.inner, func(name string) error {
 		if err := crash.Guard("backfill", func() error {
 			b.repository(ctx, name)
@@ -53,7 +53,7 @@ var errStoreAway = errors.New("the image store is not available")
 
 type backfiller struct {
 	recorder                                  *Recorder
-	holders                                   tagHolders
+	holders                                   imagesByTag
 	repositories, manifests, recorded, failed int
 	away                                      bool // the store is
 }

@@ -43,9 +43,9 @@ type ImageWriter interface {
 	SetTag(ctx context.Context, repository, tag string, name digest.Digest, points bool) error
 	// Remove notes that a repository no longer holds a manifest.
 	Remove(ctx context.Context, repository string, name digest.Digest) error
-	// TagHolders returns, for each tag (repository:tag) that an Image carries, the
+	// ImagesByTag returns, for each tag (repository:tag) that an Image carries, the
 	// manifests of the Images that do. It goes over all Images.
-	TagHolders(ctx context.Context) (map[string][]digest.Digest, error)
+	ImagesByTag(ctx context.Context) (map[string][]digest.Digest, error)
 	// SetReferrer stores a referrer in a repository, and RemoveReferrer removes it. changed is
 	// false if nothing had to be done.
 	SetReferrer(ctx context.Context, r *imageapi.Referrer) (changed bool, err error)
@@ -57,8 +57,8 @@ type ImageWriter interface {
 	// Revision returns the current revision of the store, and Advance raises it.
 	Revision(ctx context.Context) (int64, error)
 	Advance(ctx context.Context, revision int64) error
-	// Sign brings the signatures of an Image, if there is one, up to date.
-	Sign(ctx context.Context, name digest.Digest) error
+	// RefreshSignatures brings the signatures of an Image, if there is one, up to date.
+	RefreshSignatures(ctx context.Context, name digest.Digest) error
 	// CreateSignature adds a signature that a client has posted.
 	CreateSignature(ctx context.Context, s *imagev1.ImageSignature) error
 	// Get returns an Image, or a NotFound error.
@@ -322,7 +322,7 @@ func (r *Recorder) blobArrived(config digest.Digest) {
 	r.mu.Unlock()
 	for _, m := range waiting {
 		ctx, cancel := detached(context.Background())
-		if err := r.sync(ctx, m, r.tagHolders(ctx)); err != nil {
+		if err := r.sync(ctx, m, r.imagesByTag(ctx)); err != nil {
 			_ = r.handleFailure(ctx, m, err)
 		}
 		cancel()

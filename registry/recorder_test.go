@@ -338,7 +338,7 @@ func TestTagHolders(t *testing.T) {
 		tag := fmt.Sprint("v", i)
 		want["a:"+tag] = h.mustPush("a", tag, tag)
 	}
-	holders, err := h.writer.TagHolders(t.Context())
+	holders, err := h.writer.ImagesByTag(t.Context())
 	if err != nil || len(holders) != images {
 		t.Fatalf("%d tags, want %d, %v", len(holders), images, err)
 	}

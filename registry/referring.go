@@ -27,7 +27,7 @@ func (r *Recorder) recordReferrer(ctx context.Context, repo distribution.Reposit
 	if err != nil || len(found) == 0 {
 		return err
 	}
-	return r.options.Writer.Sign(ctx, m.Subject)
+	return r.options.Writer.RefreshSignatures(ctx, m.Subject)
 }
 
 // descriptorOf is the manifest's descriptor as the referrers API gives it.
@@ -71,7 +71,7 @@ func (r *Recorder) removeReferrer(ctx context.Context, repository string, name, 
 	if err != nil {
 		return err
 	}
-	return r.options.Writer.Sign(ctx, subject)
+	return r.options.Writer.RefreshSignatures(ctx, subject)
 }
 
 // recordTagReferrer stores the reference that a tag makes to the digest in its name, if it is
@@ -116,7 +116,7 @@ func (r *Recorder) recordTagReferrer(ctx context.Context, repo distribution.Repo
 	if err != nil || !signs {
 		return err
 	}
-	return r.options.Writer.Sign(ctx, subject)
+	return r.options.Writer.RefreshSignatures(ctx, subject)
 }
 
 // readManifest reads a manifest; one that is not there is content with nothing in it,

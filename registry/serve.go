@@ -44,9 +44,9 @@ type ServeOptions struct {
 	API API
 	// Certificate is served, besides plain HTTP on the same port, if http.tls has none.
 	Certificate *tls.Certificate
-	// APICertificate and APIKey are files with one more certificate, for clients that ask
+	// SNICertificate and SNIKey are files with one more certificate, for clients that ask
 	// for one of its names.
-	APICertificate, APIKey string
+	SNICertificate, SNIKey string
 	// SignatureEndpoint serves /extensions/v2/<name>/signatures/<digest>, where skopeo
 	// and podman leave and find simple signing signatures; AdvertiseSignatures has them
 	// use it.
@@ -124,7 +124,7 @@ func listen(o ServeOptions, handler http.Handler) (*serving.Server, error) {
 			Certificate: c.TLS.Certificate, Key: c.TLS.Key, LetsEncrypt: serving.LetsEncrypt(c.TLS.LetsEncrypt),
 			MinimumTLS: c.TLS.MinimumTLS, CipherSuites: c.TLS.CipherSuites,
 			ClientCAs: c.TLS.ClientCAs, ClientAuth: string(c.TLS.ClientAuth),
-			APICertificate: o.APICertificate, APIKey: o.APIKey, Generated: o.Certificate,
+			SNICertificate: o.SNICertificate, SNIKey: o.SNIKey, Generated: o.Certificate,
 		},
 	})
 	if err != nil {

@@ -80,7 +80,7 @@ func (r *Recorder) drain(ctx context.Context) int {
 	}
 	left := 0
 	synced := map[entry]error{} // several entries may be about one thing
-	holders := r.tagHolders(ctx)
+	holders := r.imagesByTag(ctx)
 	for _, m := range entries {
 		err, done := synced[m.about()]
 		if !done {
@@ -108,17 +108,17 @@ func (r *Recorder) drain(ctx context.Context) int {
 	return left
 }
 
-// tagHolders returns the manifests whose Images carry each tag (repository:tag). It reads all
+// imagesByTag returns the manifests whose Images carry each tag (repository:tag). It reads all
 // Images, so one is made for a round of entries or a backfill, and only if the round has a
 // tag. It may be older than the round: a process that moves a tag takes it off its former
 // Image, or leaves an entry for the next round.
-type tagHolders func() (map[string][]digest.Digest, error)
+type imagesByTag func() (map[string][]digest.Digest, error)
 
-func (r *Recorder) tagHolders(ctx context.Context) tagHolders {
+func (r *Recorder) imagesByTag(ctx context.Context) imagesByTag {
 	var all map[string][]digest.Digest
 	return func() (_ map[string][]digest.Digest, err error) {
 		if all == nil { // not yet, or it failed
-			all, err = r.options.Writer.TagHolders(ctx)
+			all, err = r.options.Writer.ImagesByTag(ctx)
 		}
 		return all, err
 	}
@@ -133,11 +133,11 @@ func (r *Recorder) setAside(ctx context.Context, m entry, err error) {
 // sync makes the Images that m is about agree with the registry. It returns a
 // permanent error for an entry that is to be set aside, because trying again would
 // fail or panic again.
-func (r *Recorder) sync(ctx context.Context, m entry, holders tagHolders) error {
+func (r *Recorder) sync(ctx context.Context, m entry, holders imagesByTag) error {
 	return crash.Guard("reconcile", func() error { return r.syncOnce(ctx, m, holders) })
 }
 
-func (r *Recorder) syncOnce(ctx context.Context, m entry, holders tagHolders) error {
+func (r *Recorder) syncOnce(ctx context.Context, m entry, holders imagesByTag) error {
 	repo, err := openRepository(ctx, r.inner, m.Repository)
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (r *Recorder) syncManifest(ctx context.Context, repo distribution.Repositor
 }
 
 // syncTag reads the tag and puts it on the Image it points to, and on no other.
-func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m entry, holders tagHolders) error {
+func (r *Recorder) syncTag(ctx context.Context, repo distribution.Repository, m entry, holders imagesByTag) error {
 	unlock, alone := r.lock(ctx, m)
 	defer unlock()
 	if !alone {

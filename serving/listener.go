@@ -13,9 +13,9 @@ import (
 // HTTP request starts with it.
 const recordTypeHandshake = 0x16
 
-// eitherListener accepts TLS and plain connections on one port: those that begin
+// sniffingListener accepts TLS and plain connections on one port: those that begin
 // with a TLS handshake come out as *tls.Conn.
-type eitherListener struct {
+type sniffingListener struct {
 	net.Listener
 	config  *tls.Config
 	timeout time.Duration // for the first byte
@@ -25,8 +25,8 @@ type eitherListener struct {
 	close   sync.Once
 }
 
-func newEitherListener(inner net.Listener, config *tls.Config, timeout time.Duration) *eitherListener {
-	l := &eitherListener{
+func newSniffingListener(inner net.Listener, config *tls.Config, timeout time.Duration) *sniffingListener {
+	l := &sniffingListener{
 		Listener: inner, config: config, timeout: timeout,
 		ready: make(chan net.Conn), failed: make(chan error), closed: make(chan struct{}),
 	}
@@ -34,7 +34,7 @@ func newEitherListener(inner net.Listener, config *tls.Config, timeout time.Dura
 	return l
 }
 
-func (l *eitherListener) run() {
+func (l *sniffingListener) run() {
 	for {
 		conn, err := l.Listener.Accept()
 		switch {
@@ -54,7 +54,7 @@ func (l *eitherListener) run() {
 }
 
 // sort looks at the first byte, which may be long in coming: not in run.
-func (l *eitherListener) sort(conn net.Conn) {
+func (l *sniffingListener) sort(conn net.Conn) {
 	reader := bufio.NewReaderSize(conn, 16)             // the least there is, as many connections say nothing
 	_ = conn.SetReadDeadline(time.Now().Add(l.timeout)) // a connection that has failed fails in Peek
 	first, err := reader.Peek(1)
@@ -75,7 +75,7 @@ func (l *eitherListener) sort(conn net.Conn) {
 }
 
 // Accept implements net.Listener.
-func (l *eitherListener) Accept() (net.Conn, error) {
+func (l *sniffingListener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-l.ready:
 		return conn, nil
@@ -87,7 +87,7 @@ func (l *eitherListener) Accept() (net.Conn, error) {
 }
 
 // Close implements net.Listener.
-func (l *eitherListener) Close() error {
+func (l *sniffingListener) Close() error {
 	l.close.Do(func() { close(l.closed) })
 	return l.Listener.Close()
 }

@@ -73,7 +73,7 @@ func New(o Options) (*Server, error) {
 	switch {
 	case t == nil:
 	case o.TLS.plain():
-		s.listener = newEitherListener(o.Listener, t.config, timeout)
+		s.listener = newSniffingListener(o.Listener, t.config, timeout)
 	default:
 		s.listener = tls.NewListener(o.Listener, t.config)
 	}
@@ -119,14 +119,14 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.tls.run(ctx)
 		kind = "https"
 	}
-	if _, both := s.listener.(*eitherListener); both {
+	if _, both := s.listener.(*sniffingListener); both {
 		kind = "http and https"
 	}
 	slog.Info("listening", "address", s.listener.Addr().String(), "protocol", kind)
 	return s.http.Serve(s.listener)
 }
 
-// Shutdown takes no more requests and waits for those under way, until ctx ends.
+// Shutdown takes no more requests and waits for those in flight, until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if err := s.http.Shutdown(ctx); err != nil {
 		return fmt.Errorf("close connections: %w", err)

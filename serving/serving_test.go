@@ -126,7 +126,7 @@ func TestCertificates(t *testing.T) {
 	dir := t.TempDir()
 	certificate, key := certificateFiles(t, dir, "registry", "registry.example.com")
 	apiCertificate, apiKey := certificateFiles(t, dir, "api", "tallyman.registry.svc")
-	address := serve(t, Options{TLS: TLS{Certificate: certificate, Key: key, APICertificate: apiCertificate, APIKey: apiKey}})
+	address := serve(t, Options{TLS: TLS{Certificate: certificate, Key: key, SNICertificate: apiCertificate, SNIKey: apiKey}})
 	for name, want := range map[string]string{
 		"registry.example.com": "registry.example.com", "tallyman.registry.svc": "tallyman.registry.svc", "": "registry.example.com", "other": "registry.example.com",
 	} {
@@ -221,9 +221,9 @@ func TestFaultySettings(t *testing.T) {
 		`http.tls.clientauth: "maybe" is not valid: want`:                {Certificate: certificate, Key: key, ClientAuth: "maybe"},
 		"http.tls.clientcas: ":                                           {Certificate: certificate, Key: key, ClientCAs: []string{key}},
 		"http.tls.certificate, http.tls.key: ":                           {Certificate: certificate, Key: certificate},
-		"imageapi.tls.certificate, imageapi.tls.key: ":                   {APICertificate: filepath.Join(dir, "none"), APIKey: key},
+		"imageapi.tls.certificate, imageapi.tls.key: ":                   {SNICertificate: filepath.Join(dir, "none"), SNIKey: key},
 		"http.tls: certificate and letsencrypt exclude each other":       {Certificate: certificate, Key: key, LetsEncrypt: LetsEncrypt{CacheFile: dir}},
-		"http.tls.letsencrypt and imageapi.tls exclude each other":       {APICertificate: certificate, APIKey: key, LetsEncrypt: LetsEncrypt{CacheFile: dir}},
+		"http.tls.letsencrypt and imageapi.tls exclude each other":       {SNICertificate: certificate, SNIKey: key, LetsEncrypt: LetsEncrypt{CacheFile: dir}},
 	} {
 		if _, err := New(Options{TLS: faulty}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %s", err, want)
@@ -249,7 +249,7 @@ func (l *exhausted) Accept() (net.Conn, error) {
 func TestTooManyFiles(t *testing.T) {
 	certificate, key := certificateFiles(t, t.TempDir(), "registry", "127.0.0.1")
 	for name, o := range map[string]TLS{
-		"plain": {}, "tls": {Certificate: certificate, Key: key}, "both": {APICertificate: certificate, APIKey: key},
+		"plain": {}, "tls": {Certificate: certificate, Key: key}, "both": {SNICertificate: certificate, SNIKey: key},
 	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -267,7 +267,7 @@ func TestTooManyFiles(t *testing.T) {
 func TestSilence(t *testing.T) {
 	certificate, key := certificateFiles(t, t.TempDir(), "registry", "127.0.0.1")
 	for name, o := range map[string]TLS{
-		"plain": {}, "tls": {Certificate: certificate, Key: key}, "both": {APICertificate: certificate, APIKey: key},
+		"plain": {}, "tls": {Certificate: certificate, Key: key}, "both": {SNICertificate: certificate, SNIKey: key},
 	} {
 		address := serve(t, Options{TLS: o, headerTimeout: 200 * time.Millisecond})
 		for _, beginning := range []string{"", "\x16\x03\x01", "GET / HTTP/1.1\r\nHost: x\r\n"} {

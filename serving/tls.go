@@ -31,10 +31,10 @@ type TLS struct {
 	ClientCAs  []string
 	ClientAuth string
 
-	// APICertificate and APIKey are files with one more certificate, for clients that
+	// SNICertificate and SNIKey are files with one more certificate, for clients that
 	// ask for one of its names, such as that of a Service in a cluster. It is the only
 	// one if there is no other.
-	APICertificate, APIKey string
+	SNICertificate, SNIKey string
 	// Generated is served if there is no Certificate.
 	Generated *tls.Certificate
 }
@@ -69,7 +69,7 @@ type tlsConfig struct {
 
 // newTLS returns nil if there is no certificate.
 func newTLS(o *TLS, disableHTTP2 bool) (*tlsConfig, error) {
-	if o.Certificate == "" && o.Generated == nil && o.LetsEncrypt.CacheFile == "" && o.APICertificate == "" {
+	if o.Certificate == "" && o.Generated == nil && o.LetsEncrypt.CacheFile == "" && o.SNICertificate == "" {
 		return nil, nil
 	}
 	base, err := o.base(disableHTTP2)
@@ -80,7 +80,7 @@ func newTLS(o *TLS, disableHTTP2 bool) (*tlsConfig, error) {
 	switch {
 	case o.LetsEncrypt.CacheFile != "" && o.Certificate != "":
 		return nil, fmt.Errorf("http.tls: certificate and letsencrypt exclude each other: want one of them")
-	case o.LetsEncrypt.CacheFile != "" && o.APICertificate != "":
+	case o.LetsEncrypt.CacheFile != "" && o.SNICertificate != "":
 		return nil, fmt.Errorf("http.tls.letsencrypt and imageapi.tls exclude each other: want http.tls.certificate and http.tls.key beside imageapi.tls")
 	case o.LetsEncrypt.CacheFile != "":
 		m := o.LetsEncrypt.manager()
@@ -159,8 +159,8 @@ func (t *tlsConfig) followFiles(o *TLS) error {
 		}
 		serving, t.files = files, append(t.files, files)
 	}
-	if o.APICertificate != "" {
-		files, err := dynamiccertificates.NewDynamicSNIContentFromFiles("imageapi.tls", o.APICertificate, o.APIKey)
+	if o.SNICertificate != "" {
+		files, err := dynamiccertificates.NewDynamicSNIContentFromFiles("imageapi.tls", o.SNICertificate, o.SNIKey)
 		if err != nil {
 			return fmt.Errorf("imageapi.tls.certificate, imageapi.tls.key: %w", err)
 		}

@@ -171,8 +171,8 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		API:           api,
 		Certificate:   certificate,
 
-		APICertificate: c.ImageAPI.TLS.Certificate,
-		APIKey:         c.ImageAPI.TLS.Key,
+		SNICertificate: c.ImageAPI.TLS.Certificate,
+		SNIKey:         c.ImageAPI.TLS.Key,
 
 		Backfill:      c.ImageAPI.Backfill,
 		Recorder:      recorder.Load(),

@@ -72,7 +72,7 @@ func keepVerifying(ctx context.Context, c *config.Config, verifier *policy.Verif
 				return
 			case <-changed:
 			case <-time.After(c.ImageAPI.Signatures.VerifyInterval):
-				verifier.Forget()
+				verifier.ClearCache()
 			}
 			verifyAll(ctx, writer)
 		}

@@ -100,7 +100,7 @@ func verifyImage(cmd *cobra.Command, o *metadataOptions, what imageName, output 
 	if image == nil {
 		return fmt.Errorf("%s has no tag %s", what.repository, what.tag)
 	}
-	satisfied := verifier.Assess(image, []string{what.repository}, imageapi.Tags(image))
+	satisfied := verifier.Verify(image, []string{what.repository}, imageapi.Tags(image))
 	report := reportOf(image, what.repository, slices.Contains(satisfied, what.repository))
 	if output == "json" {
 		encoder := json.NewEncoder(cmd.OutOrStdout())

@@ -120,7 +120,7 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	authorizers := []authorizerunion.NamedAuthorizer{{AuthorizerName: "rbac", Authorizer: authorizer.AuthorizerFunc(rbac.Authorize)}}
 	resolvers := []authorizer.RuleResolver{rbac}
 	also := func(name string, webhook *authorizerwebhook.WebhookAuthorizer) {
-		authorizers = append(authorizers, authorizerunion.NamedAuthorizer{AuthorizerName: name, Authorizer: &discreet{Authorizer: webhook, name: name, log: rate.Sometimes{Interval: logInterval}}})
+		authorizers = append(authorizers, authorizerunion.NamedAuthorizer{AuthorizerName: name, Authorizer: &redactingAuthorizer{Authorizer: webhook, name: name, log: rate.Sometimes{Interval: logInterval}}})
 		resolvers = append(resolvers, webhook)
 	}
 	if o.AuthorizationWebhookFile != "" {
@@ -138,15 +138,15 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	return a, err
 }
 
-// discreet keeps from clients how a server is reached that is asked, and why that fails.
-type discreet struct {
+// redactingAuthorizer keeps from clients how a server is reached that is asked, and why that fails.
+type redactingAuthorizer struct {
 	authorizer.Authorizer
 	name string
 	log  rate.Sometimes
 }
 
 // Authorize implements authorizer.Authorizer.
-func (d *discreet) Authorize(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+func (d *redactingAuthorizer) Authorize(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 	decision, reason, err := d.Authorizer.Authorize(ctx, a)
 	if err != nil {
 		d.log.Do(func() { slog.Error("authorizer failed", "authorizer", d.name, "err", err) })

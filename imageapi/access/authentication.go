@@ -75,15 +75,15 @@ func (a *Access) authentication(ctx context.Context, o *Options, cluster *delega
 	a.HasUsers = len(requests) > 0
 	// Wrong credentials are 401 even where none would do.
 	known := group.NewAuthenticatedGroupAdder(union.New(requests...))
-	a.Authenticator = union.NewFailOnError(known, presented{}, anonymous.NewAuthenticator(nil))
+	a.Authenticator = union.NewFailOnError(known, rejectUnknown{}, anonymous.NewAuthenticator(nil))
 	return nil
 }
 
-// presented refuses credentials that no authenticator has known.
-type presented struct{}
+// rejectUnknown refuses credentials that no authenticator has known.
+type rejectUnknown struct{}
 
 // AuthenticateRequest implements authenticator.Request.
-func (presented) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
+func (rejectUnknown) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
 	if r.Header.Get("Authorization") != "" {
 		return nil, false, errBadCredentials
 	}

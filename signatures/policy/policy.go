@@ -137,14 +137,14 @@ func (v *Verifier) Watch(ctx context.Context, interval time.Duration, changed fu
 	}
 }
 
-// Forget drops the remembered verifications, so that the next ones notice expiry.
-func (v *Verifier) Forget() { v.current.Load().cache.Purge() }
+// ClearCache drops the remembered verifications, so that the next ones notice expiry.
+func (v *Verifier) ClearCache() { v.current.Load().cache.Purge() }
 
-// Assess writes the result of verification on each signature of image, of a known type:
+// Verify writes the result of verification on each signature of image, of a known type:
 // conditions, and, if it is trusted, its signer and its claims. repositories hold the image,
 // and tags (repository:tag) point to it. It returns the repositories whose policy is
 // satisfied.
-func (v *Verifier) Assess(image *imagev1.Image, repositories, tags []string) (trusted []string) {
+func (v *Verifier) Verify(image *imagev1.Image, repositories, tags []string) (trusted []string) {
 	rules := v.current.Load()
 	covers := rules.covers(v.hosts(image), repositories, tags)
 	satisfied := map[*group]bool{}

@@ -50,7 +50,7 @@ func assess(t *testing.T, v *policy.Verifier, s signatures.Signature) (got image
 	image := &imagev1.Image{DockerImageReference: reference + "@" + subject.String()}
 	image.Name = subject.String()
 	image.Signatures = []imagev1.ImageSignature{{Type: s.Type, Content: s.Content}}
-	trusted = v.Assess(image, []string{repository}, []string{repository + ":v1"})
+	trusted = v.Verify(image, []string{repository}, []string{repository + ":v1"})
 	got = image.Signatures[0]
 	if len(got.Conditions) != 2 || got.Conditions[0].Type != "Trusted" || got.Conditions[1].Type != "ForImage" {
 		t.Fatalf("conditions are %+v", got.Conditions)
@@ -301,9 +301,9 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestAssessAgain: assessing again changes no byte, and times change only with their
+// TestVerifyAgain: verifying again changes no byte, and times change only with their
 // conditions.
-func TestAssessAgain(t *testing.T) {
+func TestVerifyAgain(t *testing.T) {
 	k := signtest.NewKey(t, "ecdsa-p256")
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	dir := t.TempDir()
@@ -319,15 +319,15 @@ func TestAssessAgain(t *testing.T) {
 	image.Name = subject.String()
 	s := k.Cosign(signtest.CosignPayload(subject, reference, nil))
 	image.Signatures = []imagev1.ImageSignature{{Type: s.Type, Content: s.Content}}
-	v.Assess(image, []string{repository}, nil)
+	v.Verify(image, []string{repository}, nil)
 	before := signtest.JSON(t, image)
 	now = now.Add(time.Hour)
-	v.Forget()
-	v.Assess(image, []string{repository}, nil)
+	v.ClearCache()
+	v.Verify(image, []string{repository}, nil)
 	if after := signtest.JSON(t, image); after != before {
 		t.Errorf("assessed again it is\n%s\nand was\n%s", after, before)
 	}
-	v.Assess(image, []string{"dev/app"}, nil)
+	v.Verify(image, []string{"dev/app"}, nil)
 	trusted, forImage := image.Signatures[0].Conditions[0], image.Signatures[0].Conditions[1]
 	if trusted.Status != "Unknown" || trusted.Reason != "NoPolicy" || !trusted.LastTransitionTime.Time.Equal(now) || forImage.LastProbeTime.Time.Equal(now) {
 		t.Errorf("without a policy it is %+v %+v", trusted, forImage)

@@ -24,7 +24,7 @@ func trustedBy(v *policy.Verifier, repository string, tags []string, all ...sign
 	for _, s := range all {
 		image.Signatures = append(image.Signatures, imagev1.ImageSignature{Type: s.Type, Content: s.Content})
 	}
-	trusted = v.Assess(image, []string{repository}, tags)
+	trusted = v.Verify(image, []string{repository}, tags)
 	for _, s := range image.Signatures {
 		reasons = append(reasons, s.Conditions[0].Reason+" "+s.Conditions[0].Message)
 	}
@@ -134,7 +134,7 @@ func TestHosts(t *testing.T) {
 		s := k.Cosign(signtest.CosignPayload(subject, test.signed, nil))
 		image := &imagev1.Image{DockerImageReference: test.pull + "@" + subject.String(), Signatures: []imagev1.ImageSignature{{Type: s.Type, Content: s.Content}}}
 		image.Name = subject.String()
-		v.Assess(image, []string{"a"}, nil)
+		v.Verify(image, []string{"a"}, nil)
 		if got := image.Signatures[0].Conditions[0]; (got.Status == "True") != test.want {
 			t.Errorf("%+v: %s", test, got.Message)
 		}
@@ -256,12 +256,12 @@ func TestWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nothing.Assess(image, []string{repository}, nil)
+	nothing.Verify(image, []string{repository}, nil)
 	if got := image.Signatures[0]; got.ImageIdentity != "by hand" || got.Conditions[0].Reason != "manually verified" {
 		t.Errorf("without a policy it is %+v", got)
 	}
 	strict := newVerifier(t, signatures.SignedIdentity{}, signatures.RootOfTrust{PolicyType: "GPG", GPG: &signatures.GPG{KeyData: signtest.NewGPG(t, time.Now()).Armored()}})
-	strict.Assess(image, []string{repository}, nil)
+	strict.Verify(image, []string{repository}, nil)
 	if got := image.Signatures[0]; got.ImageIdentity != "" || got.Conditions[0].Reason != "KeyNotTrusted" {
 		t.Errorf("with a policy that knows better it is %+v", got)
 	}
@@ -317,9 +317,9 @@ func TestBadPolicies(t *testing.T) {
 	}
 }
 
-// FuzzAssess: for any bytes, a signature ends with two conditions, is not trusted, and its
+// FuzzVerify: for any bytes, a signature ends with two conditions, is not trusted, and its
 // statements are not passed on.
-func FuzzAssess(f *testing.F) {
+func FuzzVerify(f *testing.F) {
 	k, gpg := signtest.NewKey(f, "ecdsa-p256"), signtest.NewGPG(f, time.Now())
 	notation := signtest.NewNotation(f, "team")
 	types := []string{signatures.TypeAtomic, signatures.TypeCosign, signatures.TypeBundle, signatures.TypeNotaryJWS, signatures.TypeNotaryCOSE}
@@ -343,7 +343,7 @@ func FuzzAssess(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint8, content []byte) {
 		image := &imagev1.Image{Signatures: []imagev1.ImageSignature{{Type: types[int(kind)%len(types)], Content: content}}}
 		image.Name = subject.String()
-		if where := v.Assess(image, []string{repository}, nil); len(where) != 0 {
+		if where := v.Verify(image, []string{repository}, nil); len(where) != 0 {
 			t.Errorf("trusted in %v", where)
 		}
 		s := image.Signatures[0]

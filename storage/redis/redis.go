@@ -82,7 +82,7 @@ type Store struct {
 	opts      Options
 	client    goredis.UniversalClient
 	own       goredis.UniversalClient // the monitor's connections, which no other call can take
-	commits   chan struct{}           // has an element for each commit under way
+	commits   chan struct{}           // has an element for each commit in flight
 	durable   chan *durableCommit     // commits that wait for others, to share a WAIT
 	cache     *cache
 	history   *history

@@ -44,7 +44,7 @@ const (
 	logPage           = 500
 	// logTimeout is the timeout of one page of changes, which is then retried.
 	logTimeout = time.Minute
-	// writers is how many writes are under way at once, which share an fsync
+	// writers is the number of concurrent writes, which share an fsync
 	// where the target groups them.
 	writers = 16
 )

@@ -6,7 +6,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := -trimpath -buildvcs=false
 
 # The packages whose tests run with the race detector: those that start goroutines.
-race := ./internal/... ./registry/... ./serving/... ./signatures/policy/... ./storage/... ./imageapi
+race := ./internal/... ./registry/... ./signatures/policy/... ./storage/... ./imageapi
 
 .PHONY: help run build test race tools lint vuln conformance cosign2 cluster crowd bench lists scale faults hostile fuzz generate
 
@@ -76,7 +76,7 @@ fuzz: ## fuzz what parses outside input, a minute each
 	go test -run '^$$' -fuzz FuzzSplicer -fuzztime 60s ./storage
 	go test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./storage/redis
 	go test -run '^$$' -fuzz FuzzMember -fuzztime 60s ./storage/redis
-	go test -run '^$$' -fuzz FuzzImport -fuzztime 60s ./storage/transfer
+	go test -run '^$$' -fuzz FuzzImport -fuzztime 60s ./storage/migrate
 
 generate: ## write generated code anew
 	go generate ./...

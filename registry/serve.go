@@ -14,10 +14,10 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry"
-	"github.com/distribution/distribution/v3/registry/listener"
+	upstreamlistener "github.com/distribution/distribution/v3/registry/listener"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
-	"tallyman/serving"
+	"tallyman/registry/listener"
 )
 
 // defaultDrain is how long a shutdown waits for pushes in flight if the
@@ -108,9 +108,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 
 // listen opens the port that the configuration names. It stands in for distribution's
 // ListenAndServe, which reads certificates once and waits for slow clients without end.
-func listen(o ServeOptions, handler http.Handler) (*serving.Server, error) {
+func listen(o ServeOptions, handler http.Handler) (*listener.Server, error) {
 	c := &o.Configuration.HTTP
-	l, err := listener.NewListener(c.Net, c.Addr)
+	l, err := upstreamlistener.NewListener(c.Net, c.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("http.addr: %w", err)
 	}
@@ -118,10 +118,10 @@ func listen(o ServeOptions, handler http.Handler) (*serving.Server, error) {
 		handler = otelhttp.NewHandler(handler, "", otelhttp.WithSpanNameFormatter(
 			func(_ string, r *http.Request) string { return r.Method + " " + r.URL.Path }))
 	}
-	server, err := serving.New(serving.Options{
+	server, err := listener.New(listener.Options{
 		Listener: l, Handler: handler, DisableHTTP2: c.HTTP2.Disabled, UnencryptedHTTP2: c.H2C.Enabled,
-		TLS: serving.TLS{
-			Certificate: c.TLS.Certificate, Key: c.TLS.Key, LetsEncrypt: serving.LetsEncrypt(c.TLS.LetsEncrypt),
+		TLS: listener.TLS{
+			Certificate: c.TLS.Certificate, Key: c.TLS.Key, LetsEncrypt: listener.LetsEncrypt(c.TLS.LetsEncrypt),
 			MinimumTLS: c.TLS.MinimumTLS, CipherSuites: c.TLS.CipherSuites,
 			ClientCAs: c.TLS.ClientCAs, ClientAuth: string(c.TLS.ClientAuth),
 			SNICertificate: o.SNICertificate, SNIKey: o.SNIKey, Generated: o.Certificate,

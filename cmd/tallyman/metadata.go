@@ -20,7 +20,7 @@ import (
 	"tallyman/storage"
 	"tallyman/storage/bolt"
 	"tallyman/storage/check"
-	"tallyman/storage/transfer"
+	"tallyman/storage/migrate"
 )
 
 func newMetadataCommand() *cobra.Command {
@@ -198,7 +198,7 @@ func newExportCommand() *cobra.Command {
 }
 
 func exportTo(cmd *cobra.Command, s source, w io.Writer) error {
-	report, err := transfer.Export(cmd.Context(), s, w, progress(cmd, "exported"))
+	report, err := migrate.Export(cmd.Context(), s, w, progress(cmd, "exported"))
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
@@ -229,11 +229,11 @@ func newImportCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, to.Close()) }()
-		report, err := transfer.Import(cmd.Context(), in, to, imageapi.MergeStored, imageapi.StoredTerms, progress(cmd, "imported"))
+		report, err := migrate.Import(cmd.Context(), in, to, imageapi.MergeStored, imageapi.StoredTerms, progress(cmd, "imported"))
 		if err != nil {
 			return fmt.Errorf("import: %w", err)
 		}
-		if err := transfer.CompareFile(cmd.Context(), in, to, imageapi.MergeStored, report); err != nil {
+		if err := migrate.CompareFile(cmd.Context(), in, to, imageapi.MergeStored, report); err != nil {
 			return fmt.Errorf("compare: %w", err)
 		}
 		return conclude(cmd, report)
@@ -267,9 +267,9 @@ func openExport(cmd *cobra.Command, file string) (*os.File, error) {
 }
 
 // progress returns a function that prints lines to standard error.
-func progress(cmd *cobra.Command, verb string) func(*transfer.Report) {
+func progress(cmd *cobra.Command, verb string) func(*migrate.Report) {
 	start := time.Now()
-	return func(r *transfer.Report) {
+	return func(r *migrate.Report) {
 		seen := r.Seen()
 		rate := float64(seen) / max(time.Since(start).Seconds(), 0.001)
 		cmd.PrintErrf("%s %d of %d images, %.0f/s\n", verb, seen, max(r.Total, seen), rate)
@@ -277,14 +277,14 @@ func progress(cmd *cobra.Command, verb string) func(*transfer.Report) {
 }
 
 // warnCorrupt says how much was left out.
-func warnCorrupt(cmd *cobra.Command, r *transfer.Report) {
+func warnCorrupt(cmd *cobra.Command, r *migrate.Report) {
 	if n := r.Corrupt.Load(); n > 0 {
 		cmd.PrintErrf("%d images were left out, as they cannot be read: tallyman metadata check names them\n", n)
 	}
 }
 
 // conclude prints the result, and fails if something is missing.
-func conclude(cmd *cobra.Command, r *transfer.Report) error {
+func conclude(cmd *cobra.Command, r *migrate.Report) error {
 	cmd.Printf("%d created, %d merged, %d the same, %d deleted; %d compared, %d missing\n",
 		r.Created.Load(), r.Merged.Load(), r.Same.Load(), r.Deleted.Load(), r.Compared, r.Missing)
 	if r.Additional > 0 {

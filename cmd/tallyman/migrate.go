@@ -13,7 +13,7 @@ import (
 	"tallyman/imageapi"
 	"tallyman/storage"
 	"tallyman/storage/bolt"
-	"tallyman/storage/transfer"
+	"tallyman/storage/migrate"
 )
 
 func newMigrateCommand() *cobra.Command {
@@ -34,7 +34,7 @@ func newMigrateCommand() *cobra.Command {
 		if !slices.Contains(kinds, from) || !slices.Contains(kinds, to) || from == to {
 			return exitError{fmt.Errorf("--from %q --to %q: want bolt and redis, or redis and bolt", from, to), exitUsage}
 		}
-		return migrate(cmd, o, from, to, follow)
+		return migrateStore(cmd, o, from, to, follow)
 	})
 	cmd.Flags().StringVar(&from, "from", "", "the store to move from: bolt or redis")
 	cmd.Flags().StringVar(&to, "to", "", "the store to move to")
@@ -42,7 +42,7 @@ func newMigrateCommand() *cobra.Command {
 	return cmd
 }
 
-func migrate(cmd *cobra.Command, o *metadataOptions, from, to string, follow bool) (err error) {
+func migrateStore(cmd *cobra.Command, o *metadataOptions, from, to string, follow bool) (err error) {
 	// A signal ends following; it must not end copying.
 	ctx := context.WithoutCancel(cmd.Context())
 	if !follow {
@@ -62,13 +62,13 @@ func migrate(cmd *cobra.Command, o *metadataOptions, from, to string, follow boo
 	if err != nil {
 		return err
 	}
-	options := transfer.Options{From: source, To: target, Name: o.sourceName(from), Merge: imageapi.MergeStored, Terms: imageapi.StoredTerms, Progress: progress(cmd, "copied")}
+	options := migrate.Options{From: source, To: target, Name: o.sourceName(from), Merge: imageapi.MergeStored, Terms: imageapi.StoredTerms, Progress: progress(cmd, "copied")}
 	if follow {
 		options.Follow = cmd.Context()
 		cmd.PrintErrln("following; stop the registry to finish")
 	}
-	report, err := transfer.Copy(ctx, options)
-	if errors.Is(err, transfer.ErrSourceClosed) {
+	report, err := migrate.Copy(ctx, options)
+	if errors.Is(err, migrate.ErrSourceClosed) {
 		cmd.PrintErrln("the registry has stopped; copying the rest")
 		rest, reopenErr := o.reopen(ctx, from)
 		if reopenErr != nil {
@@ -77,13 +77,13 @@ func migrate(cmd *cobra.Command, o *metadataOptions, from, to string, follow boo
 		source = rest
 		options.From, options.Follow = source, nil
 		earlier := report
-		report, err = transfer.Copy(ctx, options)
+		report, err = migrate.Copy(ctx, options)
 		report.Add(earlier)
 	}
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	if err := transfer.Compare(ctx, source, target, imageapi.MergeStored, before.Current, report); err != nil {
+	if err := migrate.Compare(ctx, source, target, imageapi.MergeStored, before.Current, report); err != nil {
 		return fmt.Errorf("compare: %w", err)
 	}
 	return conclude(cmd, report)

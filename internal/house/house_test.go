@@ -47,16 +47,16 @@ func packages(t *testing.T) []goPackage {
 
 // allowed has the packages of ours that each may import.
 var allowed = map[string][]string{
-	"tallyman/cmd/tallyman":            {"internal/crash", "config", "imageapi", "imageapi/access", "registry", "storage", "storage/bolt", "storage/check", "storage/redis", "storage/transfer", "signatures", "signatures/policy"},
+	"tallyman/cmd/tallyman":            {"internal/crash", "config", "imageapi", "imageapi/access", "registry", "storage", "storage/bolt", "storage/check", "storage/redis", "storage/migrate", "signatures", "signatures/policy"},
 	"tallyman/config":                  {"signatures"},
 	"tallyman/internal/crash":          {},
 	"tallyman/internal/house":          {},
-	"tallyman/registry":                {"internal/crash", "imageapi", "imageapi/derive", "serving", "signatures"},
+	"tallyman/registry":                {"internal/crash", "imageapi", "imageapi/derive", "registry/listener", "signatures"},
 	"tallyman/imageapi":                {"internal/crash", "imageapi/access", "imageapi/derive", "imageapi/openapi", "signatures", "storage"},
 	"tallyman/imageapi/access":         {"internal/crash"},
 	"tallyman/imageapi/derive":         {},
 	"tallyman/imageapi/openapi":        {},
-	"tallyman/serving":                 {},
+	"tallyman/registry/listener":       {},
 	"tallyman/signatures":              {},
 	"tallyman/signatures/policy":       {"internal/crash", "signatures"},
 	"tallyman/signatures/signtest":     {"signatures"},
@@ -68,7 +68,7 @@ var allowed = map[string][]string{
 	"tallyman/storage/redis/redistest": {},
 	"tallyman/storage/section":         {},
 	"tallyman/storage/storagetest":     {"storage"},
-	"tallyman/storage/transfer":        {"storage"},
+	"tallyman/storage/migrate":         {"storage"},
 }
 
 // confined has the packages of ours that may import a library.

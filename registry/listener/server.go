@@ -1,11 +1,11 @@
-// Package serving listens on the one port of the registry and the API. It holds the listener,
+// Package listener listens on the one port of the registry and the API. It holds the listener,
 // TLS with certificates that are reloaded when they change, and bounds on connections.
 //
 // # Guarantees
 //
 // A silent or slow connection delays no other and is closed in time. An invalid certificate
 // file changes nothing.
-package serving
+package listener
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package transfer_test
+package migrate_test
 
 import (
 	"bytes"
@@ -15,9 +15,9 @@ import (
 
 	"tallyman/storage"
 	"tallyman/storage/bolt"
+	"tallyman/storage/migrate"
 	"tallyman/storage/redis"
 	"tallyman/storage/redis/redistest"
-	"tallyman/storage/transfer"
 )
 
 func openBolt(t *testing.T) *bolt.Store {
@@ -82,17 +82,17 @@ func value(t *testing.T, b storage.Backend, key string) string {
 	return string(e.Value.Body())
 }
 
-func copyAll(t *testing.T, from transfer.Reader, to storage.Backend) *transfer.Report {
+func copyAll(t *testing.T, from migrate.Reader, to storage.Backend) *migrate.Report {
 	t.Helper()
 	before, err := to.Window(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := transfer.Copy(t.Context(), transfer.Options{From: from, To: to, Name: "test", Merge: merge})
+	report, err := migrate.Copy(t.Context(), migrate.Options{From: from, To: to, Name: "test", Merge: merge})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := transfer.Compare(t.Context(), from, to, merge, before.Current, report); err != nil {
+	if err := migrate.Compare(t.Context(), from, to, merge, before.Current, report); err != nil {
 		t.Fatal(err)
 	}
 	return report
@@ -165,7 +165,7 @@ func TestResume(t *testing.T) {
 	}
 	target := &interrupted{Backend: to}
 	target.left.Store(500)
-	_, err := transfer.Copy(t.Context(), transfer.Options{From: from, To: target, Name: "test", Merge: merge})
+	_, err := migrate.Copy(t.Context(), migrate.Options{From: from, To: target, Name: "test", Merge: merge})
 	if err == nil || !strings.Contains(err.Error(), "unplugged") {
 		t.Fatalf("the first copy ended with %v", err)
 	}
@@ -272,7 +272,7 @@ func TestFollow(t *testing.T) {
 	defer attached.Close()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := transfer.Copy(t.Context(), transfer.Options{From: attached, To: to, Name: "test", Merge: merge, Follow: t.Context()})
+		_, err := migrate.Copy(t.Context(), migrate.Options{From: attached, To: to, Name: "test", Merge: merge, Follow: t.Context()})
 		ended <- err
 	}()
 	awaitValue(t, to, "/images/a", "1")
@@ -283,7 +283,7 @@ func TestFollow(t *testing.T) {
 	if err := served.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; !errors.Is(err, transfer.ErrSourceClosed) {
+	if err := <-ended; !errors.Is(err, migrate.ErrSourceClosed) {
 		t.Errorf("the copy ended with %v", err)
 	}
 }
@@ -309,7 +309,7 @@ func TestExport(t *testing.T) {
 	const bare = `{"repository":"a"}` // as referrers are stored
 	put(t, from, "/referrers/a", bare, 0)
 	var out bytes.Buffer
-	report, err := transfer.Export(t.Context(), from, &out, nil)
+	report, err := migrate.Export(t.Context(), from, &out, nil)
 	if err != nil || report.Seen() != 451 {
 		t.Fatalf("%d exported, %v", report.Seen(), err)
 	}
@@ -326,7 +326,7 @@ func TestExport(t *testing.T) {
 		"no value":      {lines[0] + "{\"key\":\"/images/a\"}\n", "line 2: want a key and a value"},
 	} {
 		to := openBolt(t)
-		if _, err := transfer.Import(t.Context(), strings.NewReader(test.text), to, merge, nil, nil); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := migrate.Import(t.Context(), strings.NewReader(test.text), to, merge, nil, nil); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 		if stats, err := to.Stats(t.Context()); err != nil || stats.Objects != 0 {
@@ -334,18 +334,18 @@ func TestExport(t *testing.T) {
 		}
 	}
 	to, file := openRedis(t), strings.NewReader(text)
-	report, err = transfer.Import(t.Context(), file, to, merge, nil, nil)
+	report, err = migrate.Import(t.Context(), file, to, merge, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := transfer.CompareFile(t.Context(), file, to, merge, report); err != nil || report.Created.Load() != 451 || report.Compared != 451 || report.Missing != 0 {
+	if err := migrate.CompareFile(t.Context(), file, to, merge, report); err != nil || report.Created.Load() != 451 || report.Compared != 451 || report.Missing != 0 {
 		t.Errorf("%d created, %d compared, %d missing, %v", report.Created.Load(), report.Compared, report.Missing, err)
 	}
 	if got := value(t, to, "/referrers/a"); got != bare {
 		t.Errorf("a value without a final newline is imported as %q", got)
 	}
 	var again bytes.Buffer
-	if _, err := transfer.Export(t.Context(), to, &again, nil); err != nil {
+	if _, err := migrate.Export(t.Context(), to, &again, nil); err != nil {
 		t.Fatal(err)
 	}
 	if a, b := values(text), values(again.String()); a != b {
@@ -377,8 +377,8 @@ func TestMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	commit(t, to, storage.Mutation{Key: "/images/c", Expect: copied, Operation: storage.Delete}) // by a client, after the copy
-	report := &transfer.Report{}
-	if err := transfer.Compare(t.Context(), from, to, merge, w.Current, report); err != nil || report.Missing != 2 || report.Compared != 2 {
+	report := &migrate.Report{}
+	if err := migrate.Compare(t.Context(), from, to, merge, w.Current, report); err != nil || report.Missing != 2 || report.Compared != 2 {
 		t.Errorf("%d missing of %d, %v", report.Missing, report.Compared, err)
 	}
 }
@@ -388,8 +388,8 @@ func FuzzImport(f *testing.F) {
 	f.Add("{\"format\":\"tallyman-metadata/1\",\"revision\":5}\n{\"key\":\"/a\",\"value\":{}}\n{\"entries\":1}\n")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, text string) {
-		report := &transfer.Report{}
-		_ = transfer.CompareFile(t.Context(), strings.NewReader(text), nothing{}, merge, report)
+		report := &migrate.Report{}
+		_ = migrate.CompareFile(t.Context(), strings.NewReader(text), nothing{}, merge, report)
 	})
 }
 

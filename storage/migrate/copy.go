@@ -1,4 +1,4 @@
-// Package transfer copies the content of one store into another, or into a file and back,
+// Package migrate copies the content of one store into another, or into a file and back,
 // while both are in use.
 //
 // # Guarantees
@@ -12,7 +12,7 @@
 //
 // A deletion in the source that has left the history before the copy reads it is not repeated
 // in the target.
-package transfer
+package migrate
 
 import (
 	"bytes"
@@ -168,7 +168,7 @@ func (c *copier) load(ctx context.Context) error {
 		return err
 	}
 	if err := json.Unmarshal(entry.Value.Body(), &c.at); err != nil {
-		return fmt.Errorf("transfer: %s: %w", c.positionKey(), err)
+		return fmt.Errorf("migrate: %s: %w", c.positionKey(), err)
 	}
 	return nil
 }

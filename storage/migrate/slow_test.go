@@ -1,4 +1,4 @@
-package transfer_test
+package migrate_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	"tallyman/storage"
 	"tallyman/storage/bolt"
-	"tallyman/storage/transfer"
+	"tallyman/storage/migrate"
 )
 
 // hesitating is a source whose log times out once.
@@ -37,10 +37,10 @@ func TestSlowLog(t *testing.T) {
 	for name, following := range map[string]bool{"once": false, "following": true} {
 		t.Run(name, func(t *testing.T) {
 			from, to := openBolt(t), openBolt(t)
-			options := transfer.Options{From: from, To: to, Name: "test", Merge: targets}
+			options := migrate.Options{From: from, To: to, Name: "test", Merge: targets}
 			gone := put(t, from, "/images/gone", "1", 0)
 			changed := put(t, from, "/images/changed", "old", 0)
-			if _, err := transfer.Copy(t.Context(), options); err != nil {
+			if _, err := migrate.Copy(t.Context(), options); err != nil {
 				t.Fatal(err)
 			}
 			commit(t, from, storage.Mutation{Operation: storage.Delete, Key: "/images/gone", Expect: gone})
@@ -53,7 +53,7 @@ func TestSlowLog(t *testing.T) {
 				options.Follow = follow
 			}
 			go func() {
-				_, err := transfer.Copy(t.Context(), options)
+				_, err := migrate.Copy(t.Context(), options)
 				ended <- err
 			}()
 			put(t, from, "/images/later", "1", 0)
@@ -95,14 +95,14 @@ func TestLargeChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer attached.Close()
-	options := transfer.Options{From: attached, To: to, Name: "test", Merge: merge}
-	if _, err := transfer.Copy(t.Context(), options); err != nil {
+	options := migrate.Options{From: attached, To: to, Name: "test", Merge: merge}
+	if _, err := migrate.Copy(t.Context(), options); err != nil {
 		t.Fatal(err)
 	}
 	for key, revision := range revisions {
 		put(t, served, key, "1"+large, revision)
 	}
-	if _, err := transfer.Copy(t.Context(), options); err != nil {
+	if _, err := migrate.Copy(t.Context(), options); err != nil {
 		t.Fatal(err)
 	}
 	for key := range revisions {
@@ -133,13 +133,13 @@ func TestCompareEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := transfer.Copy(t.Context(), transfer.Options{From: from, To: to, Name: "test", Merge: merge})
+	report, err := migrate.Copy(t.Context(), migrate.Options{From: from, To: to, Name: "test", Merge: merge})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := transfer.Compare(ctx, from, to, merge, before.Current, report); err != nil || report.Compared != 2 || report.Missing != 0 || report.Additional != 3 {
+	if err := migrate.Compare(ctx, from, to, merge, before.Current, report); err != nil || report.Compared != 2 || report.Missing != 0 || report.Additional != 3 {
 		t.Errorf("compared %d, missing %d, additional %d, %v", report.Compared, report.Missing, report.Additional, err)
 	}
 }

@@ -3,6 +3,7 @@ package house
 import (
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -53,6 +54,33 @@ func TestFreeRelatives(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%q has %d sentences with a free relative clause, want %d", comment, got, want)
+		}
+	}
+}
+
+// TestDocs: the documents are plain English, too.
+func TestDocs(t *testing.T) {
+	code := regexp.MustCompile("(?s)```.*?```|`[^`]*`|<!--.*?-->")
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, files, err)
+		}
+		for _, path := range files {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, free := 0, []string(nil)
+			for _, s := range sentences(code.ReplaceAllString(string(content), "x")) {
+				all++
+				if freeRelative.MatchString(s) {
+					free = append(free, s)
+				}
+			}
+			if 100*len(free) > maxFreeRelatives*all {
+				t.Errorf("%s: %d of %d sentences have a free relative clause:\n%s", path, len(free), all, strings.Join(free, "\n"))
+			}
 		}
 	}
 }

@@ -65,6 +65,21 @@ func (s *Sentinels) Master(t testing.TB) string {
 	return fmt.Sprint(answer[1])
 }
 
+// Agree returns nil if all Sentinels say that node is the master, and node says so, too.
+func (s *Sentinels) Agree(t testing.TB, node *Server) error {
+	t.Helper()
+	for _, sentinel := range s.servers {
+		answer, _ := sentinel.Command(t, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", s.MasterName).([]any)
+		if len(answer) != 2 || fmt.Sprint(answer[1]) != fmt.Sprint(node.Port) {
+			return fmt.Errorf("a Sentinel says that the master is %v", answer)
+		}
+	}
+	if role := fmt.Sprint(node.Command(t, "ROLE")); !strings.HasPrefix(role, "[master") {
+		return fmt.Errorf("the role of %s is %s", node.Addr, role)
+	}
+	return nil
+}
+
 // Cluster is three masters with a replica each.
 type Cluster struct {
 	Nodes []*Server

@@ -8,6 +8,14 @@ import (
 	"go.yaml.in/yaml/v2"
 )
 
+const (
+	// yamlBatch is the size of the JSON of items that are encoded together.
+	yamlBatch = 32 << 10
+	// yamlChunk is the size of a chunk in YAML. k8s.io/apiserver compresses answers whose
+	// first chunk is larger than 128 KiB.
+	yamlChunk = 160 << 10
+)
+
 // yamlItems are decoded items. They are encoded many at a time, because an encoder begins
 // with buffers of 400 KiB.
 type yamlItems struct {
@@ -24,10 +32,10 @@ func (o *listWriter) yamlItem(item []byte) error {
 		return err
 	}
 	o.yaml.decoded = append(o.yaml.decoded, yamlNumbers(object))
-	if o.yaml.size += len(item); o.yaml.size < writeChunk/4 {
+	if o.yaml.size += len(item); o.yaml.size < yamlBatch {
 		return nil
 	}
-	if err := o.encodeYAML(); err != nil {
+	if err := o.encodeYAML(); err != nil || len(o.buffer) < yamlChunk {
 		return err
 	}
 	return o.flush()

@@ -3,17 +3,13 @@ package main_test
 import (
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/openshift/api/image/docker10"
 )
@@ -121,33 +117,12 @@ func TestListMemory(t *testing.T) {
 	s.stop() // the memory of creating is not that of listing
 	s.start()
 	before := anonymousMemory(t, s.cmd.Process.Pid)
-	var most atomic.Int64
-	done := make(chan struct{})
-	wg.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(2 * time.Millisecond):
-				most.Store(max(most.Load(), anonymousMemory(t, s.cmd.Process.Pid)))
-			}
-		}
-	})
-	response, err := http.Get(s.url(api + "/images"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	size, err := io.Copy(io.Discard, response.Body)
-	if err := errors.Join(err, response.Body.Close()); err != nil {
-		t.Fatal(err)
-	}
-	close(done)
-	wg.Wait()
+	size, peak := s.listMemory(t, api+"/images", "application/json", 1)
 	if size < images*each {
 		t.Errorf("the list has %d bytes", size)
 	}
-	t.Logf("a list of %d MiB took %d MiB", size>>20, (most.Load()-before)>>20)
-	if grown := most.Load() - before; grown > 64<<20 && !raceDetector {
+	t.Logf("a list of %d MiB took %d MiB", size>>20, (peak-before)>>20)
+	if grown := peak - before; grown > 64<<20 && !raceDetector {
 		t.Errorf("a list of %d MiB took %d MiB", size>>20, grown>>20)
 	}
 }

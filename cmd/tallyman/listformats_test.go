@@ -2,8 +2,6 @@ package main_test
 
 import (
 	"flag"
-	"io"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,7 +50,7 @@ func TestListFormats(t *testing.T) {
 			defer s.stop()
 			s.mustGet(t, api+"/images") // fills the cache of values, which stays
 			idle := anonymousMemory(t, s.cmd.Process.Pid)
-			if !s.isCompressed(t, api+"/images"+format.query, format.accept) {
+			if _, compressed := s.readAs(t, api+"/images"+format.query, format.accept); !compressed {
 				t.Error("the list is not compressed")
 			}
 			for _, concurrent := range []int{1, 8} {
@@ -65,23 +63,6 @@ func TestListFormats(t *testing.T) {
 			}
 		})
 	}
-}
-
-// isCompressed reports whether a list is sent in gzip, as clients ask by default.
-func (s *server) isCompressed(t *testing.T, path, accept string) bool {
-	t.Helper()
-	request, err := http.NewRequest(http.MethodGet, s.url(path), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Accept", accept)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _ = io.Copy(io.Discard, response.Body)
-	_ = response.Body.Close()
-	return response.Uncompressed
 }
 
 // listMemory reads so many lists at once. It returns the size of one and the peak of the

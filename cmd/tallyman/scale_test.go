@@ -249,6 +249,14 @@ func (s *server) mustGet(b testing.TB, path string) int64 {
 
 func (s *server) mustGetAs(b testing.TB, path, accept string) int64 {
 	b.Helper()
+	size, _ := s.readAs(b, path, accept)
+	return size
+}
+
+// readAs reads an answer to its end. It returns its size, and whether it was compressed, as
+// Go's client asks by default.
+func (s *server) readAs(b testing.TB, path, accept string) (size int64, compressed bool) {
+	b.Helper()
 	request, err := http.NewRequest(http.MethodGet, s.url(path), nil)
 	if err != nil {
 		b.Fatal(err)
@@ -259,11 +267,11 @@ func (s *server) mustGetAs(b testing.TB, path, accept string) int64 {
 		b.Fatal(err)
 	}
 	defer response.Body.Close()
-	size, err := io.Copy(io.Discard, response.Body)
+	size, err = io.Copy(io.Discard, response.Body)
 	if err != nil || response.StatusCode != http.StatusOK {
 		b.Fatalf("%s: %s, %v", path, response.Status, err)
 	}
-	return size
+	return size, response.Uncompressed
 }
 
 func (s *server) pagedList(b *testing.B, limit int) (pages, items int) {

@@ -1,6 +1,7 @@
 package imageapi
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
@@ -54,47 +55,55 @@ func withLists(next http.Handler, i *images, c *server.Config) http.Handler {
 			Serializer: Codecs, TableConvertor: i, Kind: imagev1.GroupVersion.WithKind("Image"), MetaGroupVersion: metav1.SchemeGroupVersion,
 		},
 	}
-	measured := metrics.InstrumentHandlerFunc("LIST", imagesResource.Group, imagev1.GroupVersion.Version, imagesResource.Resource, "", "cluster",
-		metrics.APIServerComponent, false, "", l.serve)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info, ok := request.RequestInfoFrom(r.Context())
 		switch {
-		case !ok || r.Method != http.MethodGet || info.Verb != "list" || r.URL.Path != imagesPath:
+		case !ok || r.Method != http.MethodGet || info.Verb != "list" || r.URL.Path != imagesPath || info.Name != "":
 			next.ServeHTTP(w, r)
 		case !audit.AuditContextFrom(r.Context()).GetEventLevel().Less(auditinternal.LevelRequestResponse):
 			l.serveWhole(w, r, info) // the audit event has the whole list
 		default:
-			measured(w, r)
+			l.serve(w, r, info)
 		}
 	})
 }
 
-// serve answers a list as a stream if its format allows.
-func (l *lists) serve(w http.ResponseWriter, r *http.Request) {
-	media, info, err := negotiation.NegotiateOutputMediaType(r, l.scope.Serializer, l.scope)
+// serve answers a list as a stream, unless upstream's handler has to answer it.
+func (l *lists) serve(w http.ResponseWriter, r *http.Request, info *request.RequestInfo) {
+	media, serializer, err := negotiation.NegotiateOutputMediaType(r, l.scope.Serializer, l.scope)
 	if err != nil {
 		l.next.ServeHTTP(w, r) // go-restful refuses it in its own words
 		return
 	}
 	options, err := listOptions(r)
-	if err != nil {
-		l.fail(w, r, err)
+	if err == nil {
+		predicate := predicateOf(options)
+		if _, single := predicate.MatchesSingle(); single {
+			l.next.ServeHTTP(w, r)
+			return
+		}
+	}
+	answer, answerErr := newListAnswer(media, serializer, r)
+	if answer == nil && cmp.Or(err, answerErr) == nil {
+		l.serveWhole(w, r, info)
 		return
 	}
-	answer, err := newListAnswer(media, info, r)
-	if err != nil {
-		l.fail(w, r, err)
-		return
-	}
-	predicate := predicateOf(options)
-	if _, single := predicate.MatchesSingle(); single || answer == nil {
-		l.next.ServeHTTP(w, r)
-		return
-	}
+	metrics.InstrumentHandlerFunc("LIST", imagesResource.Group, imagev1.GroupVersion.Version, imagesResource.Resource, "", "cluster",
+		metrics.APIServerComponent, false, "", func(w http.ResponseWriter, r *http.Request) {
+			if err := cmp.Or(err, answerErr); err != nil {
+				l.fail(w, r, err)
+				return
+			}
+			l.stream(w, r, options, answer)
+		})(w, r)
+}
+
+// stream answers a list.
+func (l *lists) stream(w http.ResponseWriter, r *http.Request, options *internalversion.ListOptions, answer *listAnswer) {
 	list, err := l.images.encoded.ListEncoded(r.Context(), l.images.KeyRootFunc(r.Context()), k8sstorage.ListOptions{
 		ResourceVersion:      options.ResourceVersion,
 		ResourceVersionMatch: options.ResourceVersionMatch,
-		Predicate:            predicate,
+		Predicate:            predicateOf(options),
 		Recursive:            true,
 	}, answer.ListAnswer, func() (runtime.Object, error) { return l.images.List(r.Context(), options) })
 	if err != nil {
@@ -108,8 +117,8 @@ func (l *lists) fail(w http.ResponseWriter, r *http.Request, err error) {
 	responsewriters.ErrorNegotiated(err, l.scope.Serializer, l.scope.Kind.GroupVersion(), w, r)
 }
 
-// serveWhole queues lists that are assembled in memory. A list that waits too long is
-// answered 429.
+// serveWhole queues lists that upstream's handler assembles in memory. A list that waits too
+// long is answered 429.
 func (l *lists) serveWhole(w http.ResponseWriter, r *http.Request, info *request.RequestInfo) {
 	wait := time.NewTimer(wholeListWait)
 	defer wait.Stop()

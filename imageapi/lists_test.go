@@ -19,7 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/metrics"
 	"k8s.io/apiserver/pkg/server"
+	"k8s.io/component-base/metrics/legacyregistry"
 
 	"tallyman/imageapi/access"
 	"tallyman/storage"
@@ -61,7 +63,7 @@ func newListers(t *testing.T, backend storage.Backend) *listers {
 // listQueries are lists of every kind, and requests that are refused.
 var listQueries = []string{
 	"", "limit=3", "limit=1000", "limit=-1", "labelSelector=third%3Dtrue", "labelSelector=third%3Dtrue&limit=2", "labelSelector=third%3Dnever",
-	"fieldSelector=repository%3Dteam%2Fapp", "fieldSelector=metadata.name%3Dsha256:none", "pretty=1", "pretty=true&limit=1",
+	"fieldSelector=repository%3Dteam%2Fapp", "fieldSelector=metadata.name%3Dsha256:none", "fieldSelector=metadata.name%3Da%2Fb", "fieldSelector=metadata.name%3Dsha256:none,repository%3Da", "pretty=1", "pretty=true&limit=1",
 	"includeObject=None", "includeObject=Object&limit=2", "includeObject=Metadata", "resourceVersion=0", "timeoutSeconds=10",
 	// refused
 	"limit=x", "limit=3&continue=x", "resourceVersion=x", "resourceVersion=9999999999999999999&resourceVersionMatch=NotOlderThan", "resourceVersionMatch=Exact",
@@ -100,6 +102,41 @@ func TestLists(t *testing.T) {
 		}
 	}
 	t.Run("20 Images", compareAll)
+}
+
+// TestListIsCountedOnce: a list is one request in the metrics, streamed or not.
+func TestListIsCountedOnce(t *testing.T) {
+	metrics.Register()
+	l := newListers(t, memory.New(memory.Options{}))
+	count := func() (n float64) {
+		families, err := legacyregistry.DefaultGatherer.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			if family.GetName() != "apiserver_request_total" {
+				continue
+			}
+			for _, m := range family.GetMetric() {
+				for _, label := range m.GetLabel() {
+					if label.GetName() == "verb" && label.GetValue() == "LIST" {
+						n += m.GetCounter().GetValue()
+					}
+				}
+			}
+		}
+		return n
+	}
+	for _, request := range [][2]string{
+		{"application/json", ""}, {"application/json", "limit=x"}, {"application/json", "fieldSelector=metadata.name%3Dsha256:none"},
+		{"application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1beta1;g=meta.k8s.io", ""},
+	} {
+		before := count()
+		get(l.ours, request[0], request[1])
+		if n := count() - before; n != 1 {
+			t.Errorf("%s is counted %v times", request, n)
+		}
+	}
 }
 
 // listedImage has every kind of text and field that serializers treat in their own way.

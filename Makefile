@@ -65,8 +65,8 @@ faults: tools ## run clients through 1 000 failures of Redis, and 20 processes t
 	go test -count=1 -v -run TestFaults -timeout 120m ./cmd/tallyman -args -fault-rounds 375
 	go test -count=1 -v -run TestWritersWithinBounds -timeout 30m ./storage/redis -args -writing 10m
 
-hostile: tools ## send 70 000 random reads, for some 5 minutes, to a process with 100 000 Images
-	go test -count=1 -v -run TestHostileReads -timeout 60m ./cmd/tallyman -args -hostile-reads 70000 -hostile-images 100000
+hostile: tools ## send random reads for 5 minutes to a process with 100 000 Images
+	go test -count=1 -v -run TestHostileReads -timeout 60m ./cmd/tallyman -args -hostile-reads 20000 -hostile-time 5m -hostile-images 100000
 
 fuzz: ## fuzz what parses outside input, a minute each
 	go test -run '^$$' -fuzz FuzzImage -fuzztime 60s ./imageapi/derive

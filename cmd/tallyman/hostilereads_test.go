@@ -24,6 +24,7 @@ import (
 
 var (
 	hostileReads  = flag.Int("hostile-reads", 3000, "requests of TestHostileReads")
+	hostileTime   = flag.Duration("hostile-time", 0, "least duration of TestHostileReads")
 	hostileImages = flag.Int("hostile-images", 1000, "Images of TestHostileReads")
 )
 
@@ -68,7 +69,7 @@ func TestHostileReads(t *testing.T) {
 	for w := range workers {
 		wg.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(w), 7))
-			for sent.Add(1) <= int64(*hostileReads) && !t.Failed() {
+			for (sent.Add(1) <= int64(*hostileReads) || time.Since(begin) < *hostileTime) && !t.Failed() {
 				whole := random.IntN(200) == 0
 				if left, err := s.hostileRead(t.Context(), random, newest, whole); err != nil {
 					t.Error(err)
@@ -86,9 +87,9 @@ func TestHostileReads(t *testing.T) {
 	wg.Wait()
 	anonymous := s.statusBytes(t, "RssAnon")
 	t.Logf("%d requests in %.0f s, of which %d were abandoned; %d Images, RssAnon %d MiB",
-		*hostileReads, time.Since(begin).Seconds(), abandoned.Load(), *hostileImages, anonymous>>20)
-	if abandoned.Load() == int64(*hostileReads) {
-		t.Error("all requests were abandoned")
+		sent.Load(), time.Since(begin).Seconds(), abandoned.Load(), *hostileImages, anonymous>>20)
+	if abandoned.Load() >= sent.Load()/2 {
+		t.Errorf("%d of %d requests were abandoned", abandoned.Load(), sent.Load())
 	}
 	if anonymous > maxAnonymous {
 		t.Errorf("RssAnon is %d MiB, want at most %d", anonymous>>20, maxAnonymous>>20)

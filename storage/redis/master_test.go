@@ -101,6 +101,15 @@ func TestRefusedWrites(t *testing.T) {
 					t.Fatal(changes, err)
 				}
 			}
+			// After a lost connection, and in a process that starts now, it is the same.
+			w.cut()
+			eventually(t, "the store is read again", func() error {
+				_, _, err := storage.GetEntry(t.Context(), s, "/a", storage.Read{})
+				return err
+			})
+			if value := get(t, open(t, redis.Options{}, server.Addr), "/a"); value != "1" {
+				t.Errorf("another process reads %q", value)
+			}
 			if name == "no replica" {
 				replica := redistest.Start(t, flavor)
 				replica.Command(t, "REPLICAOF", "127.0.0.1", server.Port)

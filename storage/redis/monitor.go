@@ -214,8 +214,10 @@ func (s *Store) wasThere() bool {
 // create makes the store if there is none. It reports whether the store is
 // another one than it was.
 func (s *Store) create(ctx context.Context) (replaced bool, err error) {
-	r, err := fromMaster(func() ([]any, error) {
-		return openScript.Run(ctx, s.own, []string{s.meta, s.log}, newFormat, rand.Text(), s.clock()).Slice()
+	r, err := openScript.run(func(run runner) (reply, error) {
+		return fromMaster(func() ([]any, error) {
+			return run(ctx, s.own, []string{s.meta, s.log}, newFormat, rand.Text(), s.clock()).Slice()
+		})
 	})
 	if err != nil {
 		return false, err

@@ -70,7 +70,7 @@ func commitScript(parts ...string) committer {
 }
 
 var (
-	openScript        = script("open")
+	openScript        = readScript("open") // it writes only where there is no store
 	permissionsScript = script("permissions")
 	getScript         = readScript("meta", "value", "get")
 	valuesScript      = readScript("meta", "value", "values")

@@ -246,7 +246,7 @@ func (w *Writer) RefreshSignatures(ctx context.Context, name digest.Digest) erro
 func (w *Writer) ImagesByTag(ctx context.Context) (map[string][]digest.Digest, error) {
 	holders := map[string][]digest.Digest{}
 	for options := (&internalversion.ListOptions{Limit: 500}); ; {
-		obj, err := w.images.Store.List(internalContext(ctx), options)
+		obj, err := w.images.List(internalContext(ctx), options)
 		if err != nil {
 			return nil, err
 		}

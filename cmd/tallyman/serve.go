@@ -55,7 +55,7 @@ func newServeCommand() *cobra.Command {
 func begin(cmd *cobra.Command, c *config.Config) error {
 	// The purge of abandoned uploads logs an error where there are no repositories.
 	root, _ := c.Registry.Storage.Parameters()["rootdirectory"].(string)
-	if err := os.MkdirAll(filepath.Join(root, "docker", "registry", "v2", "repositories"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(root, "docker", "registry", "v2", "repositories"), 0o750); err != nil {
 		return err
 	}
 	if f, ok := cmd.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(f.Fd())) {

@@ -222,7 +222,7 @@ func (s *Store) create(ctx context.Context) (replaced bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	answer := reply(r)
+	answer := r
 	switch format := answer.text(0); format {
 	case oldFormat:
 		s.format.Store(1)

@@ -50,8 +50,8 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
 	unauthorized := withChallenge(apifilters.Unauthorized(c.Serializer), s.options.Access.Challenges)
 	unauthenticated := apifilters.WithFailedAuthenticationAudit(unauthorized, c.AuditBackend, c.AuditPolicyRuleEvaluator)
-	h := withLists(api, s.images, c)
-	h = withPlainObjects(h, c)
+	h := withPlainObjects(api, c)
+	h = withLists(h, s.images, c)
 	h = withSignaturePatches(h, c.MaxRequestBodyBytes)
 	h = apifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
 	h = s.withLogin(h, c.Authorization.Authorizer, unauthorized)

@@ -1,7 +1,6 @@
 package imageapi
 
 import (
-	"cmp"
 	"net/http"
 	"time"
 
@@ -75,35 +74,37 @@ func (l *lists) serve(w http.ResponseWriter, r *http.Request, info *request.Requ
 		l.next.ServeHTTP(w, r) // go-restful refuses it in its own words
 		return
 	}
+	var predicate k8sstorage.SelectionPredicate
+	var answer *listAnswer
 	options, err := listOptions(r)
 	if err == nil {
-		predicate := predicateOf(options)
+		predicate = predicateOf(options)
 		if _, single := predicate.MatchesSingle(); single {
 			l.next.ServeHTTP(w, r)
 			return
 		}
+		answer, err = newListAnswer(media, serializer, r)
 	}
-	answer, answerErr := newListAnswer(media, serializer, r)
-	if answer == nil && cmp.Or(err, answerErr) == nil {
+	if err == nil && answer == nil {
 		l.serveWhole(w, r, info)
 		return
 	}
 	metrics.InstrumentHandlerFunc("LIST", imagesResource.Group, imagev1.GroupVersion.Version, imagesResource.Resource, "", "cluster",
 		metrics.APIServerComponent, false, "", func(w http.ResponseWriter, r *http.Request) {
-			if err := cmp.Or(err, answerErr); err != nil {
+			if err != nil {
 				l.fail(w, r, err)
 				return
 			}
-			l.stream(w, r, options, answer)
+			l.stream(w, r, options, predicate, answer)
 		})(w, r)
 }
 
 // stream answers a list.
-func (l *lists) stream(w http.ResponseWriter, r *http.Request, options *internalversion.ListOptions, answer *listAnswer) {
+func (l *lists) stream(w http.ResponseWriter, r *http.Request, options *internalversion.ListOptions, predicate k8sstorage.SelectionPredicate, answer *listAnswer) {
 	list, err := l.images.encoded.ListEncoded(r.Context(), l.images.KeyRootFunc(r.Context()), k8sstorage.ListOptions{
 		ResourceVersion:      options.ResourceVersion,
 		ResourceVersionMatch: options.ResourceVersionMatch,
-		Predicate:            predicateOf(options),
+		Predicate:            predicate,
 		Recursive:            true,
 	}, answer.ListAnswer, func() (runtime.Object, error) { return l.images.List(r.Context(), options) })
 	if err != nil {

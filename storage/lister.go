@@ -140,10 +140,8 @@ func (l *lister) next(ctx context.Context) ([]Entry, error) {
 // with the last page.
 func (l *lister) keepHistory(ctx context.Context) {
 	switch {
-	case !l.more && l.hold != nil:
-		if !l.twice {
-			l.hold.Release()
-		}
+	case !l.more && l.hold != nil && !l.twice:
+		l.hold.Release()
 	case l.more && l.hold == nil:
 		l.hold = l.store.backend.Hold(l.pinned)
 		context.AfterFunc(ctx, l.hold.Release)

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"strings"
 	"time"
-
-	goredis "github.com/redis/go-redis/v9"
 )
 
 const (
@@ -64,13 +62,9 @@ func (s *Store) rebuild(ctx context.Context) error {
 
 // rebuildFrom enters the objects whose keys begin with prefix, and returns their number.
 func (s *Store) rebuildFrom(ctx context.Context, prefix string) (entered int64, err error) {
-	node := goredis.Cmdable(s.client)
-	if cluster, ok := s.client.(*goredis.ClusterClient); ok {
-		master, err := cluster.MasterForKey(ctx, s.meta)
-		if err != nil {
-			return 0, err
-		}
-		node = master
+	node, err := s.node(ctx)
+	if err != nil {
+		return 0, err
 	}
 	pattern := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`).Replace(prefix) + "*"
 	for cursor := uint64(0); ; {

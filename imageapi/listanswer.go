@@ -90,7 +90,7 @@ func (a *listAnswer) emptyList(list func(metav1.ListMeta) runtime.Object) func(m
 // imageItem returns the encoding of an Image: nil, for the stored bytes, where the format
 // is written from JSON.
 func (a *listAnswer) imageItem() func([]byte, *storage.Encoded) ([]byte, error) {
-	if a.Format != storage.CBOR && a.Format != storage.Protobuf {
+	if !a.Format.Binary() {
 		return nil
 	}
 	return func(dst []byte, e *storage.Encoded) ([]byte, error) {
@@ -112,7 +112,7 @@ func (a *listAnswer) useMetadata() {
 		}
 		return &metav1.PartialObjectMetadataList{ListMeta: m, Items: []metav1.PartialObjectMetadata{}}
 	})
-	if a.Format == storage.CBOR || a.Format == storage.Protobuf {
+	if a.Format.Binary() {
 		a.Item = func(dst []byte, e *storage.Encoded) ([]byte, error) {
 			partial := &metav1.PartialObjectMetadata{}
 			if err := json.Unmarshal(a.appendPartial(nil, e), partial); err != nil {

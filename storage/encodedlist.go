@@ -26,7 +26,7 @@ type EncodedList struct {
 	lister   *lister
 	metadata metav1.ListMeta
 	first    []Entry
-	measured *measurement // of the items, in a counted format
+	measured measurement // of the items, in a binary format
 	whole    func() (runtime.Object, error)
 }
 
@@ -58,7 +58,7 @@ func (s *Store) ListEncoded(ctx context.Context, key string, opts storage.ListOp
 		return nil, err
 	}
 	list.metadata.ResourceVersion = fmt.Sprint(l.revision)
-	if answer.Format.counted() {
+	if answer.Format.Binary() {
 		if err := list.measure(key, opts); err != nil {
 			return nil, err
 		}
@@ -122,8 +122,8 @@ func (e *EncodedList) readAgain(key string, opts storage.ListOptions, to string)
 
 // measure encodes all items once. Large items are read again for the answer.
 func (e *EncodedList) measure(key string, opts storage.ListOptions) error {
-	m := &measurement{items: make([]byte, 0, writeChunk)}
-	e.measured, e.lister.twice = m, true
+	e.measured.items, e.lister.twice = make([]byte, 0, writeChunk), true
+	m := &e.measured
 	var scratch []byte
 	begin := e.lister.from
 	err := e.eachItem(func(item []byte) error {
@@ -187,10 +187,7 @@ func (e *EncodedList) stream(out *listWriter) error {
 	if err != nil {
 		return err
 	}
-	m := e.measured
-	if m == nil {
-		m = &measurement{}
-	}
+	m := &e.measured
 	if err := out.begin(empty, m.count, m.size); err != nil {
 		return err
 	}
@@ -201,7 +198,7 @@ func (e *EncodedList) stream(out *listWriter) error {
 	if err := e.eachItem(out.item); err != nil {
 		return err
 	}
-	if e.measured != nil && (out.items != m.count || out.size != m.size) {
+	if out.format.Binary() && (out.items != m.count || out.size != m.size) {
 		return errListChanged
 	}
 	return out.end()

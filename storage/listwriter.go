@@ -26,8 +26,9 @@ const (
 	Protobuf
 )
 
-// counted reports that the format states the number or size of the items ahead of them.
-func (f ListFormat) counted() bool { return f == CBOR || f == Protobuf }
+// Binary reports that items have a binary form. Such a format states their number or size
+// ahead of them.
+func (f ListFormat) Binary() bool { return f == CBOR || f == Protobuf }
 
 // ListAnswer describes the answer that a list is streamed to.
 type ListAnswer struct {
@@ -53,7 +54,7 @@ type listWriter struct {
 	buffer   []byte
 	yaml     yamlItems // not written yet
 	items    int       // number of items written
-	size     int       // of those in a counted format
+	size     int       // of those in a binary format
 	begun    bool      // something was written
 	progress func()    // called when something was
 }
@@ -72,7 +73,7 @@ func (o *listWriter) fail(ctx context.Context, err error) error {
 }
 
 // begin writes the list's head. empty is the encoded list without items; of these there
-// are count, with size bytes, in a counted format.
+// are count, with size bytes, in a binary format.
 func (o *listWriter) begin(empty []byte, count, size int) error {
 	head, tail, ok := o.format.frame(empty, count, size)
 	if !ok {
@@ -82,7 +83,7 @@ func (o *listWriter) begin(empty []byte, count, size int) error {
 	return nil
 }
 
-// item writes one item: JSON, or the binary form of a counted format.
+// item writes one item: JSON, or the form of a binary format.
 func (o *listWriter) item(item []byte) error {
 	o.items++
 	if o.format == YAML {

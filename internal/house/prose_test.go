@@ -33,6 +33,17 @@ func sentences(comment string) []string {
 	return all
 }
 
+// freeRelatives returns the number of sentences, and those with a free relative clause.
+func freeRelatives(text string) (all int, free []string) {
+	for _, s := range sentences(text) {
+		all++
+		if freeRelative.MatchString(s) {
+			free = append(free, s)
+		}
+	}
+	return all, free
+}
+
 // TestFreeRelatives tests the measure.
 func TestFreeRelatives(t *testing.T) {
 	for comment, want := range map[string]int{
@@ -46,14 +57,8 @@ func TestFreeRelatives(t *testing.T) {
 		"A client that has left is told, and the one which came before it, as well": 0,
 		"What now?": 0,
 	} {
-		got := 0
-		for _, s := range sentences(comment) {
-			if freeRelative.MatchString(s) {
-				got++
-			}
-		}
-		if got != want {
-			t.Errorf("%q has %d sentences with a free relative clause, want %d", comment, got, want)
+		if _, got := freeRelatives(comment); len(got) != want {
+			t.Errorf("%q has %d sentences with a free relative clause, want %d", comment, len(got), want)
 		}
 	}
 }
@@ -71,13 +76,7 @@ func TestDocs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all, free := 0, []string(nil)
-			for _, s := range sentences(code.ReplaceAllString(string(content), "x")) {
-				all++
-				if freeRelative.MatchString(s) {
-					free = append(free, s)
-				}
-			}
+			all, free := freeRelatives(code.ReplaceAllString(string(content), "x"))
 			if 100*len(free) > maxFreeRelatives*all {
 				t.Errorf("%s: %d of %d sentences have a free relative clause:\n%s", path, len(free), all, strings.Join(free, "\n"))
 			}
@@ -98,11 +97,10 @@ func TestProse(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, group := range file.Comments {
-				for _, s := range sentences(group.Text()) {
-					all++
-					if freeRelative.MatchString(s) {
-						free = append(free, p.ImportPath+"/"+name+": "+s)
-					}
+				n, found := freeRelatives(group.Text())
+				all += n
+				for _, s := range found {
+					free = append(free, p.ImportPath+"/"+name+": "+s)
 				}
 			}
 		}

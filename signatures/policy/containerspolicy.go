@@ -10,8 +10,8 @@ import (
 	"tallyman/signatures"
 )
 
-// requirement is one of the requirements in a containers-policy.json(5).
-type requirement struct {
+// policyRequirement is one of the requirements in a containers-policy.json(5).
+type policyRequirement struct {
 	Type string `json:"type"`
 
 	// signedBy.
@@ -53,8 +53,8 @@ func compilePolicyFile(path string, files *fileReader) ([]rule, error) {
 		return nil, err
 	}
 	var file struct {
-		Default    []requirement                       `json:"default"`
-		Transports map[string]map[string][]requirement `json:"transports"`
+		Default    []policyRequirement                       `json:"default"`
+		Transports map[string]map[string][]policyRequirement `json:"transports"`
 	}
 	if err := strictJSON(content, &file); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -64,7 +64,7 @@ func compilePolicyFile(path string, files *fileReader) ([]rule, error) {
 	}
 	var rules []rule
 	var errs []error
-	add := func(at string, s scope, requirements []requirement) {
+	add := func(at string, s scope, requirements []policyRequirement) {
 		r, err := compileRequirements("policy.json "+at, s, requirements, files)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", path, at, err))
@@ -90,7 +90,7 @@ func compilePolicyFile(path string, files *fileReader) ([]rule, error) {
 	return rules, errors.Join(errs...)
 }
 
-func compileRequirements(name string, s scope, requirements []requirement, files *fileReader) (rule, error) {
+func compileRequirements(name string, s scope, requirements []policyRequirement, files *fileReader) (rule, error) {
 	r := rule{scope: s, policy: name, silent: true}
 	if len(requirements) == 0 {
 		return r, errors.New(`want at least one requirement, such as {"type":"reject"}`)
@@ -112,8 +112,8 @@ func compileRequirements(name string, s scope, requirements []requirement, files
 	return r, nil
 }
 
-func (q *requirement) compile(name string, files *fileReader) (*group, error) {
-	g := &group{policy: name}
+func (q *policyRequirement) compile(name string, files *fileReader) (*requirement, error) {
+	g := &requirement{policy: name}
 	var err error
 	if g.identity, err = q.identity(); err != nil {
 		return nil, fmt.Errorf("signedIdentity: %w", err)
@@ -133,7 +133,7 @@ func (q *requirement) compile(name string, files *fileReader) (*group, error) {
 }
 
 // sigstore makes the roots of a sigstoreSigned requirement.
-func (q *requirement) sigstore(files *fileReader) ([]rootOfTrust, error) {
+func (q *policyRequirement) sigstore(files *fileReader) ([]rootOfTrust, error) {
 	log, err := q.log(files)
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func (q *requirement) sigstore(files *fileReader) ([]rootOfTrust, error) {
 }
 
 // log returns the log's public keys, "" if none is wanted.
-func (q *requirement) log(files *fileReader) (string, error) {
+func (q *policyRequirement) log(files *fileReader) (string, error) {
 	all := string(q.RekorData)
 	for _, data := range q.RekorDatas {
 		all += "\n" + string(data)
@@ -180,7 +180,7 @@ func (q *requirement) log(files *fileReader) (string, error) {
 }
 
 // identity reads a signedIdentity, whose types are ours with a small first letter.
-func (q *requirement) identity() (identity, error) {
+func (q *policyRequirement) identity() (identity, error) {
 	var s struct {
 		Type             string `json:"type"`
 		DockerReference  string `json:"dockerReference"`

@@ -25,7 +25,7 @@ import (
 const bundleV01 = "application/vnd.dev.sigstore.bundle+json;version=0.1"
 
 // parseBundle reads a sigstore bundle that `cosign sign` or another signer has made.
-func parseBundle(content []byte) (*claim, error) {
+func parseBundle(content []byte) (*payload, error) {
 	var object struct{}
 	if err := strictJSON(content, &object); err != nil {
 		return nil, fmt.Errorf("the bundle is %w", err)
@@ -34,7 +34,7 @@ func parseBundle(content []byte) (*claim, error) {
 	if err := b.UnmarshalJSON(content); err != nil {
 		return nil, errors.New("the bundle is not a sigstore bundle of a known version")
 	}
-	c := &claim{sigstore: &sigstoreClaim{entity: b}, claims: map[string]string{}}
+	c := &payload{sigstore: &sigstorePayload{entity: b}, claims: map[string]string{}}
 	if message := b.GetMessageSignature(); message != nil {
 		signed := hex.EncodeToString(message.GetMessageDigest().GetDigest())
 		c.signs = func(d digest.Digest) bool { return d.Encoded() == signed }
@@ -59,7 +59,7 @@ func parseBundle(content []byte) (*claim, error) {
 
 // parseCosign reads a layer of cosign's classic form, and makes of it the bundle
 // that it would be today.
-func parseCosign(content []byte) (*claim, error) {
+func parseCosign(content []byte) (*payload, error) {
 	var layer signatures.CosignContent
 	if err := strictJSON(content, &layer); err != nil {
 		return nil, fmt.Errorf("the content is %w", err)
@@ -87,7 +87,7 @@ func parseCosign(content []byte) (*claim, error) {
 	if err != nil {
 		return nil, errors.New("the layer's annotations make no signature")
 	}
-	c.sigstore = &sigstoreClaim{entity: b, payload: layer.Payload}
+	c.sigstore = &sigstorePayload{entity: b, payload: layer.Payload}
 	if chain := parseChain(layer.Annotations[signatures.AnnotationCosignChain]); len(chain) > 0 {
 		c.sigstore.entity = withChain{b, chain}
 	}

@@ -10,9 +10,9 @@ import (
 	"tallyman/signatures"
 )
 
-// apply writes the verdict on s. A time changes only together with its condition, so that
+// apply writes the result on s. A time changes only together with its condition, so that
 // verifying again writes the same bytes.
-func (v *verdict) apply(s *imagev1.ImageSignature, now time.Time) {
+func (v *result) apply(s *imagev1.ImageSignature, now time.Time) {
 	if v.trusted.status == "Unknown" && writtenByOthers(s) {
 		return
 	}
@@ -23,8 +23,8 @@ func (v *verdict) apply(s *imagev1.ImageSignature, now time.Time) {
 	if v.signer == nil {
 		return
 	}
-	s.ImageIdentity = v.claim.reference
-	s.SignedClaims = boundedClaims(v.claim.claims, v.signer.claims)
+	s.ImageIdentity = v.payload.reference
+	s.SignedClaims = boundedClaims(v.payload.claims, v.signer.claims)
 	if !v.signer.created.IsZero() {
 		created := metav1.NewTime(v.signer.created.UTC().Truncate(time.Second))
 		s.Created = &created

@@ -29,7 +29,7 @@ const maxPayload = 1 << 20
 const clockSkew = 5 * time.Minute
 
 // parseGPG reads the payload of an OpenPGP message without knowing its key.
-func parseGPG(content []byte) (*claim, error) {
+func parseGPG(content []byte) (*payload, error) {
 	message, err := openpgp.ReadMessage(bytes.NewReader(content), openpgp.EntityList{}, nil, nil)
 	if err != nil || !message.IsSigned || message.IsEncrypted {
 		return nil, errors.New("the content is not a signed OpenPGP message")
@@ -125,9 +125,9 @@ func readArmored(content []byte) (openpgp.EntityList, error) {
 }
 
 // verify implements rootOfTrust.
-func (r *keyring) verify(c *claim, _ digest.Digest, now time.Time) (*signer, *fault) {
+func (r *keyring) verify(c *payload, _ digest.Digest, now time.Time) (*signer, *failure) {
 	if c.gpg == nil {
-		return nil, notFor
+		return nil, errNotApplicable
 	}
 	message, err := r.read(c.gpg, now)
 	if errors.Is(err, pgperrors.ErrKeyExpired) && message.Signature != nil && message.Signature.CreationTime.Before(now) {
@@ -136,15 +136,15 @@ func (r *keyring) verify(c *claim, _ digest.Digest, now time.Time) (*signer, *fa
 	}
 	switch {
 	case errors.Is(err, pgperrors.ErrKeyRevoked):
-		return nil, &fault{signatures.ReasonKeyNotTrusted, "the key has been revoked"}
+		return nil, &failure{signatures.ReasonKeyNotTrusted, "the key has been revoked"}
 	case errors.Is(err, pgperrors.ErrKeyExpired), errors.Is(err, pgperrors.ErrSignatureExpired):
-		return nil, &fault{signatures.ReasonExpired, "the key was not valid when the signature was made, or the signature has expired"}
+		return nil, &failure{signatures.ReasonExpired, "the key was not valid when the signature was made, or the signature has expired"}
 	case errors.Is(err, errUnknownKey):
-		return nil, notFor
+		return nil, errNotApplicable
 	case err != nil:
-		return nil, &fault{signatures.ReasonSignatureInvalid, "the signature is not one of its content by its key"}
+		return nil, &failure{signatures.ReasonSignatureInvalid, "the signature is not one of its content by its key"}
 	case message.Signature.CreationTime.After(now.Add(clockSkew)):
-		return nil, &fault{signatures.ReasonExpired, "the signature was made in the future"}
+		return nil, &failure{signatures.ReasonExpired, "the signature was made in the future"}
 	}
 	entity := message.SignedBy.Entity
 	s := &signer{

@@ -55,18 +55,18 @@ func newIdentity(s signatures.SignedIdentity) (identity, error) {
 
 // check reports a reference that does not match the image's name where c covers it. A
 // signature of a format without references has nothing to match.
-func (i identity) check(claimed *claim, c cover) *fault {
+func (i identity) check(claimed *payload, c applicable) *failure {
 	if !claimed.hasReference {
 		return nil
 	}
 	named, err := reference.ParseNormalizedNamed(claimed.reference)
 	if err != nil || !i.matches(named, c) {
-		return &fault{signatures.ReasonIdentityMismatch, "the signature is for another repository"}
+		return &failure{signatures.ReasonIdentityMismatch, "the signature is for another repository"}
 	}
 	return nil
 }
 
-func (i identity) matches(signed reference.Named, c cover) bool {
+func (i identity) matches(signed reference.Named, c applicable) bool {
 	names := make([]string, 0, len(c.hosts))
 	for _, host := range c.hosts {
 		names = append(names, host+"/"+c.repository)

@@ -31,7 +31,7 @@ import (
 const anyReference = "registry.invalid/any@"
 
 // parseNotary reads a notation envelope (notaryproject signature-specification.md).
-func parseNotary(signatureType string, content []byte) (*claim, error) {
+func parseNotary(signatureType string, content []byte) (*payload, error) {
 	mediaType := "application/jose+json"
 	if signatureType == signatures.TypeNotaryCOSE {
 		mediaType = "application/cose"
@@ -55,10 +55,10 @@ func parseNotary(signatureType string, content []byte) (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &claim{
+	return &payload{
 		signs:  func(d digest.Digest) bool { return d == target.Digest },
 		claims: target.Annotations,
-		notary: &notaryClaim{mediaType, content, signed.SignerInfo.SignedAttributes.SigningTime},
+		notary: &notaryPayload{mediaType, content, signed.SignerInfo.SignedAttributes.SigningTime},
 	}, nil
 }
 
@@ -210,16 +210,16 @@ func (offline) ValidateContext(_ context.Context, o revocation.ValidateContextOp
 }
 
 // verify implements rootOfTrust.
-func (r *notary) verify(c *claim, subject digest.Digest, now time.Time) (*signer, *fault) {
+func (r *notary) verify(c *payload, subject digest.Digest, now time.Time) (*signer, *failure) {
 	if c.notary == nil {
-		return nil, notFor
+		return nil, errNotApplicable
 	}
-	content, failure := r.ask(c.notary, subject)
-	if failure != nil {
-		return nil, failure
+	content, failed := r.ask(c.notary, subject)
+	if failed != nil {
+		return nil, failed
 	}
 	if c.notary.signed.After(now.Add(clockSkew)) {
-		return nil, &fault{signatures.ReasonExpired, "the signature was made in the future"}
+		return nil, &failure{signatures.ReasonExpired, "the signature was made in the future"}
 	}
 	leaf := content.SignerInfo.CertificateChain[0]
 	s := signerOf(leaf, nil)
@@ -229,18 +229,18 @@ func (r *notary) verify(c *claim, subject digest.Digest, now time.Time) (*signer
 
 // ask has notation-go verify the envelope. A failed check is a failure here at every level of
 // the trust policy: "audit" would log it and accept the signature.
-func (r *notary) ask(c *notaryClaim, subject digest.Digest) (*signature.EnvelopeContent, *fault) {
+func (r *notary) ask(c *notaryPayload, subject digest.Digest) (*signature.EnvelopeContent, *failure) {
 	envelope, err := signature.ParseEnvelope(c.mediaType, c.envelope)
 	if err != nil {
-		return nil, &fault{signatures.ReasonSignatureInvalid, "the envelope cannot be read"}
+		return nil, &failure{signatures.ReasonSignatureInvalid, "the envelope cannot be read"}
 	}
 	content, err := envelope.Content()
 	if err != nil {
-		return nil, &fault{signatures.ReasonSignatureInvalid, "the envelope cannot be read"}
+		return nil, &failure{signatures.ReasonSignatureInvalid, "the envelope cannot be read"}
 	}
 	target, err := targetOf(content)
 	if err != nil {
-		return nil, &fault{signatures.ReasonSignatureInvalid, "the envelope cannot be read"}
+		return nil, &failure{signatures.ReasonSignatureInvalid, "the envelope cannot be read"}
 	}
 	result, err := r.verifier.Verify(context.Background(), target, c.envelope, notation.VerifierVerifyOptions{
 		ArtifactReference: anyReference + subject.String(), SignatureMediaType: c.mediaType,
@@ -248,26 +248,26 @@ func (r *notary) ask(c *notaryClaim, subject digest.Digest) (*signature.Envelope
 	if result != nil {
 		for _, check := range result.VerificationResults {
 			if check.Error != nil {
-				return nil, notaryFault(check)
+				return nil, notaryFailure(check)
 			}
 		}
 	}
 	if err != nil || result == nil || result.EnvelopeContent == nil || len(result.EnvelopeContent.SignerInfo.CertificateChain) == 0 {
-		return nil, &fault{signatures.ReasonSignatureInvalid, "the envelope cannot be verified"}
+		return nil, &failure{signatures.ReasonSignatureInvalid, "the envelope cannot be verified"}
 	}
 	return result.EnvelopeContent, nil
 }
 
-func notaryFault(check *notation.ValidationResult) *fault {
+func notaryFailure(check *notation.ValidationResult) *failure {
 	switch check.Type {
 	case trustpolicy.TypeIntegrity:
-		return &fault{signatures.ReasonSignatureInvalid, "the signature is not one of its content by its certificate's key"}
+		return &failure{signatures.ReasonSignatureInvalid, "the signature is not one of its content by its certificate's key"}
 	case trustpolicy.TypeAuthenticity:
-		return &fault{signatures.ReasonCertificateUntrusted, "the certificate leads to no trusted authority, or is not of a trusted identity"}
+		return &failure{signatures.ReasonCertificateUntrusted, "the certificate leads to no trusted authority, or is not of a trusted identity"}
 	case trustpolicy.TypeExpiry:
-		return &fault{signatures.ReasonExpired, "the signature has expired"}
+		return &failure{signatures.ReasonExpired, "the signature has expired"}
 	case trustpolicy.TypeAuthenticTimestamp:
-		return &fault{signatures.ReasonExpired, "the certificate was not valid when the signature was made, as far as can be told"}
+		return &failure{signatures.ReasonExpired, "the certificate was not valid when the signature was made, as far as can be told"}
 	}
-	return &fault{signatures.ReasonCertificateUntrusted, "the certificate cannot be verified"}
+	return &failure{signatures.ReasonCertificateUntrusted, "the certificate cannot be verified"}
 }

@@ -14,10 +14,7 @@ package policy
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -58,7 +55,7 @@ type Verifier struct {
 type ruleset struct {
 	rules []rule
 	files fingerprint
-	cache *lru.Cache[cacheKey, outcome]
+	cache *lru.Cache[cacheKey, cached]
 }
 
 type cacheKey struct {
@@ -67,9 +64,9 @@ type cacheKey struct {
 	content [sha256.Size]byte
 }
 
-type outcome struct {
-	signer *signer
-	fault  *fault
+type cached struct {
+	signer  *signer
+	failure *failure
 }
 
 // New reads the policies and their files. Its errors name the key that is wrong.
@@ -92,7 +89,7 @@ func (v *Verifier) load() (*ruleset, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := lru.New[cacheKey, outcome](cacheSize)
+	cache, err := lru.New[cacheKey, cached](cacheSize)
 	if err != nil {
 		return nil, err // only for a size below one
 	}
@@ -147,7 +144,7 @@ func (v *Verifier) ClearCache() { v.current.Load().cache.Purge() }
 func (v *Verifier) Verify(image *imagev1.Image, repositories, tags []string) (trusted []string) {
 	rules := v.current.Load()
 	covers := rules.covers(v.hosts(image), repositories, tags)
-	satisfied := map[*group]bool{}
+	satisfied := map[*requirement]bool{}
 	for i := range image.Signatures {
 		s := &image.Signatures[i]
 		if !signatures.Known(s.Type) {
@@ -161,8 +158,8 @@ func (v *Verifier) Verify(image *imagev1.Image, repositories, tags []string) (tr
 		result.apply(s, v.options.Now())
 	}
 	for _, c := range covers {
-		all := func(g *group) bool { return satisfied[g] }
-		if len(c.groups) > 0 && !slices.ContainsFunc(c.groups, func(g *group) bool { return !all(g) }) {
+		all := func(g *requirement) bool { return satisfied[g] }
+		if len(c.groups) > 0 && !slices.ContainsFunc(c.groups, func(g *requirement) bool { return !all(g) }) {
 			trusted = append(trusted, c.repository)
 		}
 	}
@@ -196,112 +193,4 @@ func loopbackNames(host string) []string {
 		names[i] += port
 	}
 	return names
-}
-
-// verdict is the result of a verification.
-type verdict struct {
-	forImage, trusted condition
-	signer            *signer // if it is trusted
-	claim             *claim
-	satisfied         []*group
-}
-
-type condition struct {
-	status          string // True, False or Unknown
-	reason, message string
-}
-
-// errTooLarge is why a signature that was not kept cannot be verified.
-var errTooLarge = errors.New("too large to be kept; the content is the descriptor of the blob")
-
-// judgeSafely is judge that recovers from panics of libraries: a signature must not fail the
-// push of an image.
-func (v *Verifier) judgeSafely(rules *ruleset, subject digest.Digest, covers []cover, s *imagev1.ImageSignature) (result *verdict) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			slog.Error("signature verification panicked", "image", subject.String(), "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
-			unknown := condition{"Unknown", signatures.ReasonUnparsable, "it cannot be verified; the server's log says why"}
-			result = &verdict{trusted: unknown, forImage: unknown}
-		}
-	}()
-	return v.judge(rules, subject, covers, s)
-}
-
-// judge verifies one signature against the groups of all covers.
-func (v *Verifier) judge(rules *ruleset, subject digest.Digest, covers []cover, s *imagev1.ImageSignature) *verdict {
-	c, err := parse(s.Type, s.Content)
-	if err != nil {
-		reason := signatures.ReasonUnparsable
-		if errors.Is(err, errTooLarge) {
-			reason = signatures.ReasonTooLarge
-		}
-		return &verdict{
-			trusted:  condition{"Unknown", reason, err.Error()},
-			forImage: condition{"Unknown", unlessTooLarge(reason), err.Error()},
-		}
-	}
-	result := &verdict{claim: c, forImage: condition{"True", signatures.ReasonDigestMatches, "it signs this image's digest"}}
-	mismatch := !c.signs(subject)
-	if mismatch {
-		result.forImage = condition{"False", signatures.ReasonDigestMismatch, "it signs another digest"}
-	}
-	covered := slices.ContainsFunc(covers, func(c cover) bool { return c.policies != "" })
-	switch {
-	case !covered:
-		result.trusted = condition{"Unknown", signatures.ReasonNoPolicy, "no policy covers the image's repositories"}
-	case mismatch:
-		result.trusted = condition{"False", signatures.ReasonDigestMismatch, "it signs another digest"}
-	default:
-		v.verify(rules, subject, covers, s, result)
-	}
-	return result
-}
-
-func unlessTooLarge(reason string) string {
-	if reason == signatures.ReasonTooLarge {
-		return signatures.ReasonUnknown
-	}
-	return reason
-}
-
-// verify asks every root of trust, and keeps the first that vouches for the
-// signature, or else the failure that got furthest.
-func (v *Verifier) verify(rules *ruleset, subject digest.Digest, covers []cover, s *imagev1.ImageSignature, result *verdict) {
-	content := sha256.Sum256(slices.Concat([]byte(s.Type), []byte{0}, s.Content))
-	var worst *fault
-	for _, c := range covers {
-		for _, g := range c.groups {
-			for _, r := range g.roots {
-				signer, failure := v.ask(rules, r, cacheKey{r, subject, content}, result.claim)
-				if failure == nil {
-					failure = g.identity.check(result.claim, c)
-				}
-				if failure != nil {
-					worst = further(worst, failure.in(g))
-					continue
-				}
-				result.satisfied = append(result.satisfied, g)
-				if result.signer == nil {
-					result.signer = signer
-					result.trusted = condition{"True", signatures.ReasonVerified, fmt.Sprintf("policy %s, %s", g.policy, r.name())}
-				}
-				break
-			}
-		}
-		if c.policies != "" { // which may have no root that could be asked
-			worst = further(worst, &fault{signatures.ReasonKeyNotTrusted, fmt.Sprintf("policy %s trusts nobody", c.policies)})
-		}
-	}
-	if result.signer == nil {
-		result.trusted = condition{"False", worst.reason, worst.message}
-	}
-}
-
-func (v *Verifier) ask(rules *ruleset, r rootOfTrust, key cacheKey, c *claim) (*signer, *fault) {
-	if known, ok := rules.cache.Get(key); ok {
-		return known.signer, known.fault
-	}
-	s, failure := r.verify(c, key.subject, v.options.Now())
-	rules.cache.Add(key, outcome{s, failure})
-	return s, failure
 }

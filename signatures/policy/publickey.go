@@ -122,17 +122,17 @@ func newPublicKey(name string, key crypto.PublicKey, log root.TrustedMaterial) (
 }
 
 // verify implements rootOfTrust.
-func (r *publicKey) verify(c *claim, subject digest.Digest, _ time.Time) (*signer, *fault) {
+func (r *publicKey) verify(c *payload, subject digest.Digest, _ time.Time) (*signer, *failure) {
 	if c.sigstore == nil {
-		return nil, notFor
+		return nil, errNotApplicable
 	}
 	content, err := c.sigstore.entity.VerificationContent()
 	if err != nil || content.PublicKey() == nil {
-		return nil, notFor
+		return nil, errNotApplicable
 	}
 	entries, err := c.sigstore.entity.TlogEntries()
 	if r.tlog && (err != nil || len(entries) == 0) {
-		return nil, &fault{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log"}
+		return nil, &failure{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log"}
 	}
 	result, err := r.verifier.Verify(c.sigstore.entity, verify.NewPolicy(c.sigstore.artifact(subject), verify.WithKey()))
 	if err == nil {
@@ -146,11 +146,11 @@ func (r *publicKey) verify(c *claim, subject digest.Digest, _ time.Time) (*signe
 	}
 	switch {
 	case c.sigstore.check(r.material, subject) == nil:
-		return nil, &fault{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log that can be verified"}
+		return nil, &failure{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log that can be verified"}
 	case content.PublicKey().Hint() == r.hint:
-		return nil, &fault{signatures.ReasonSignatureInvalid, "the signature is not one of its content by the key that it names"}
+		return nil, &failure{signatures.ReasonSignatureInvalid, "the signature is not one of its content by the key that it names"}
 	}
-	return nil, &fault{signatures.ReasonKeyNotTrusted, "the signature is not by a trusted key, or not one of its content"}
+	return nil, &failure{signatures.ReasonKeyNotTrusted, "the signature is not by a trusted key, or not one of its content"}
 }
 
 // verifiersOf returns the ways in which signatures by a key are made: sigstore's

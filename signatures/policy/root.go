@@ -16,7 +16,7 @@ type rootOfTrust interface {
 	name() string
 	// verify verifies the claims of c about subject. It returns the signer, or the reason why
 	// it is not trusted.
-	verify(c *claim, subject digest.Digest, now time.Time) (*signer, *fault)
+	verify(c *payload, subject digest.Digest, now time.Time) (*signer, *failure)
 }
 
 // named gives a root its name.
@@ -32,12 +32,12 @@ type signer struct {
 	claims   map[string]string
 }
 
-// fault is why a signature is not believed. Its message says nothing that the
+// failure is why a signature is not believed. Its message says nothing that the
 // signature says of itself.
-type fault struct{ reason, message string }
+type failure struct{ reason, message string }
 
-func (f *fault) in(g *group) *fault {
-	return &fault{f.reason, fmt.Sprintf("policy %s: %s", g.policy, f.message)}
+func (f *failure) in(g *requirement) *failure {
+	return &failure{f.reason, fmt.Sprintf("policy %s: %s", g.policy, f.message)}
 }
 
 // progress orders reasons by how much was right before the failure: of the failures
@@ -52,12 +52,12 @@ var progress = map[string]int{
 	signatures.ReasonIdentityMismatch:     7,
 }
 
-func further(a, b *fault) *fault {
+func moreSpecific(a, b *failure) *failure {
 	if a == nil || progress[b.reason] > progress[a.reason] { // of equals the first
 		return b
 	}
 	return a
 }
 
-// notFor is the fault of a root that knows nothing of such signatures.
-var notFor = &fault{signatures.ReasonKeyNotTrusted, "no root of trust vouches for the key of the signature"}
+// errNotApplicable is the failure of a root that knows nothing of such signatures.
+var errNotApplicable = &failure{signatures.ReasonKeyNotTrusted, "no root of trust vouches for the key of the signature"}

@@ -16,14 +16,14 @@ type rule struct {
 	policy string
 	// groups have all to be satisfied, each by some signature; of a group's roots
 	// any one suffices. Without groups nobody is trusted.
-	groups []*group
+	groups []*requirement
 	// silent is set if the policy accepts everything: then it says nothing of
 	// signatures.
 	silent bool
 }
 
-// group is the roots of trust of one requirement.
-type group struct {
+// requirement is the roots of trust of one requirement.
+type requirement struct {
 	policy   string
 	roots    []rootOfTrust
 	identity identity
@@ -120,20 +120,20 @@ func (s scope) validate() error {
 	return nil
 }
 
-// cover has the rules for one repository of an image.
-type cover struct {
+// applicable has the rules for one repository of an image.
+type applicable struct {
 	repository string
 	hosts      []string
 	tags       []string // of the image, in the repository
 	policies   string   // the names of those that cover it, "" if none does
-	groups     []*group
+	groups     []*requirement
 }
 
 // covers returns the cover of each repository: the rules with the most specific scope.
-func (r *ruleset) covers(hosts, repositories, tags []string) []cover {
-	var all []cover
+func (r *ruleset) covers(hosts, repositories, tags []string) []applicable {
+	var all []applicable
 	for _, repository := range repositories {
-		c := cover{repository: repository, hosts: hosts}
+		c := applicable{repository: repository, hosts: hosts}
 		for _, full := range tags {
 			if tag, ok := strings.CutPrefix(full, repository+":"); ok {
 				c.tags = append(c.tags, tag)
@@ -190,7 +190,7 @@ func compile(o Options, files *fileReader) ([]rule, error) {
 
 func compilePolicy(p signatures.Policy, files *fileReader) ([]rule, error) {
 	var errs []error
-	g := &group{policy: p.Name}
+	g := &requirement{policy: p.Name}
 	var err error
 	if g.identity, err = newIdentity(p.SignedIdentity); err != nil {
 		errs = append(errs, fmt.Errorf("signedIdentity: %w", err))
@@ -213,7 +213,7 @@ func compilePolicy(p signatures.Policy, files *fileReader) ([]rule, error) {
 		if err := scope(s).validate(); err != nil {
 			errs = append(errs, err)
 		}
-		rules = append(rules, rule{scope: scope(s), policy: p.Name, groups: []*group{g}})
+		rules = append(rules, rule{scope: scope(s), policy: p.Name, groups: []*requirement{g}})
 	}
 	return rules, errors.Join(errs...)
 }

@@ -36,14 +36,14 @@ type certificates struct {
 }
 
 // verify implements rootOfTrust.
-func (r *certificates) verify(c *claim, subject digest.Digest, _ time.Time) (*signer, *fault) {
+func (r *certificates) verify(c *payload, subject digest.Digest, _ time.Time) (*signer, *failure) {
 	if c.sigstore == nil {
-		return nil, notFor
+		return nil, errNotApplicable
 	}
 	entity := c.sigstore.entity
 	content, err := entity.VerificationContent()
 	if err != nil || content.Certificate() == nil {
-		return nil, notFor
+		return nil, errNotApplicable
 	}
 	if missing := r.missing(entity); missing != nil {
 		return nil, missing
@@ -54,7 +54,7 @@ func (r *certificates) verify(c *claim, subject digest.Digest, _ time.Time) (*si
 	}
 	leaf := content.Certificate()
 	if !r.allows(leaf) {
-		return nil, &fault{signatures.ReasonIdentityMismatch, "the signature is by somebody else"}
+		return nil, &failure{signatures.ReasonIdentityMismatch, "the signature is by somebody else"}
 	}
 	s := signerOf(leaf, result.Signature.Certificate)
 	s.created = earliest(result.VerifiedTimestamps)
@@ -63,7 +63,7 @@ func (r *certificates) verify(c *claim, subject digest.Digest, _ time.Time) (*si
 
 // artifact is the signed content: the payload of cosign's classic form, whose digest of the
 // image is checked before, or the image itself.
-func (c *sigstoreClaim) artifact(subject digest.Digest) verify.ArtifactPolicyOption {
+func (c *sigstorePayload) artifact(subject digest.Digest) verify.ArtifactPolicyOption {
 	if c.payload != nil {
 		return verify.WithArtifact(bytes.NewReader(c.payload))
 	}
@@ -81,45 +81,45 @@ func decoded(d digest.Digest) (algorithm string, sum []byte) {
 }
 
 // missing reports evidence that the policy wants and the signature does not have.
-func (r *certificates) missing(entity verify.SignedEntity) *fault {
+func (r *certificates) missing(entity verify.SignedEntity) *failure {
 	entries, err := entity.TlogEntries()
 	if r.tlog && (err != nil || len(entries) == 0) {
-		return &fault{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log"}
+		return &failure{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log"}
 	}
 	timestamps, err := entity.Timestamps()
 	if r.timestamp && (err != nil || len(timestamps) == 0) {
-		return &fault{signatures.ReasonTimestampMissing, "the signature has no timestamp of an authority"}
+		return &failure{signatures.ReasonTimestampMissing, "the signature has no timestamp of an authority"}
 	}
 	return nil
 }
 
 // diagnose says why a verification has failed. Whether it has, sigstore-go has said;
 // its steps are taken one by one here to see which.
-func (r *certificates) diagnose(c *sigstoreClaim, subject digest.Digest, leaf *x509.Certificate) *fault {
+func (r *certificates) diagnose(c *sigstorePayload, subject digest.Digest, leaf *x509.Certificate) *failure {
 	if c.check(r.material, subject) != nil {
-		return &fault{signatures.ReasonSignatureInvalid, "the signature is not one of its content by its certificate's key"}
+		return &failure{signatures.ReasonSignatureInvalid, "the signature is not one of its content by its certificate's key"}
 	}
 	logged, err := r.verifier.VerifyTransparencyLogInclusion(c.entity)
 	if err != nil {
 		if loggedOutside(c.entity, leaf) {
-			return &fault{signatures.ReasonExpired, "the certificate was not valid when the signature was made"}
+			return &failure{signatures.ReasonExpired, "the certificate was not valid when the signature was made"}
 		}
-		return &fault{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log that can be verified"}
+		return &failure{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log that can be verified"}
 	}
 	observed, err := r.verifier.VerifyObserverTimestamps(c.entity, logged)
 	if err != nil {
-		return &fault{signatures.ReasonTimestampMissing, "the signature has no time that can be verified"}
+		return &failure{signatures.ReasonTimestampMissing, "the signature has no time that can be verified"}
 	}
 	for _, t := range observed {
 		if _, err := verify.VerifyLeafCertificate(t.Timestamp, leaf, r.material); err == nil {
 			continue
 		}
 		if _, err := verify.VerifyLeafCertificate(leaf.NotBefore.Add(time.Second), leaf, r.material); err == nil {
-			return &fault{signatures.ReasonExpired, "the certificate was not valid when the signature was made"}
+			return &failure{signatures.ReasonExpired, "the certificate was not valid when the signature was made"}
 		}
-		return &fault{signatures.ReasonCertificateUntrusted, "the certificate leads to no trusted authority"}
+		return &failure{signatures.ReasonCertificateUntrusted, "the certificate leads to no trusted authority"}
 	}
-	return &fault{signatures.ReasonCertificateUntrusted, "the certificate is not in a certificate transparency log, or cannot be verified"}
+	return &failure{signatures.ReasonCertificateUntrusted, "the certificate is not in a certificate transparency log, or cannot be verified"}
 }
 
 // loggedOutside reports that a log entry, if it can be believed, is from a time at
@@ -133,7 +133,7 @@ func loggedOutside(entity verify.SignedEntity, leaf *x509.Certificate) bool {
 }
 
 // check verifies the signature alone, with the key that it names.
-func (c *sigstoreClaim) check(material root.TrustedMaterial, subject digest.Digest) error {
+func (c *sigstorePayload) check(material root.TrustedMaterial, subject digest.Digest) error {
 	signature, err := c.entity.SignatureContent()
 	if err != nil {
 		return err

@@ -19,9 +19,9 @@ import (
 // maxClaims bounds the bytes of SignedClaims: they are their author's to choose.
 const maxClaims = 16 << 10
 
-// claim is the statement of a signature. None of it is trusted before a root of trust has
+// payload is the statement of a signature. None of it is trusted before a root of trust has
 // verified it.
-type claim struct {
+type payload struct {
 	// signs reports whether it is about the digest.
 	signs func(digest.Digest) bool
 	// reference is the pull reference that it names; hasReference is false for
@@ -31,20 +31,20 @@ type claim struct {
 	claims       map[string]string
 
 	// The material to verify: one of these.
-	sigstore *sigstoreClaim
+	sigstore *sigstorePayload
 	gpg      []byte
-	notary   *notaryClaim
+	notary   *notaryPayload
 }
 
-// sigstoreClaim is verified by sigstore-go.
-type sigstoreClaim struct {
+// sigstorePayload is verified by sigstore-go.
+type sigstorePayload struct {
 	entity verify.SignedEntity
 	// payload is the signed content, if that is not the digest of the image.
 	payload []byte
 }
 
-// notaryClaim is verified by notation-go.
-type notaryClaim struct {
+// notaryPayload is verified by notation-go.
+type notaryPayload struct {
 	mediaType string
 	envelope  []byte
 	signed    time.Time
@@ -52,7 +52,7 @@ type notaryClaim struct {
 
 // parse reads a signature. Its error is for the conditions: it repeats nothing of
 // the content.
-func parse(signatureType string, content []byte) (*claim, error) {
+func parse(signatureType string, content []byte) (*payload, error) {
 	if signatures.IsReference(content) {
 		return nil, errTooLarge
 	}
@@ -91,7 +91,7 @@ const (
 
 // parsePayload reads a simple signing payload, which GPG and cosign's classic
 // signatures share.
-func parsePayload(payload []byte, payloadType string) (*claim, error) {
+func parsePayload(content []byte, payloadType string) (*payload, error) {
 	var p struct {
 		Critical struct {
 			Identity struct {
@@ -104,7 +104,7 @@ func parsePayload(payload []byte, payloadType string) (*claim, error) {
 		} `json:"critical"`
 		Optional map[string]any `json:"optional"`
 	}
-	if err := strictJSON(payload, &p); err != nil {
+	if err := strictJSON(content, &p); err != nil {
 		return nil, fmt.Errorf("the payload is %w", err)
 	}
 	if p.Critical.Type != payloadType {
@@ -114,7 +114,7 @@ func parsePayload(payload []byte, payloadType string) (*claim, error) {
 	if signed.Validate() != nil {
 		return nil, fmt.Errorf("the payload's critical.image.docker-manifest-digest is no digest")
 	}
-	return &claim{
+	return &payload{
 		signs:     func(d digest.Digest) bool { return d == signed },
 		reference: p.Critical.Identity.Reference, hasReference: true,
 		claims: claimsOf(p.Optional),

@@ -1,0 +1,123 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+
+	"tallyman/signatures"
+)
+
+// result is the result of a verification.
+type result struct {
+	forImage, trusted condition
+	signer            *signer // if it is trusted
+	payload           *payload
+	satisfied         []*requirement
+}
+
+type condition struct {
+	status          string // True, False or Unknown
+	reason, message string
+}
+
+// errTooLarge is why a signature that was not kept cannot be verified.
+var errTooLarge = errors.New("too large to be kept; the content is the descriptor of the blob")
+
+// judgeSafely is judge that recovers from panics of libraries: a signature must not fail the
+// push of an image.
+func (v *Verifier) judgeSafely(rules *ruleset, subject digest.Digest, covers []applicable, s *imagev1.ImageSignature) (judged *result) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			slog.Error("signature verification panicked", "image", subject.String(), "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
+			unknown := condition{"Unknown", signatures.ReasonUnparsable, "it cannot be verified; the server's log says why"}
+			judged = &result{trusted: unknown, forImage: unknown}
+		}
+	}()
+	return v.judge(rules, subject, covers, s)
+}
+
+// judge verifies one signature against the groups of all covers.
+func (v *Verifier) judge(rules *ruleset, subject digest.Digest, covers []applicable, s *imagev1.ImageSignature) *result {
+	c, err := parse(s.Type, s.Content)
+	if err != nil {
+		reason := signatures.ReasonUnparsable
+		if errors.Is(err, errTooLarge) {
+			reason = signatures.ReasonTooLarge
+		}
+		return &result{
+			trusted:  condition{"Unknown", reason, err.Error()},
+			forImage: condition{"Unknown", unlessTooLarge(reason), err.Error()},
+		}
+	}
+	judged := &result{payload: c, forImage: condition{"True", signatures.ReasonDigestMatches, "it signs this image's digest"}}
+	mismatch := !c.signs(subject)
+	if mismatch {
+		judged.forImage = condition{"False", signatures.ReasonDigestMismatch, "it signs another digest"}
+	}
+	covered := slices.ContainsFunc(covers, func(c applicable) bool { return c.policies != "" })
+	switch {
+	case !covered:
+		judged.trusted = condition{"Unknown", signatures.ReasonNoPolicy, "no policy covers the image's repositories"}
+	case mismatch:
+		judged.trusted = condition{"False", signatures.ReasonDigestMismatch, "it signs another digest"}
+	default:
+		v.verify(rules, subject, covers, s, judged)
+	}
+	return judged
+}
+
+func unlessTooLarge(reason string) string {
+	if reason == signatures.ReasonTooLarge {
+		return signatures.ReasonUnknown
+	}
+	return reason
+}
+
+// verify asks every root of trust, and keeps the first that vouches for the
+// signature, or else the failure that got furthest.
+func (v *Verifier) verify(rules *ruleset, subject digest.Digest, covers []applicable, s *imagev1.ImageSignature, judged *result) {
+	content := sha256.Sum256(slices.Concat([]byte(s.Type), []byte{0}, s.Content))
+	var worst *failure
+	for _, c := range covers {
+		for _, g := range c.groups {
+			for _, r := range g.roots {
+				signer, failure := v.ask(rules, r, cacheKey{r, subject, content}, judged.payload)
+				if failure == nil {
+					failure = g.identity.check(judged.payload, c)
+				}
+				if failure != nil {
+					worst = moreSpecific(worst, failure.in(g))
+					continue
+				}
+				judged.satisfied = append(judged.satisfied, g)
+				if judged.signer == nil {
+					judged.signer = signer
+					judged.trusted = condition{"True", signatures.ReasonVerified, fmt.Sprintf("policy %s, %s", g.policy, r.name())}
+				}
+				break
+			}
+		}
+		if c.policies != "" { // which may have no root that could be asked
+			worst = moreSpecific(worst, &failure{signatures.ReasonKeyNotTrusted, fmt.Sprintf("policy %s trusts nobody", c.policies)})
+		}
+	}
+	if judged.signer == nil {
+		judged.trusted = condition{"False", worst.reason, worst.message}
+	}
+}
+
+func (v *Verifier) ask(rules *ruleset, r rootOfTrust, key cacheKey, c *payload) (*signer, *failure) {
+	if known, ok := rules.cache.Get(key); ok {
+		return known.signer, known.failure
+	}
+	s, failure := r.verify(c, key.subject, v.options.Now())
+	rules.cache.Add(key, cached{s, failure})
+	return s, failure
+}

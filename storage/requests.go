@@ -1,0 +1,81 @@
+package storage
+
+// Read selects the parts of entries to read.
+type Read struct {
+	// Sections names the sections to read; nil means all.
+	Sections []string
+	// Terms asks for Entry.Terms.
+	Terms bool
+}
+
+// GetRequest asks for the entries under Keys.
+type GetRequest struct {
+	Keys []string
+	Read
+}
+
+// GetResult answers a GetRequest.
+type GetResult struct {
+	// Entries has one element for each key, nil if there is no entry under it.
+	Entries []*Entry
+	// Revision is the store's current one.
+	Revision int64
+}
+
+// ScanRequest asks for the entries with From <= key < To, in key order.
+type ScanRequest struct {
+	From, To string
+	// Term, if not empty, selects the entries that carry it.
+	Term string
+	// Limit bounds the number of entries returned, besides MaxPageEntries and
+	// MaxPageBytes; 0 means those alone.
+	Limit int
+	// Revision asks for the state right after that revision, and after the whole
+	// commit that it belongs to; 0 means the current state.
+	Revision int64
+	// KeysOnly leaves Entry.Value and Entry.Terms nil.
+	KeysOnly bool
+	// Count asks for ScanResult.Count, which may cost a pass over the keys. It cannot
+	// be combined with Term.
+	Count bool
+	Read
+}
+
+// ScanResult is one page of entries.
+type ScanResult struct {
+	Entries []Entry
+	// More reports that entries after the last one returned were left off. Entries is
+	// not empty then.
+	More bool
+	// Count is the number of entries with From <= key < To, independent of Limit; -1 if it was
+	// not asked for.
+	Count int64
+	// Revision is the one the page shows: the requested one or the last of its commit,
+	// or the current.
+	Revision int64
+}
+
+// LogRequest asks for the changes after a revision.
+type LogRequest struct {
+	After int64
+	// Limit bounds the number of changes, besides MaxPageEntries and MaxPageBytes; 0
+	// means those alone. A commit is never split, so that up to MaxMutations more may
+	// come.
+	Limit int
+	// NoWait returns an empty result if there is no change yet. By default Log waits.
+	NoWait bool
+	Read
+}
+
+// PageSize returns how many entries a page has at most.
+func (r *ScanRequest) PageSize() int { return pageSize(r.Limit) }
+
+// PageSize returns how many changes a page has at most, but for the rest of a commit.
+func (r *LogRequest) PageSize() int { return pageSize(r.Limit) }
+
+func pageSize(limit int) int {
+	if limit <= 0 {
+		return MaxPageEntries
+	}
+	return min(limit, MaxPageEntries)
+}

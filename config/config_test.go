@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -204,5 +205,24 @@ notifications: {endpoints: [{name: n, url: 'http://u:geheim@h/', headers: {Autho
 		if !strings.Contains(string(text), want) {
 			t.Errorf("it does not show %s:\n%s", want, text)
 		}
+	}
+}
+
+// TestFormerNames: settings under former names work, and a warning has the new ones.
+func TestFormerNames(t *testing.T) {
+	c, err := config.Parse([]byte("version: 0.1\nstorage: {inmemory: {}}\nhttp: {addr: 127.0.0.1:0}\nimageapi: {store: {logentries: 7, logage: 2h}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"imageapi.store.logentries will go in the next release: use imageapi.store.historyentries",
+		"imageapi.store.logage will go in the next release: use imageapi.store.historyage",
+	}
+	if got := c.ImageAPI.Deprecated(); !slices.Equal(got, want) || c.ImageAPI.Store.LogEntries != 7 {
+		t.Errorf("%q", got)
+	}
+	defaults := config.Defaults()
+	if got := defaults.Deprecated(); len(got) != 0 {
+		t.Errorf("the defaults: %q", got)
 	}
 }

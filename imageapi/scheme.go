@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+
+	"tallyman/imageapi/rules"
 )
 
 var (
@@ -19,16 +21,17 @@ var (
 	// Codecs encode and decode the served types as JSON, YAML, protobuf, CBOR.
 	Codecs = serializer.NewCodecFactory(Scheme, serializer.WithSerializer(cbor.NewSerializerInfo))
 
-	parameterCodec = runtime.NewParameterCodec(Scheme)
+	// ParameterCodec decodes the queries of requests.
+	ParameterCodec = runtime.NewParameterCodec(Scheme)
 
-	// publicScheme has only the versions that clients see, for OpenAPI.
-	publicScheme = newScheme()
+	// PublicScheme has only the versions that clients see, for OpenAPI.
+	PublicScheme = newScheme()
 )
 
-// Resources of the group.
+// Resources of the group image.openshift.io.
 var (
-	imagesResource     = imagev1.GroupVersion.WithResource("images").GroupResource()
-	signaturesResource = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
+	Images          = imagev1.GroupVersion.WithResource("images").GroupResource()
+	ImageSignatures = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
 )
 
 // reviewTypes are the requests for a user's own identity and permissions.
@@ -55,6 +58,6 @@ func newScheme(moreVersions ...string) *runtime.Scheme {
 	unversioned := schema.GroupVersion{Version: "v1"}
 	metav1.AddToGroupVersion(s, unversioned)
 	s.AddUnversionedTypes(unversioned, &metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
-	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("Image"), convertFieldLabel))
+	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("Image"), rules.ConvertFieldLabel))
 	return s
 }

@@ -5,23 +5,24 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"tallyman/registry/tracker"
 )
 
 // TestLock: each change is made under the lock that all processes share. Without
 // it the change is made all the same, and looked at again once it can be had.
 func TestLock(t *testing.T) {
-	h := newHouse(t, Defer)
 	var taken, held int
 	free := true
 	kept := true
-	h.recorder.options.Lock = func(context.Context, string) (func() bool, error) {
+	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, string) (func() bool, error) {
 		if !free {
 			return nil, errors.New("taken")
 		}
 		taken++
 		held++
 		return func() bool { held--; return kept }, nil
-	}
+	}}, nil)
 	one := h.mustPush("a", "v1", "one")
 	if taken != 2 || held != 0 { // the manifest's, and the tag's
 		t.Errorf("a push took %d locks and kept %d", taken, held)
@@ -37,11 +38,11 @@ func TestLock(t *testing.T) {
 	if n := h.entries(); n < 3 {
 		t.Errorf("%d entries for a push, a tag and a deletion without the lock", n)
 	}
-	if left := h.recorder.drain(t.Context()); left == 0 {
+	if left := h.tracker.Drain(t.Context()); left == 0 {
 		t.Error("the drain needs no lock")
 	}
 	free = true
-	if left := h.recorder.drain(t.Context()); left != 0 || h.entries() != 0 || held != 0 {
+	if left := h.tracker.Drain(t.Context()); left != 0 || h.entries() != 0 || held != 0 {
 		t.Errorf("with the lock %d are left, %d entries, %d locks are held", left, h.entries(), held)
 	}
 	kept = false
@@ -51,37 +52,46 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestBackfillOutage: a store that is away while a backfill is due makes no entry
-// for each manifest; the backfill begins when the store is there.
-func TestBackfillOutage(t *testing.T) {
-	h := newHouse(t, Defer)
-	manifest := h.mustPush("a", "v1", "one")
-	if err := h.writer.Remove(t.Context(), "a", manifest); err != nil { // as a loss of the store does
-		t.Fatal(err)
+// TestResyncOutage: a store that is away while a resync is due makes no entry
+// for each manifest; the resync begins when the store is there. It begins, too, when the store
+// tells that it has lost something.
+func TestResyncOutage(t *testing.T) {
+	lost := make(chan struct{}, 1)
+	h := newHouseWith(t, tracker.Options{Lost: lost}, nil)
+	image := h.mustPush("a", "v1", "one")
+	lose := func() { // as a loss of the store does
+		t.Helper()
+		if err := h.catalog.Remove(t.Context(), "a", image); err != nil {
+			t.Fatal(err)
+		}
 	}
+	comesBack := func(why string) {
+		t.Helper()
+		for range 500 {
+			if h.lives(image) == "a a:v1" {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		t.Errorf("%s: %q", why, h.lives(image))
+	}
+	lose()
 	h.store.down.Store(true)
-	h.recorder.backfill(t.Context())
-	if n := h.entries(); n != 0 || !h.recorder.lost.Load() {
-		t.Errorf("%d entries, and the backfill is due again: %v", n, h.recorder.lost.Load())
+	h.tracker.Resync(t.Context())
+	if n := h.entries(); n != 0 {
+		t.Errorf("%d entries", n)
 	}
-	h.recorder.lost.Store(false)
 	h.store.down.Store(false)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
-		h.recorder.Run(ctx, false)
+		h.tracker.Run(ctx, false)
 		close(done)
 	}()
-	h.recorder.Backfill()
-	for range 500 {
-		if h.lives(manifest) == "a a:v1" {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	comesBack("after the outage")
+	lose()
+	lost <- struct{}{}
+	comesBack("after the store has told of a loss")
 	cancel()
 	<-done
-	if got := h.lives(manifest); got != "a a:v1" {
-		t.Errorf("after Backfill: %q", got)
-	}
 }

@@ -1,6 +1,6 @@
 // Package registry is the distribution side of tallyman: the CNCF distribution registry,
 // unchanged, with a registry middleware that records pushes, tags and deletions in the Image
-// API.
+// API. repository.go has the middleware, serve.go the process.
 //
 // It hooks in through distribution's public extension points only: the registry
 // middleware, RegisterHandler, and commands of our own around NewRegistry and
@@ -28,14 +28,19 @@ import (
 	middleware "github.com/distribution/distribution/v3/registry/middleware/registry"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/reference"
+
+	"tallyman/registry/tracker"
 )
 
 // middlewareName is the middleware's name in distribution's configuration, where Serve puts
 // it.
 const middlewareName = "imageapi"
 
-// recorderOption is the option of the middleware entry that carries the *Recorder.
-const recorderOption = "recorder"
+// trackerOption is the option of the middleware entry with the newTracker.
+const trackerOption = "tracker"
+
+// newTracker makes the Tracker of the registry, which distribution makes.
+type newTracker func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker
 
 var registerMiddleware = sync.OnceValue(func() error {
 	return middleware.Register(middlewareName, newNamespace)
@@ -43,17 +48,16 @@ var registerMiddleware = sync.OnceValue(func() error {
 
 // newNamespace is the middleware's constructor, which distribution calls once.
 func newNamespace(_ context.Context, inner distribution.Namespace, d driver.StorageDriver, options map[string]any) (distribution.Namespace, error) {
-	recorder, ok := options[recorderOption].(*Recorder)
+	construct, ok := options[trackerOption].(newTracker)
 	if !ok {
 		return nil, errors.New("the imageapi middleware adds itself; remove it from middleware.registry")
 	}
-	recorder.attach(inner, d)
-	n := namespace{Namespace: inner, recorder: recorder}
 	enumerator, canEnumerate := inner.(distribution.RepositoryEnumerator)
 	remover, canRemove := inner.(distribution.RepositoryRemover)
 	if !canEnumerate || !canRemove {
 		return nil, fmt.Errorf("registry %T can neither be enumerated nor have repositories removed", inner)
 	}
+	n := namespace{Namespace: inner, tracker: construct(inner, d)}
 	return struct {
 		namespace
 		distribution.RepositoryEnumerator
@@ -64,7 +68,7 @@ func newNamespace(_ context.Context, inner distribution.Namespace, d driver.Stor
 // namespace is the registry with our repositories.
 type namespace struct {
 	distribution.Namespace
-	recorder *Recorder
+	tracker *tracker.Tracker
 }
 
 // Repository implements distribution.Namespace.
@@ -73,5 +77,5 @@ func (n namespace) Repository(ctx context.Context, name reference.Named) (distri
 	if err != nil {
 		return nil, err
 	}
-	return &repository{Repository: inner, recorder: n.recorder}, nil
+	return &repository{Repository: inner, tracker: n.tracker}, nil
 }

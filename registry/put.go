@@ -2,12 +2,14 @@ package registry
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"net/http"
 	"sync/atomic"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
+
+	"tallyman/registry/tracker"
 )
 
 // putNotes carry additions of the middleware to the answer of a PUT, in the request's context,
@@ -23,10 +25,14 @@ type putNotes struct {
 
 type putNotesKey struct{}
 
-// unavailable is the registry's error for a change that could not be recorded.
-func unavailable(ctx context.Context, m entry, err error) error {
-	failure := errcode.ErrorCodeUnavailable.WithMessage(fmt.Sprintf(
-		"the image store is not available, so %s could not be recorded; push again: %v", m.Repository, err))
+// unavailable makes the registry's error of a change that could not be recorded, and notes it.
+// Other errors stay as they are.
+func unavailable(ctx context.Context, err error) error {
+	var outage *tracker.UnavailableError
+	if !errors.As(err, &outage) {
+		return err
+	}
+	failure := errcode.ErrorCodeUnavailable.WithMessage(outage.Error())
 	if notes, ok := ctx.Value(putNotesKey{}).(*putNotes); ok {
 		notes.outage.Store(&failure)
 	}

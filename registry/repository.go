@@ -6,12 +6,16 @@ import (
 	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tallyman/registry/logging"
+	"tallyman/registry/tracker"
+	"tallyman/signatures/manifest"
 )
 
 // repository is a repository whose manifests and tags are recorded.
 type repository struct {
 	distribution.Repository
-	recorder *Recorder
+	tracker *tracker.Tracker
 }
 
 func (r *repository) name() string { return r.Named().Name() }
@@ -49,7 +53,7 @@ func (r *repository) Tags(ctx context.Context) distribution.TagService {
 // manifests before the configs they name.
 func (r *repository) Blobs(ctx context.Context) distribution.BlobStore {
 	inner := r.Repository.Blobs(ctx)
-	if !r.recorder.options.PullThrough {
+	if !r.tracker.PullThrough() {
 		return inner
 	}
 	return &blobs{BlobStore: inner, repository: r}
@@ -61,28 +65,36 @@ type manifests struct {
 }
 
 // Put implements distribution.ManifestService: first the registry, then the Image.
-func (m *manifests) Put(ctx context.Context, manifest distribution.Manifest, options ...distribution.ManifestServiceOption) (digest.Digest, error) {
-	tag := ""
+func (m *manifests) Put(ctx context.Context, content distribution.Manifest, options ...distribution.ManifestServiceOption) (digest.Digest, error) {
+	mediaType, payload, err := content.Payload()
+	if err != nil {
+		return "", err
+	}
+	push := tracker.Push{Digest: digest.FromBytes(payload)}
+	push.Manifest, push.Err = manifest.Parse(mediaType, payload)
 	for _, option := range options {
 		if with, ok := option.(distribution.WithTagOption); ok {
-			tag = with.Tag
+			push.Tag = with.Tag
 		}
 	}
 	var stored digest.Digest
-	put := func() (digest.Digest, error) {
+	err = m.repository.tracker.Pushed(ctx, m.repository.Repository, push, func() (digest.Digest, error) {
 		var err error
-		stored, err = m.ManifestService.Put(ctx, manifest, options...)
+		stored, err = m.ManifestService.Put(ctx, content, options...)
 		return stored, err
+	})
+	if push.Manifest != nil {
+		noteSubject(ctx, push.Manifest.Subject)
 	}
-	err := m.repository.recorder.pushed(ctx, m.repository, manifest, tag, put)
-	audit(ctx, "push", m.repository.name(), tag, stored.String(), err)
+	err = unavailable(ctx, err)
+	logging.Audit(ctx, "push", m.repository.name(), push.Tag, stored.String(), err)
 	return stored, err
 }
 
 // Delete implements distribution.ManifestService.
 func (m *manifests) Delete(ctx context.Context, name digest.Digest) error {
-	err := m.repository.recorder.deleted(ctx, m.repository.name(), m.ManifestService, name)
-	audit(ctx, "delete", m.repository.name(), "", name.String(), err)
+	err := m.repository.tracker.Deleted(ctx, m.repository.name(), m.ManifestService, name)
+	logging.Audit(ctx, "delete", m.repository.name(), "", name.String(), err)
 	return err
 }
 
@@ -93,21 +105,21 @@ type tags struct {
 
 // Tag implements distribution.TagService: the tag is true once the registry has it.
 func (t *tags) Tag(ctx context.Context, tag string, to imagespec.Descriptor) error {
-	return t.repository.recorder.tagged(ctx, t.repository, tag, t.TagService, func() error {
+	return unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, t.TagService, func() error {
 		return t.TagService.Tag(ctx, tag, to)
-	})
+	}))
 }
 
 // Untag implements distribution.TagService.
 func (t *tags) Untag(ctx context.Context, tag string) error {
-	err := t.repository.recorder.tagged(ctx, t.repository, tag, t.TagService, func() error {
+	err := unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, t.TagService, func() error {
 		return t.TagService.Untag(ctx, tag)
-	})
-	audit(ctx, "untag", t.repository.name(), tag, "", err)
+	}))
+	logging.Audit(ctx, "untag", t.repository.name(), tag, "", err)
 	return err
 }
 
-// blobs tells the recorder of blobs that arrive in a pull-through cache.
+// blobs tells the tracker of blobs that arrive in a pull-through cache.
 type blobs struct {
 	distribution.BlobStore
 	repository *repository
@@ -126,7 +138,7 @@ func (b *blobs) Create(ctx context.Context, options ...distribution.BlobCreateOp
 func (b *blobs) Put(ctx context.Context, mediaType string, p []byte) (imagespec.Descriptor, error) {
 	stored, err := b.BlobStore.Put(ctx, mediaType, p)
 	if err == nil {
-		b.repository.recorder.blobArrived(stored.Digest)
+		b.repository.tracker.BlobArrived(stored.Digest)
 	}
 	return stored, err
 }
@@ -140,7 +152,7 @@ type blobWriter struct {
 func (w *blobWriter) Commit(ctx context.Context, provisional imagespec.Descriptor) (imagespec.Descriptor, error) {
 	stored, err := w.BlobWriter.Commit(ctx, provisional)
 	if err == nil {
-		w.repository.recorder.blobArrived(stored.Digest)
+		w.repository.tracker.BlobArrived(stored.Digest)
 	}
 	return stored, err
 }

@@ -12,12 +12,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/distribution/distribution/v3"
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry"
 	upstreamlistener "github.com/distribution/distribution/v3/registry/listener"
+	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
+	"tallyman/registry/extensions"
 	"tallyman/registry/listener"
+	"tallyman/registry/tracker"
 )
 
 // defaultDrain is how long a shutdown waits for pushes in flight if the
@@ -38,8 +42,8 @@ type API interface {
 type ServeOptions struct {
 	// Configuration is distribution's own. Serve adds the middleware to it.
 	Configuration *configuration.Configuration
-	// Recorder records changes of the registry. Required.
-	Recorder *Recorder
+	// Tracker says how changes of the registry are recorded. Its required fields are required.
+	Tracker tracker.Options
 	// API is the Image API. Required.
 	API API
 	// Certificate is served, besides plain HTTP on the same port, if http.tls has none.
@@ -64,7 +68,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	drain := cmp.Or(o.Configuration.HTTP.DrainTimeout, defaultDrain)
 	// Signals are ours: distribution would wait for watches to end by themselves.
 	o.Configuration.HTTP.DrainTimeout = 0
-	app, handler, err := newRegistry(ctx, o)
+	app, t, handler, err := newRegistry(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -73,7 +77,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	}
 	var background sync.WaitGroup
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
-	background.Go(func() { o.Recorder.Run(recording, o.Backfill) })
+	background.Go(func() { t.Run(recording, o.Backfill) })
 	defer background.Wait()
 	defer stopRecording()
 
@@ -136,40 +140,46 @@ func listen(o ServeOptions, handler http.Handler) (*listener.Server, error) {
 // newRegistry builds distribution's registry with the middleware and the API in
 // it. distribution panics on most faults of its configuration; here they are
 // errors.
-func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, handler http.Handler, err error) {
+func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t *tracker.Tracker, handler http.Handler, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			err = fmt.Errorf("configuration error: %v", fault)
 		}
 	}()
 	if err := registerMiddleware(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	c := o.Configuration
 	if c.Middleware == nil {
 		c.Middleware = map[string][]configuration.Middleware{}
 	}
 	c.Middleware["registry"] = append(c.Middleware["registry"], configuration.Middleware{
-		Name: middlewareName, Options: configuration.Parameters{recorderOption: o.Recorder},
+		Name: middlewareName, Options: configuration.Parameters{trackerOption: newTracker(func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker {
+			t = tracker.New(inner, d, o.Tracker)
+			return t
+		})},
 	})
-	own, err := newEndpoints(c, o.Recorder)
-	if err != nil {
-		return nil, nil, err
-	}
 	if o.SignatureEndpoint && o.AdvertiseSignatures {
 		if c.HTTP.Headers == nil {
 			c.HTTP.Headers = http.Header{}
 		}
-		c.HTTP.Headers.Set(supportsSignatures, "1")
-		own.headers = c.HTTP.Headers
+		c.HTTP.Headers.Set(extensions.SupportsSignatures, "1")
 	}
+	var extensionsErr error
 	registry.RegisterHandler(func(_ *configuration.Configuration, next http.Handler) http.Handler {
-		handler = o.API.Handler(withStallTimeout(own.handler(withPutNotes(next), o.SignatureEndpoint, !c.Log.AccessLog.Disabled), stallTimeout))
+		var own *extensions.Extensions // the Tracker is there by now
+		if own, extensionsErr = extensions.New(extensions.Options{
+			Configuration: c, Anonymous: AnonymousPull(c), Tracker: t, Catalog: o.Tracker.Catalog, Referrers: o.Tracker.Referrers,
+			SignatureLimit: o.Tracker.SignatureLimits.Content, Signatures: o.SignatureEndpoint,
+		}); extensionsErr != nil {
+			return next
+		}
+		handler = o.API.Handler(withStallTimeout(own.Handler(withPutNotes(next)), stallTimeout))
 		return handler
 	})
 	disableTracing()
 	app, err = registry.NewRegistry(ctx, c)
-	return app, handler, err
+	return app, t, handler, errors.Join(err, extensionsErr)
 }
 
 // traced reports whether spans go anywhere.

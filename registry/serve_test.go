@@ -1,16 +1,13 @@
 package registry
 
 import (
-	"bytes"
-	"context"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
+	"tallyman/registry/tracker"
 )
 
 // TestOutage: a request that met an outage is 503 with Retry-After, with any status of
@@ -28,7 +25,7 @@ func TestOutage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			handler := withPutNotes(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if test.fails {
-					_ = unavailable(r.Context(), entry{Repository: "a"}, errDown)
+					_ = unavailable(r.Context(), &tracker.UnavailableError{Repository: "a", Err: errDown})
 				}
 				w.WriteHeader(test.status)
 				_, _ = io.WriteString(w, "distribution's own")
@@ -42,34 +39,5 @@ func TestOutage(t *testing.T) {
 				t.Errorf("the body is %s", got)
 			}
 		})
-	}
-}
-
-// TestLogger: slog's records come out of logrus with their level and fields.
-func TestLogger(t *testing.T) {
-	var out bytes.Buffer
-	logger := logrus.StandardLogger()
-	before, formatter := logger.Out, logger.Formatter
-	logger.SetOutput(&out)
-	logger.SetFormatter(&logrus.JSONFormatter{})
-	defer func() {
-		logger.SetOutput(before)
-		logger.SetFormatter(formatter)
-	}()
-	l := slog.New(&logHandler{}).With("a", 1).WithGroup("g").With("b", "two")
-	l.WarnContext(context.Background(), "hello", "err", errDown)
-	l.Debug("not at this level")
-	for _, want := range []string{`"level":"warning"`, `"msg":"hello"`, `"a":1`, `"g.b":"two"`, `"g.err":"down"`} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no %s in %s", want, out.String())
-		}
-	}
-	if strings.Contains(out.String(), "not at this level") {
-		t.Errorf("a debug line at level info: %s", out.String())
-	}
-	for given, want := range map[slog.Level]logrus.Level{slog.LevelError: logrus.ErrorLevel, -1: logrus.DebugLevel, -9: logrus.TraceLevel, 2: logrus.InfoLevel} {
-		if got := level(given); got != want {
-			t.Errorf("level %v is %v, want %v", given, got, want)
-		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"tallyman/signatures"
+	"tallyman/signatures/manifest"
 )
 
 const signatureManifest = `{
@@ -20,16 +21,12 @@ const signatureManifest = `{
   }]
 }`
 
-// A signature has no Image of its own.
-func ExampleParseManifest() {
-	m := signatures.ParseManifest("", []byte(signatureManifest))
-	fmt.Println(m.Kind, m.HasImage())
-	// Output: cosign false
-}
-
 // Extract reads the blobs that hold the signatures.
 func ExampleExtract() {
-	m := signatures.ParseManifest("", []byte(signatureManifest))
+	m, err := manifest.Parse("", []byte(signatureManifest))
+	if err != nil {
+		panic(err)
+	}
 	found, err := signatures.Extract(m, signatures.Limits{}, func(imagespec.Descriptor) ([]byte, error) {
 		return []byte("payload"), nil
 	})

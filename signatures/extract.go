@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tallyman/signatures/manifest"
 )
 
 // Limits of reading and keeping signatures.
@@ -60,7 +62,7 @@ type CosignContent struct {
 // such as attestations. blob reads a blob of at most MaxBlob bytes of the manifest's
 // repository. A missing blob is passed over, and the first such error is returned beside the
 // signatures; any other error ends the reading.
-func Extract(m *Manifest, limits Limits, blob func(imagespec.Descriptor) ([]byte, error)) ([]Signature, error) {
+func Extract(m *manifest.Manifest, limits Limits, blob func(imagespec.Descriptor) ([]byte, error)) ([]Signature, error) {
 	var found []Signature
 	var missing error
 	total := 0
@@ -68,7 +70,7 @@ func Extract(m *Manifest, limits Limits, blob func(imagespec.Descriptor) ([]byte
 		if i == maxLayers {
 			break
 		}
-		s, ok, err := m.extract(layer, limits, blob)
+		s, ok, err := extract(m.Kind, layer, limits, blob)
 		switch {
 		case errors.Is(err, ErrBlobMissing):
 			missing = errors.Join(missing, err)
@@ -85,15 +87,15 @@ func Extract(m *Manifest, limits Limits, blob func(imagespec.Descriptor) ([]byte
 }
 
 // extract makes the signature of one layer; ok is false if it is none.
-func (m *Manifest) extract(layer imagespec.Descriptor, limits Limits, blob func(imagespec.Descriptor) ([]byte, error)) (s Signature, ok bool, err error) {
+func extract(kind manifest.Kind, layer imagespec.Descriptor, limits Limits, blob func(imagespec.Descriptor) ([]byte, error)) (s Signature, ok bool, err error) {
 	switch {
-	case m.Kind == KindCosign && layer.MediaType == mediaTypeCosignLayer:
+	case kind == manifest.Cosign && layer.MediaType == manifest.MediaTypeCosignLayer:
 		s.Type = TypeCosign
-	case m.Kind == KindBundle && isBundle(layer.MediaType):
+	case kind == manifest.Bundle && manifest.IsBundle(layer.MediaType):
 		s.Type = TypeBundle
-	case m.Kind == KindNotation && layer.MediaType == mediaTypeNotationJWS:
+	case kind == manifest.Notation && layer.MediaType == manifest.MediaTypeNotationJWS:
 		s.Type = TypeNotaryJWS
-	case m.Kind == KindNotation && layer.MediaType == mediaTypeNotationCOSE:
+	case kind == manifest.Notation && layer.MediaType == manifest.MediaTypeNotationCOSE:
 		s.Type = TypeNotaryCOSE
 	default:
 		return s, false, nil

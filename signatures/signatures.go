@@ -1,5 +1,5 @@
-// Package signatures sorts the manifests of a registry into images, signatures and
-// attestations, and makes an entry of Image.signatures of each signature.
+// Package signatures reads the signatures that manifests carry, and makes an entry of
+// Image.signatures of each.
 //
 // It knows the forms in which signatures reach a registry (cosign's tag and its OCI referrer,
 // sigstore bundles, notation's envelopes, GPG simple signing) and the conditions of an Image
@@ -8,7 +8,7 @@
 // # Guarantees
 //
 // All functions are pure: their results depend on the bytes alone, so that all replicas agree.
-// They take any bytes, and never panic.
+// They take any bytes, and never panic. Package signatures/manifest parses the manifests.
 package signatures
 
 import (

@@ -54,7 +54,7 @@ func (s *Store) skips(key string, err error) bool {
 	}
 	corruptObjects.WithLabelValues(s.opts.GroupResource.Resource).Inc()
 	s.logCorrupt.Do(func() {
-		slog.Error("corrupt object skipped by a list or watch; tallyman metadata check names all", "key", key, "err", err)
+		slog.Error("corrupt object skipped by a list or watch; tallyman store check names all", "key", key, "err", err)
 	})
 	return true
 }

@@ -101,7 +101,7 @@ func podAttributes(obj runtime.Object) (labels.Set, fields.Set, error) {
 
 // forEachBackend runs a test on a Store over each backend.
 func forEachBackend(t *testing.T, test func(*testing.T, *storage.Store)) {
-	for name, start := range backends {
+	for name, start := range selected() {
 		t.Run(name, func(t *testing.T) { test(t, newStore(t, start(t)(t, time.Now))) })
 	}
 }
@@ -363,7 +363,7 @@ func TestCloseEndsWatches(t *testing.T) {
 
 // TestUnavailableBackend: clients see 503 with Retry-After, not 500.
 func TestUnavailableBackend(t *testing.T) {
-	for name, start := range backends {
+	for name, start := range selected() {
 		t.Run(name, func(t *testing.T) {
 			backend := start(t)(t, time.Now)
 			s, err := storage.New(storage.Options{

@@ -165,7 +165,7 @@ func (s signaled) Wait() { <-s }
 // TestWatchAfterAdvance: a watch from before a revision that no change made begins at once,
 // and does not wait for the next change.
 func TestWatchAfterAdvance(t *testing.T) {
-	for name, start := range backends {
+	for name, start := range selected() {
 		t.Run(name, func(t *testing.T) {
 			b := start(t)(t, time.Now)
 			s := newStore(t, b)

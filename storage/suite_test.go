@@ -56,6 +56,14 @@ var backends = map[string]func(*testing.T) storagetest.Open{
 	"valkey": server("valkey-server"),
 }
 
+// selected are the backends of this run: in a short one the one in memory, the fast double.
+func selected() map[string]func(*testing.T) storagetest.Open {
+	if testing.Short() {
+		return map[string]func(*testing.T) storagetest.Open{"memory": backends["memory"]}
+	}
+	return backends
+}
+
 // server starts a server of that flavor; each store in it has its own prefix.
 func server(flavor string) func(*testing.T) storagetest.Open {
 	return func(t *testing.T) storagetest.Open {
@@ -369,7 +377,7 @@ func TestUpstreamSuite(t *testing.T) {
 			upstream.RunWatchErrorIsBlockingFurtherEvents(ctx, t, e)
 		},
 	}
-	for backend, start := range backends {
+	for backend, start := range selected() {
 		t.Run(backend, func(t *testing.T) {
 			open := start(t)
 			for name, test := range tests {

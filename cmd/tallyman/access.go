@@ -33,11 +33,11 @@ func newAccess(cmd *cobra.Command, c *config.Config) (*access.Access, *tls.Certi
 	}
 	var certificate *tls.Certificate
 	if file := auth.KubeconfigFile; file != "" {
-		k, err := prepareKubeconfig(file, externalAddress(c), c.Registry.HTTP.TLS.Certificate)
+		admin, err := access.PrepareKubeconfig(file, externalAddress(c), c.Registry.HTTP.TLS.Certificate)
 		if err != nil {
 			return nil, nil, fmt.Errorf("imageapi.auth.kubeconfigfile: %w", err)
 		}
-		o.AdminTokens, certificate = append(o.AdminTokens, k.token), k.certificate
+		o.AdminTokens, certificate = append(o.AdminTokens, admin.Token), admin.Certificate
 		slog.Info("administrator's kubeconfig", "path", file)
 	}
 	if file := auth.TokenFile; file != "" {

@@ -68,6 +68,9 @@ func checkConfig(cmd *cobra.Command, args []string) error {
 	if _, _, err := signatureOptions(c); err != nil {
 		return exitError{err, exitProblems}
 	}
+	for _, warning := range c.ImageAPI.Deprecated() {
+		cmd.PrintErrf("%s: %s\n", args[0], warning)
+	}
 	for _, p := range c.Problems {
 		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %v\n", args[0], p); err != nil {
 			return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/rand"
-	"fmt"
 	"net"
 	"net/url"
 	"os"
@@ -92,6 +91,3 @@ func registryHost(c *config.Config) string {
 	}
 	return ""
 }
-
-// serverURL is the API's address for a kubeconfig.
-func serverURL(address string) string { return fmt.Sprintf("https://%s", address) }

@@ -7,12 +7,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"tallyman/config"
-	"tallyman/registry"
+	"tallyman/registry/gc"
+	"tallyman/registry/logging"
 	"tallyman/storage/bolt"
 )
 
 func newGarbageCollectCommand() *cobra.Command {
-	var options registry.GCOptions
+	var options gc.Options
 	var dataDirectory string
 	cmd := &cobra.Command{
 		Use:   "garbage-collect <config>",
@@ -39,9 +40,9 @@ func newGarbageCollectCommand() *cobra.Command {
 	return cmd
 }
 
-func garbageCollect(cmd *cobra.Command, c *config.Config, options registry.GCOptions, dataDirectory string) error {
-	registry.UseLogger(&c.Registry.Log)
-	removed, err := registry.GarbageCollect(cmd.Context(), c.Registry, options, registry.NewRecorder(registry.RecorderOptions{}))
+func garbageCollect(cmd *cobra.Command, c *config.Config, options gc.Options, dataDirectory string) error {
+	logging.Use(&c.Registry.Log)
+	removed, err := gc.Collect(cmd.Context(), c.Registry, options)
 	if err != nil || removed == 0 {
 		return err
 	}

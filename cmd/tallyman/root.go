@@ -27,7 +27,7 @@ func newRootCommand() *cobra.Command {
 	root.SetVersionTemplate(fmt.Sprintf("tallyman %s distribution %s\n", version, distributionVersion()))
 	root.Flags().BoolP("version", "v", false, "show the version and exit")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitError{err, exitUsage} })
-	root.AddCommand(newServeCommand(), newGarbageCollectCommand(), newVerifyCommand(), newMetadataCommand(), newConfigCommand(), newHealthcheckCommand(), newVersionCommand())
+	root.AddCommand(newServeCommand(), newGarbageCollectCommand(), newVerifyCommand(), newStoreCommand(), newMetadataCommand(), newConfigCommand(), newHealthcheckCommand(), newVersionCommand())
 	return root
 }
 

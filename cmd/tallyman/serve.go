@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,7 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -17,9 +19,13 @@ import (
 	"k8s.io/apiserver/pkg/server/healthz"
 
 	"tallyman/config"
-	"tallyman/imageapi"
+	"tallyman/imageapi/access"
+	"tallyman/imageapi/rest"
+	"tallyman/imageapi/server"
 	"tallyman/internal/crash"
 	"tallyman/registry"
+	"tallyman/registry/logging"
+	"tallyman/registry/tracker"
 	"tallyman/signatures/policy"
 	"tallyman/storage"
 	"tallyman/storage/redis"
@@ -111,62 +117,75 @@ func loadForServe(args []string, dataDirectory string) (*config.Config, error) {
 }
 
 func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err error) {
-	registry.UseLogger(&c.Registry.Log)
+	logging.Use(&c.Registry.Log)
 	for _, p := range c.Problems {
 		slog.Warn("configuration: " + p.Error())
 	}
-	prometheus.MustRegister(slices.Concat(crash.Collectors(), storage.Collectors(), registry.Collectors(), policy.Collectors())...)
+	for _, warning := range c.ImageAPI.Deprecated() {
+		slog.Warn("configuration: " + warning)
+	}
+	prometheus.MustRegister(slices.Concat(crash.Collectors(), storage.Collectors(), tracker.Collectors(), policy.Collectors())...)
+	if c.UsesRedis() {
+		prometheus.MustRegister(redis.Collectors()...)
+	}
 	signing, verifier, err := signatureOptions(c)
 	if err != nil {
 		return err
 	}
-	if c.UsesRedis() {
-		prometheus.MustRegister(redis.Collectors()...)
-	}
-	var recorder atomic.Pointer[registry.Recorder]
+	lost := make(chan struct{}, 1)
 	backend, err := openStore(cmd.Context(), c, dataDirectory, func(string) {
-		if r := recorder.Load(); r != nil {
-			r.Backfill()
+		select {
+		case lost <- struct{}{}:
+		default: // the Tracker is told already
 		}
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
+	resources, err := openImages(c, backend, verifier, signing)
+	if err != nil {
+		return err
+	}
+	defer resources.images.Close()
 	who, certificate, err := newAccess(cmd, c)
 	if err != nil {
 		return err
 	}
-	api, err := imageapi.New(imageapi.Options{
-		Backend:         backend,
-		ExternalAddress: externalAddress(c),
-		Access:          who,
-		InlineLimit:     inlineLimit(c),
-		AccessLog:       !c.Registry.Log.AccessLog.Disabled,
-		ShutdownDelay:   c.ImageAPI.ShutdownDelay,
-		Signatures:      signing,
-		Audit:           auditOptions(c),
-		Limits:          imageapi.Limits(c.ImageAPI.Limits),
-		ReadyChecks: []healthz.HealthChecker{
-			healthz.NamedCheck("registry", func(r *http.Request) error { return registry.Healthy(r.Context()) }),
-		},
-	})
+	api, err := newAPI(c, resources, who)
 	if err != nil {
 		return err
 	}
 	defer api.Drain()
-	recorder.Store(registry.NewRecorder(registry.RecorderOptions{
-		Writer:          api.Writer(),
-		OnStoreFailure:  registry.FailurePolicy(c.ImageAPI.OnStoreFailure),
-		Host:            registryHost(c),
-		DefaultHost:     externalAddress(c),
-		PullThrough:     c.Registry.Proxy.RemoteURL != "",
-		Lock:            lockOf(backend),
-		SignatureLimits: signing.Limits,
-	}))
-	go who.Run(cmd.Context())
-	defer keepVerifying(cmd.Context(), c, verifier, api.Writer())()
-	return registry.Serve(cmd.Context(), registry.ServeOptions{
+	var background sync.WaitGroup
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer background.Wait()
+	defer stop()
+	background.Go(func() { who.Run(ctx) })
+	background.Go(func() { resources.catalog.KeepVerified(ctx, verifier, c.ImageAPI.Signatures.VerifyInterval) })
+	return serveRegistry(cmd.Context(), c, api, certificate, resources, backend, lost)
+}
+
+func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Server, error) {
+	return server.New(server.Options{
+		Images:          resources.images,
+		Signatures:      rest.NewImageSignatures(resources.images, resources.catalog),
+		ExternalAddress: externalAddress(c),
+		Access:          who,
+		AccessLog:       !c.Registry.Log.AccessLog.Disabled,
+		ShutdownDelay:   c.ImageAPI.ShutdownDelay,
+		Audit:           auditOptions(c),
+		Limits:          server.Limits(c.ImageAPI.Limits),
+		ReadyChecks: []healthz.HealthChecker{
+			healthz.NamedCheck("registry", func(r *http.Request) error { return registry.Healthy(r.Context()) }),
+		},
+	})
+}
+
+func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, certificate *tls.Certificate, resources *images, backend storage.Backend, lost <-chan struct{}) error {
+	track := trackerOptions(c, backend, resources)
+	track.Lost = lost
+	return registry.Serve(ctx, registry.ServeOptions{
 		Configuration: c.Registry,
 		API:           api,
 		Certificate:   certificate,
@@ -174,8 +193,8 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		SNICertificate: c.ImageAPI.TLS.Certificate,
 		SNIKey:         c.ImageAPI.TLS.Key,
 
+		Tracker:       track,
 		Backfill:      c.ImageAPI.Backfill,
-		Recorder:      recorder.Load(),
 		ShutdownDelay: c.ImageAPI.ShutdownDelay,
 
 		SignatureEndpoint:   c.ImageAPI.Signatures.Endpoint,

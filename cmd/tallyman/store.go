@@ -1,206 +1,177 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
 
-	"github.com/distribution/distribution/v3/configuration"
-	goredis "github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
 
 	"tallyman/config"
-	"tallyman/imageapi"
-	"tallyman/registry"
+	"tallyman/imageapi/rest"
+	"tallyman/registry/logging"
 	"tallyman/storage"
 	"tallyman/storage/bolt"
-	"tallyman/storage/redis"
+	"tallyman/storage/check"
 )
 
-// openStore opens the store that the configuration names. onLoss is called when
-// content of it is found missing.
-func openStore(ctx context.Context, c *config.Config, dataDirectory string, onLoss func(string)) (storage.Backend, error) {
-	if !c.UsesRedis() {
-		return openEmbedded(c, dataDirectory)
+func newStoreCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "store",
+		Short: "Measure, export, import and move the store of Images",
+		Long: "Measure, export, import and move the store of Images. All of it works while the registry\n" +
+			"runs, and can be broken off and run again.",
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	backend, err := openRedis(ctx, c, onLoss)
-	if err != nil {
-		return nil, err
-	}
-	slog.Info("images are kept in redis", "addrs", c.Registry.Redis.Options.Addrs, "prefix", c.ImageAPI.Store.Redis.Prefix)
-	if path := c.StorePath(dataDirectory); fileExists(path) {
-		slog.Warn("there is an embedded store, too, which is not used; tallyman metadata migrate --from bolt --to redis moves its content", "path", path)
-	}
-	return backend, nil
+	cmd.AddCommand(newStatsCommand(), newExportCommand(), newImportCommand(), newMigrateCommand(), newCheckCommand(), newUpgradeCommand(), newCompactCommand())
+	return cmd
 }
 
-// locker is a store whose locks are one for all processes on it.
-type locker interface {
-	Lock(ctx context.Context, name string) (unlock func() (kept bool), err error)
-}
-
-// lockOf returns the store's Lock, nil if it is this process' own store.
-func lockOf(backend storage.Backend) func(context.Context, string) (func() bool, error) {
-	if l, ok := backend.(locker); ok {
-		return l.Lock
+// newMetadataCommand is the former name of newStoreCommand.
+func newMetadataCommand() *cobra.Command {
+	cmd := newStoreCommand()
+	cmd.Use, cmd.Hidden = "metadata", true
+	cmd.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		cmd.PrintErrln(`Warning: "tallyman metadata" will go in the next release: use "tallyman store"`)
 	}
-	return nil
+	return cmd
 }
 
-func fileExists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+// source is a store that is only read.
+type source interface {
+	check.Reader
+	Close() error
 }
 
-// openEmbedded opens the embedded store. The registry's inmemory storage gets
-// one that is gone with the process too.
-func openEmbedded(c *config.Config, dataDirectory string) (storage.Backend, error) {
-	path := c.StorePath(dataDirectory)
-	temporary := ""
-	if c.Registry.Storage.Type() == "inmemory" && c.ImageAPI.Store.Path == "" {
-		var err error
-		if temporary, err = os.MkdirTemp("", "tallyman-"); err != nil {
-			return nil, err
+// storeOptions are shared by all commands about the store.
+type storeOptions struct {
+	config        *config.Config
+	dataDirectory string
+}
+
+// storeCommand adds the flag for the data directory, and reads the
+// configuration before run.
+func storeCommand(cmd *cobra.Command, run func(*cobra.Command, *storeOptions) error) *cobra.Command {
+	o := &storeOptions{}
+	addDataDirectoryFlag(cmd, &o.dataDirectory)
+	cmd.Args = usage(cobra.MaximumNArgs(1))
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if o.config, err = loadForServe(args, o.dataDirectory); err != nil {
+			return err
 		}
-		path = temporary + "/tallyman.db"
+		logging.Use(&o.config.Registry.Log)
+		return run(cmd, o)
 	}
-	backend, err := openBolt(c, path)
-	if err != nil {
-		return nil, err
-	}
-	slog.Info("images are kept in the embedded store", "path", path)
-	if temporary != "" {
-		return temporaryStore{backend, temporary}, nil
-	}
-	return backend, nil
+	return cmd
 }
 
-// historyBounds returns the configured bounds. Settings under their former names win.
-func historyBounds(c *config.Store) storage.HistoryBounds {
-	return storage.HistoryBounds{
-		MaxBytes: c.HistoryBytes, MinAge: c.HistoryMinAge,
-		MaxEntries: cmp.Or(c.LogEntries, c.HistoryEntries), MaxAge: cmp.Or(c.LogAge, c.HistoryAge),
+// configured is the name of the store that the configuration is about.
+func (o *storeOptions) configured() string {
+	if o.config.UsesRedis() {
+		return "redis"
 	}
+	return "bolt"
 }
 
-func openBolt(c *config.Config, path string) (*bolt.Store, error) {
-	backend, err := bolt.Open(bolt.Options{Path: path, History: historyBounds(&c.ImageAPI.Store)})
+// openSource opens a store for reading, through the process that has it open if
+// there is one.
+func (o *storeOptions) openSource(ctx context.Context, name string) (source, error) {
+	if name == "redis" {
+		return o.openTarget(ctx, name)
+	}
+	path := o.config.StorePath(o.dataDirectory)
+	if !fileExists(path) {
+		return nil, fmt.Errorf("there is no embedded store at %s", path)
+	}
+	backend, err := openBolt(o.config, path)
 	if errors.Is(err, bolt.ErrLocked) {
-		return nil, fmt.Errorf("%w: stop it first, or give this one another imageapi.store.path", err)
+		return bolt.Attach(path)
 	}
 	return backend, err
 }
 
-// temporaryStore removes its directory when it is closed.
-type temporaryStore struct {
-	storage.Backend
-	directory string
-}
-
-// Close implements storage.Backend.
-func (s temporaryStore) Close() error {
-	return errors.Join(s.Backend.Close(), os.RemoveAll(s.directory))
-}
-
-func openRedis(ctx context.Context, c *config.Config, onLoss func(string)) (*redis.Store, error) {
-	client, err := redisClient(&c.Registry.Redis)
+// openTarget opens a store for writing.
+func (o *storeOptions) openTarget(ctx context.Context, name string) (storage.Backend, error) {
+	if name == "bolt" {
+		return openBolt(o.config, o.config.StorePath(o.dataDirectory))
+	}
+	if len(o.config.Registry.Redis.Options.Addrs) == 0 {
+		return nil, errors.New("the configuration names no Redis: want redis.addrs, such as [127.0.0.1:6379]")
+	}
+	backend, err := openRedis(ctx, o.config, nil)
 	if err != nil {
 		return nil, err
 	}
-	o := c.ImageAPI.Store
-	return redis.Open(ctx, redis.Options{
-		Client:            client,
-		Prefix:            o.Redis.Prefix,
-		History:           historyBounds(&o),
-		CacheBytes:        o.Redis.CacheBytes,
-		Replicas:          o.Redis.Replicas,
-		AOF:               o.Redis.AOF,
-		DurabilityTimeout: o.Redis.DurabilityTimeout,
-		Timeout:           o.Redis.Timeout,
-		OnLoss:            onLoss,
+	if _, err := backend.Window(ctx); err != nil {
+		return nil, errors.Join(err, backend.Close())
+	}
+	return backend, nil
+}
+
+func newStatsCommand() *cobra.Command {
+	var output string
+	cmd := storeCommand(&cobra.Command{
+		Use:   "stats [config]",
+		Short: "Show how much the store holds",
+	}, func(cmd *cobra.Command, o *storeOptions) (err error) {
+		if output != "text" && output != "json" {
+			return exitError{fmt.Errorf("--output %q: want text or json", output), exitUsage}
+		}
+		s, err := o.openSource(cmd.Context(), o.configured())
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Close()) }()
+		stats, err := s.Stats(cmd.Context())
+		if err != nil {
+			return err
+		}
+		images, err := s.Scan(cmd.Context(), storage.ScanRequest{From: rest.KeyPrefix, To: rest.KeyPrefix + "\xff", Limit: 1, KeysOnly: true, Count: true})
+		if err != nil {
+			return err
+		}
+		stats.Objects = images.Count // without the notes of a migration
+		return printStats(cmd.OutOrStdout(), output, o.configured(), &stats)
 	})
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
 }
 
-// redisClient turns distribution's redis section into the client's options, as
-// distribution does for its own cache (registry/handlers/app.go, configureRedis).
-func redisClient(c *configuration.Redis) (goredis.UniversalOptions, error) {
-	o := c.Options
-	client := goredis.UniversalOptions{
-		Addrs:            o.Addrs,
-		ClientName:       o.ClientName,
-		DB:               o.DB,
-		Protocol:         o.Protocol,
-		Username:         o.Username,
-		Password:         o.Password,
-		SentinelUsername: o.SentinelUsername,
-		SentinelPassword: o.SentinelPassword,
-		MaxRetries:       o.MaxRetries,
-		MinRetryBackoff:  o.MinRetryBackoff,
-		MaxRetryBackoff:  o.MaxRetryBackoff,
-		DialTimeout:      o.DialTimeout,
-		ReadTimeout:      o.ReadTimeout,
-		WriteTimeout:     o.WriteTimeout,
-		PoolFIFO:         o.PoolFIFO,
-		PoolSize:         o.PoolSize,
-		PoolTimeout:      o.PoolTimeout,
-		MinIdleConns:     o.MinIdleConns,
-		MaxIdleConns:     o.MaxIdleConns,
-		MaxActiveConns:   o.MaxActiveConns,
-		ConnMaxIdleTime:  o.ConnMaxIdleTime,
-		ConnMaxLifetime:  o.ConnMaxLifetime,
-		MaxRedirects:     o.MaxRedirects,
-		MasterName:       o.MasterName,
-		DisableIdentity:  o.DisableIdentity,
-		IdentitySuffix:   o.IdentitySuffix,
-		UnstableResp3:    o.UnstableResp3,
-	}
-	if c.TLS.Certificate == "" && len(c.TLS.RootCAs) == 0 {
-		return client, nil
-	}
-	client.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.TLS.Certificate != "" {
-		certificate, err := tls.LoadX509KeyPair(c.TLS.Certificate, c.TLS.Key)
-		if err != nil {
-			return client, fmt.Errorf("redis.tls: %w", err)
-		}
-		client.TLSConfig.Certificates = []tls.Certificate{certificate}
-	}
-	if len(c.TLS.RootCAs) > 0 {
-		client.TLSConfig.RootCAs = x509.NewCertPool()
-	}
-	for i, path := range c.TLS.RootCAs {
-		pem, err := os.ReadFile(path)
-		if err != nil {
-			return client, fmt.Errorf("redis.tls.rootcas[%d]: %w", i, err)
-		}
-		if !client.TLSConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return client, fmt.Errorf("redis.tls.rootcas[%d]: %s holds no certificate: want PEM", i, path)
-		}
-	}
-	return client, nil
+type statsOutput struct {
+	Store             string `json:"store"`
+	Images            int64  `json:"images"`
+	Bytes             int64  `json:"bytes"`
+	StoredBytes       int64  `json:"storedBytes"`
+	IndexTerms        int64  `json:"indexTerms"`
+	LogEntries        int64  `json:"logEntries"`
+	LogBytes          int64  `json:"logBytes"`
+	ResourceVersion   int64  `json:"resourceVersion"`
+	CompactedRevision int64  `json:"compactedRevision"`
 }
 
-// drainJournal handles the journal entries that garbage-collect left, unless a server has the
-// embedded store open.
-func drainJournal(ctx context.Context, c *config.Config, dataDirectory string) (left int, err error) {
-	backend, err := openStore(ctx, c, dataDirectory, nil)
-	if err != nil {
-		return 0, err
+func printStats(w io.Writer, output, name string, stats *storage.BackendStats) error {
+	if output == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(statsOutput{name, stats.Objects, stats.Bytes, stats.StoredBytes, stats.Terms, stats.LogEntries, stats.LogBytes, stats.Current, stats.Compacted})
 	}
-	defer func() { err = errors.Join(err, backend.Close()) }()
-	signing, _, err := signatureOptions(c)
-	if err != nil {
-		return 0, err
-	}
-	writer, err := imageapi.NewWriter(backend, inlineLimit(c), signing)
-	if err != nil {
-		return 0, err
-	}
-	return registry.DrainJournal(ctx, c.Registry, registry.NewRecorder(registry.RecorderOptions{
-		Writer: writer, Host: registryHost(c), DefaultHost: externalAddress(c), Lock: lockOf(backend), SignatureLimits: signing.Limits,
-	}))
+	each := max(stats.Objects, 1)
+	var text strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
+	line("store\t%s", name)
+	line("images\t%d", stats.Objects)
+	line("bytes\t%d\t(%d per image)", stats.Bytes, stats.Bytes/each)
+	line("stored bytes\t%d\t(%d per image)", stats.StoredBytes, stats.StoredBytes/each)
+	line("index terms\t%d\t(%d per image)", stats.Terms, stats.Terms/each)
+	line("resourceVersion\t%d\t(%s)", stats.Current, time.UnixMicro(stats.Current).UTC().Format(time.RFC3339))
+	line("changes kept\t%d\t(%d bytes, since %s)", stats.LogEntries, stats.LogBytes, time.UnixMicro(stats.Compacted).UTC().Format(time.RFC3339))
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, err := io.WriteString(table, text.String())
+	return errors.Join(err, table.Flush())
 }

@@ -16,14 +16,15 @@ import (
 	imagev1 "github.com/openshift/api/image/v1"
 	"github.com/spf13/cobra"
 
-	"tallyman/imageapi"
-	"tallyman/registry"
+	"tallyman/imageapi/rest"
+	"tallyman/imageapi/rules"
+	"tallyman/registry/logging"
 	"tallyman/signatures"
 	"tallyman/signatures/policy"
 )
 
 func newVerifyCommand() *cobra.Command {
-	var o metadataOptions
+	var o storeOptions
 	var path, output string
 	cmd := &cobra.Command{
 		Use:   "verify REPO[:TAG|@DIGEST]",
@@ -43,7 +44,7 @@ func newVerifyCommand() *cobra.Command {
 			if o.config, err = loadForServe([]string{path}[:min(len(path), 1)], o.dataDirectory); err != nil {
 				return err
 			}
-			registry.UseLogger(&o.config.Registry.Log)
+			logging.Use(&o.config.Registry.Log)
 			return verifyImage(cmd, &o, what, output)
 		},
 	}
@@ -80,7 +81,7 @@ func parseImage(text string) (imageName, error) {
 	return what, nil
 }
 
-func verifyImage(cmd *cobra.Command, o *metadataOptions, what imageName, output string) (err error) {
+func verifyImage(cmd *cobra.Command, o *storeOptions, what imageName, output string) (err error) {
 	_, verifier, err := signatureOptions(o.config)
 	if err != nil {
 		return err
@@ -90,7 +91,7 @@ func verifyImage(cmd *cobra.Command, o *metadataOptions, what imageName, output 
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	image, err := imageapi.FindStored(cmd.Context(), s, what.repository, what.tag, what.digest)
+	image, err := rest.FindStored(cmd.Context(), s, what.repository, what.tag, what.digest)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func verifyImage(cmd *cobra.Command, o *metadataOptions, what imageName, output 
 	if image == nil {
 		return fmt.Errorf("%s has no tag %s", what.repository, what.tag)
 	}
-	satisfied := verifier.Verify(image, []string{what.repository}, imageapi.Tags(image))
+	satisfied := verifier.Verify(image, []string{what.repository}, rules.Tags(image))
 	report := reportOf(image, what.repository, slices.Contains(satisfied, what.repository))
 	if output == "json" {
 		encoder := json.NewEncoder(cmd.OutOrStdout())

@@ -22,7 +22,6 @@ type config struct {
 	Config          *docker10.DockerConfig
 	Architecture    string
 	OS              string
-	OSVersion       string
 	Variant         string
 	Size            int64
 }
@@ -38,7 +37,7 @@ func parseConfig(data []byte) *config {
 	for name, into := range map[string]any{
 		"id": &c.ID, "parent": &c.Parent, "comment": &c.Comment, "created": &c.Created,
 		"container": &c.Container, "docker_version": &c.DockerVersion, "author": &c.Author,
-		"architecture": &c.Architecture, "os": &c.OS, "os.version": &c.OSVersion, "variant": &c.Variant,
+		"architecture": &c.Architecture, "os": &c.OS, "variant": &c.Variant,
 		"Size": &c.Size,
 	} {
 		lenient(fields[name], into)
@@ -78,6 +77,10 @@ func (c *config) metadata() docker10.DockerImage {
 	}
 }
 
-func (c *config) platform() platform {
-	return platform{Architecture: c.Architecture, OS: c.OS, OSVersion: c.OSVersion, Variant: c.Variant}
+// lenient fills into with raw if raw fits, and leaves it alone otherwise.
+func lenient[T any](raw json.RawMessage, into T) {
+	if raw == nil {
+		return
+	}
+	_ = json.Unmarshal(raw, into) // a field that does not fit is as good as absent
 }

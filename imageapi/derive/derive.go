@@ -1,9 +1,9 @@
-// Package derive turns the bytes of a manifest into an Image. The push path, the API's
+// Package derive turns a manifest into an Image. The push path, the API's
 // strategy and re-indexing all call it, so that they make the same Image of the same content.
 //
 // # Guarantees
 //
-// Image is a pure function: no clock, no network, no state. It takes any bytes and never
+// Image is a pure function: no clock, no network, no state. It takes any manifest and never
 // panics; its result is bounded by a small multiple of its input. It makes an Image of every
 // manifest that a registry accepts: unreadable parts (a config that is missing, is not JSON,
 // or has fields of the wrong type) are left out, not refused.
@@ -18,34 +18,29 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"mime"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
-	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	imagev1 "github.com/openshift/api/image/v1"
+
+	"tallyman/signatures/manifest"
 )
 
-// Media types of manifests. The OCI ones are in image-spec.
-const (
-	MediaTypeDockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
-	MediaTypeDockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
-	MediaTypeSchema1            = "application/vnd.docker.distribution.manifest.v1+json"
-	MediaTypeSchema1Signed      = "application/vnd.docker.distribution.manifest.v1+prettyjws"
-	mediaTypeSchema1Layer       = "application/vnd.docker.container.image.rootfs.diff+x-gtar"
-	mediaTypeDockerConfig       = "application/vnd.docker.container.image.v1+json"
-)
+// mediaTypeSchema1Layer is the media type of the layers of schema 1.
+const mediaTypeSchema1Layer = "application/vnd.docker.container.image.rootfs.diff+x-gtar"
 
 // AnnotationPrefix starts tallyman's own annotations.
 const AnnotationPrefix = "tallyman.dev/"
 
-// Annotations that describe the content of an Image. The last three are tallyman's own.
+// Annotations that describe the content of an Image. The last four are tallyman's own.
 const (
 	AnnotationLayersOrder  = imagev1.DockerImageLayersOrderAnnotation
 	AnnotationBlobStored   = imagev1.ImageManifestBlobStoredAnnotation
 	AnnotationArtifactType = AnnotationPrefix + "artifact-type" // of an OCI artifact
 	AnnotationSubject      = AnnotationPrefix + "subject"       // digest of the manifest this one is about
 	AnnotationPlatform     = AnnotationPrefix + "platform"      // os/architecture[/variant], as in `--platform`
+	AnnotationAmbiguous    = AnnotationPrefix + "ambiguous"     // fields that readers may read differently; see manifest.Manifest
 )
 
 // DefaultInlineLimit is the default of Input.InlineLimit.
@@ -56,11 +51,8 @@ var ErrDigest = errors.New("digest does not match the content")
 
 // Input is the source of an Image.
 type Input struct {
-	// MediaType of the manifest as it was pushed or posted. If empty, the
-	// manifest itself tells.
-	MediaType string
-	// Manifest is the manifest's exact bytes.
-	Manifest []byte
+	// Manifest is the manifest. Required.
+	Manifest *manifest.Manifest
 	// Config is the config blob, nil if it is not to be had.
 	Config []byte
 	// Digest is the digest of the manifest; if set it is verified.
@@ -74,39 +66,35 @@ type Input struct {
 	InlineLimit int64
 }
 
-// Image derives an Image. It fails if the manifest is not the JSON of a
-// manifest, or, with ErrDigest, if its digest is not Input.Digest or the
-// config's is not the one the manifest gives.
+// Image derives an Image. It fails with ErrDigest if the manifest's digest is not Input.Digest,
+// or the config's is not the one the manifest gives.
 func Image(in Input) (*imagev1.Image, error) {
-	m, err := parseManifest(in.Manifest)
-	if err != nil {
-		return nil, err
-	}
-	kind := m.kind(in.MediaType)
-	name, err := m.verify(in, kind)
+	m := in.Manifest
+	name, err := verify(in)
 	if err != nil {
 		return nil, err
 	}
 	image := &imagev1.Image{
 		DockerImageReference:         in.Reference,
-		DockerImageManifestMediaType: kind,
+		DockerImageManifestMediaType: m.MediaType,
 	}
 	image.Name = name.String()
 	image.Annotations = map[string]string{}
-	switch kind {
-	case MediaTypeDockerManifestList, imagespec.MediaTypeImageIndex:
-		err = m.deriveIndex(image)
-	case MediaTypeSchema1:
-		err = m.deriveSchema1(image)
+	switch {
+	case m.IsIndex():
+		err = deriveIndex(image, m)
+	case m.MediaType == manifest.MediaTypeSchema1:
+		err = deriveSchema1(image, m)
 	default:
-		err = m.deriveImage(image, in.Config)
+		err = deriveImage(image, m, in.Config)
 	}
 	if err != nil {
 		return nil, err
 	}
 	inline(image, in)
-	annotate(image, AnnotationArtifactType, m.artifactType())
-	annotate(image, AnnotationSubject, string(m.subject()))
+	annotate(image, AnnotationArtifactType, m.ArtifactType)
+	annotate(image, AnnotationSubject, m.Subject.String())
+	annotate(image, AnnotationAmbiguous, strings.Join(m.Ambiguous, ","))
 	return image, nil
 }
 
@@ -116,57 +104,25 @@ func annotate(image *imagev1.Image, key, value string) {
 	}
 }
 
-// IsIndex reports whether a manifest of this media type lists other manifests.
-func IsIndex(mediaType string) bool {
-	return mediaType == MediaTypeDockerManifestList || mediaType == imagespec.MediaTypeImageIndex
-}
-
-// kind returns the manifest's media type: the one it came with, its own, or the one that its
-// fields imply.
-func (m *manifest) kind(mediaType string) string {
-	if base, _, err := mime.ParseMediaType(mediaType); err == nil {
-		mediaType = base
-	}
-	for _, candidate := range []string{mediaType, m.MediaType} {
-		switch candidate {
-		case MediaTypeSchema1, MediaTypeSchema1Signed:
-			return MediaTypeSchema1 // as OpenShift: signed or not
-		case MediaTypeDockerManifest, MediaTypeDockerManifestList,
-			imagespec.MediaTypeImageManifest, imagespec.MediaTypeImageIndex:
-			return candidate
-		}
-	}
-	switch {
-	case m.SchemaVersion == 1:
-		return MediaTypeSchema1
-	case m.isIndex:
-		return imagespec.MediaTypeImageIndex
-	case m.Config != nil && m.Config.MediaType == mediaTypeDockerConfig:
-		return MediaTypeDockerManifest
-	}
-	return imagespec.MediaTypeImageManifest
-}
-
 // verify returns the manifest's digest, and checks it and the config's.
-func (m *manifest) verify(in Input, kind string) (digest.Digest, error) {
-	content := in.Manifest
-	if kind == MediaTypeSchema1 {
-		content = schema1Payload(in.Manifest)
-	}
-	name := digest.FromBytes(content)
+func verify(in Input) (digest.Digest, error) {
+	algorithm := digest.Canonical
 	if in.Digest != "" {
 		if err := in.Digest.Validate(); err != nil {
 			return "", fmt.Errorf("manifest digest %q: %w", in.Digest, err)
 		}
-		if name = in.Digest.Algorithm().FromBytes(content); name != in.Digest {
-			return "", fmt.Errorf("manifest %s: %w: it is %s", in.Digest, ErrDigest, name)
-		}
+		algorithm = in.Digest.Algorithm()
 	}
-	if in.Config == nil || m.Config == nil || m.Config.Digest.Validate() != nil {
+	name := in.Manifest.Digest(algorithm)
+	if in.Digest != "" && name != in.Digest {
+		return "", fmt.Errorf("manifest %s: %w: it is %s", in.Digest, ErrDigest, name)
+	}
+	config := in.Manifest.Config
+	if in.Config == nil || config == nil || config.Digest.Validate() != nil {
 		return name, nil
 	}
-	if got := m.Config.Digest.Algorithm().FromBytes(in.Config); got != m.Config.Digest {
-		return "", fmt.Errorf("config %s: %w: it is %s", m.Config.Digest, ErrDigest, got)
+	if got := config.Digest.Algorithm().FromBytes(in.Config); got != config.Digest {
+		return "", fmt.Errorf("config %s: %w: it is %s", config.Digest, ErrDigest, got)
 	}
 	return name, nil
 }
@@ -178,12 +134,12 @@ func inline(image *imagev1.Image, in Input) {
 	if limit == 0 {
 		limit = DefaultInlineLimit
 	}
-	if int64(len(in.Manifest))+int64(len(in.Config)) > limit || !utf8.Valid(in.Manifest) {
+	if int64(len(in.Manifest.Content))+int64(len(in.Config)) > limit || !utf8.Valid(in.Manifest.Content) {
 		image.Annotations[AnnotationBlobStored] = "true"
 		return
 	}
-	image.DockerImageManifest = string(in.Manifest)
-	if !IsIndex(image.DockerImageManifestMediaType) && utf8.Valid(in.Config) {
+	image.DockerImageManifest = string(in.Manifest.Content)
+	if !in.Manifest.IsIndex() && utf8.Valid(in.Config) {
 		image.DockerImageConfig = string(in.Config)
 	}
 }

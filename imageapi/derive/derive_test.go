@@ -18,6 +18,7 @@ import (
 	imagev1 "github.com/openshift/api/image/v1"
 
 	"tallyman/imageapi/derive"
+	"tallyman/signatures/manifest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -42,6 +43,23 @@ func manifestOf(mediaType, configType, config, rest string) string {
 		field, configType, digest.FromString(config), len(config), rest)
 }
 
+// raw is the source of an Image before the manifest is parsed.
+type raw struct {
+	MediaType        string
+	Manifest, Config []byte
+	Digest           digest.Digest
+	Reference        string
+	InlineLimit      int64
+}
+
+func (r raw) derive() (*imagev1.Image, error) {
+	m, err := manifest.Parse(r.MediaType, r.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return derive.Image(derive.Input{Manifest: m, Config: r.Config, Digest: r.Digest, Reference: r.Reference, InlineLimit: r.InlineLimit})
+}
+
 func layers(entries ...string) string { return `,"layers":[` + strings.Join(entries, ",") + `]` }
 
 func layer(digest string, size int64, mediaType string) string {
@@ -58,11 +76,11 @@ func TestImageGolden(t *testing.T) {
 	entry := func(extra string) string {
 		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":7%s}`, imagespec.MediaTypeImageManifest, child, extra)
 	}
-	tests := map[string]derive.Input{
+	tests := map[string]raw{
 		"oci-image": {MediaType: imagespec.MediaTypeImageManifest, Manifest: []byte(image), Config: []byte(imageConfig)},
 		"docker-schema2": {
-			MediaType: derive.MediaTypeDockerManifest,
-			Manifest: []byte(manifestOf(derive.MediaTypeDockerManifest, "application/vnd.docker.container.image.v1+json", imageConfig,
+			MediaType: manifest.MediaTypeDockerManifest,
+			Manifest: []byte(manifestOf(manifest.MediaTypeDockerManifest, "application/vnd.docker.container.image.v1+json", imageConfig,
 				layers(layer(layerA, 100, "application/vnd.docker.image.rootfs.diff.tar.gzip"),
 					layer(layerB, 1000, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
 					layer(layerA, 100, "application/vnd.docker.image.rootfs.diff.tar.gzip")))),
@@ -90,9 +108,9 @@ func TestImageGolden(t *testing.T) {
 				fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":9}`, imagespec.MediaTypeImageIndex, layerB) + `]}`),
 		},
 		"docker-list": {
-			MediaType: derive.MediaTypeDockerManifestList,
+			MediaType: manifest.MediaTypeDockerManifestList,
 			Manifest: []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":7,"platform":{"architecture":"s390x","os":"linux"}}]}`,
-				derive.MediaTypeDockerManifestList, derive.MediaTypeDockerManifest, child)),
+				manifest.MediaTypeDockerManifestList, manifest.MediaTypeDockerManifest, child)),
 		},
 		"config-not-json": {
 			MediaType: imagespec.MediaTypeImageManifest,
@@ -105,7 +123,7 @@ func TestImageGolden(t *testing.T) {
 			Config:    []byte(wrongTypes),
 		},
 		"schema1": {
-			MediaType: derive.MediaTypeSchema1,
+			MediaType: manifest.MediaTypeSchema1,
 			Manifest: []byte(`{"schemaVersion":1,"name":"n","tag":"t","architecture":"amd64",` +
 				`"fsLayers":[{"blobSum":"` + layerB + `"},{"blobSum":"` + layerA + `"}],` +
 				`"history":[{"v1Compatibility":"{\"id\":\"top\",\"parent\":\"base\",\"created\":\"2015-02-21T02:11:06Z\",\"Size\":30,\"config\":{\"Cmd\":[\"sh\"]},\"architecture\":\"amd64\",\"os\":\"linux\"}"},` +
@@ -115,7 +133,7 @@ func TestImageGolden(t *testing.T) {
 	for name, in := range tests {
 		t.Run(name, func(t *testing.T) {
 			in.Reference = "registry.example.com/team/app@" + child
-			image, err := derive.Image(in)
+			image, err := in.derive()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,17 +195,17 @@ func TestImageBounds(t *testing.T) {
 		"duplicate keys: the last one counts": {
 			manifest: `{"schemaVersion":2,"layers":[` + layer(layerA, 1, tarGzip) + `],"layers":[]}`, wantInline: true,
 		},
-		"a config of some other case is not read": {
-			manifest: `{"schemaVersion":2,"Layers":[` + layer(layerA, 1, tarGzip) + `]}`, wantInline: true,
+		"a key of another case": {
+			manifest: `{"schemaVersion":2,"Layers":[` + layer(layerA, 1, tarGzip) + `]}`, wantSize: 1, wantLayers: 1, wantInline: true,
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			in := derive.Input{MediaType: imagespec.MediaTypeImageManifest, Manifest: []byte(test.manifest)}
+			in := raw{MediaType: imagespec.MediaTypeImageManifest, Manifest: []byte(test.manifest)}
 			if test.config != "" {
 				in.Config = []byte(test.config)
 			}
-			image, err := derive.Image(in)
+			image, err := in.derive()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -213,26 +231,17 @@ func TestImageBounds(t *testing.T) {
 func TestImageErrors(t *testing.T) {
 	valid := manifestOf("", imagespec.MediaTypeImageConfig, "{}", layers())
 	tests := map[string]struct {
-		in         derive.Input
+		in         raw
 		wantText   string
 		wantDigest bool
 	}{
-		"empty":           {in: derive.Input{}, wantText: "not the JSON of a manifest"},
-		"null":            {in: derive.Input{Manifest: []byte("null")}, wantText: "it is null"},
-		"a list":          {in: derive.Input{Manifest: []byte("[]")}, wantText: "not the JSON of a manifest"},
-		"layers a string": {in: derive.Input{Manifest: []byte(`{"layers":"x"}`)}, wantText: "layers"},
-		"size a string":   {in: derive.Input{Manifest: []byte(`{"layers":[{"size":"x"}]}`)}, wantText: "layers"},
-		"wrong digest":    {in: derive.Input{Manifest: []byte(valid), Digest: layerA}, wantText: layerA, wantDigest: true},
-		"bad digest":      {in: derive.Input{Manifest: []byte(valid), Digest: "sha256:short"}, wantText: "sha256:short"},
-		"wrong config":    {in: derive.Input{Manifest: []byte(valid), Config: []byte("other")}, wantText: "config", wantDigest: true},
-		"schema 1 of unequal lists": {
-			in:       derive.Input{Manifest: []byte(`{"schemaVersion":1,"fsLayers":[],"history":[{"v1Compatibility":"{}"}]}`)},
-			wantText: "1 entries for 0 layers",
-		},
+		"wrong digest": {in: raw{Manifest: []byte(valid), Digest: layerA}, wantText: layerA, wantDigest: true},
+		"bad digest":   {in: raw{Manifest: []byte(valid), Digest: "sha256:short"}, wantText: "sha256:short"},
+		"wrong config": {in: raw{Manifest: []byte(valid), Config: []byte("other")}, wantText: "config", wantDigest: true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, err := derive.Image(test.in)
+			_, err := test.in.derive()
 			if err == nil || !strings.Contains(err.Error(), test.wantText) {
 				t.Errorf("got error %v, want one with %q", err, test.wantText)
 			}
@@ -252,11 +261,40 @@ func TestSchema1SignedDigest(t *testing.T) {
 	header := []byte(fmt.Sprintf(`{"formatLength":%d,"formatTail":"Cn0"}`, len(body)))
 	protected := strings.TrimRight(base64URL(header), "=")
 	signed := body + `,"signatures":[{"protected":"` + protected + `"}]}`
-	image, err := derive.Image(derive.Input{MediaType: derive.MediaTypeSchema1Signed, Manifest: []byte(signed)})
+	image, err := raw{MediaType: manifest.MediaTypeSchema1Signed, Manifest: []byte(signed)}.derive()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := digest.FromString(unsigned).String(); image.Name != want {
 		t.Errorf("the Image is named %s, want %s", image.Name, want)
+	}
+}
+
+// TestAmbiguous: an Image is of the content that clients pull, and says that others may read
+// something else.
+func TestAmbiguous(t *testing.T) {
+	in := raw{Manifest: []byte(`{"schemaVersion":2,"layers":[` + layer(layerA, 1, tarGzip) + `],"Layers":[` + layer(layerB, 2, tarGzip) + `],"manifests":[]}`)}
+	image, err := in.derive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(image.DockerImageLayers) != 1 || image.DockerImageLayers[0].Name != layerB || image.Annotations[derive.AnnotationAmbiguous] != "layers,manifests" {
+		t.Errorf("layers %v, annotations %v", image.DockerImageLayers, image.Annotations)
+	}
+}
+
+// TestPlatform: the annotation has the form of --platform.
+func TestPlatform(t *testing.T) {
+	for config, want := range map[string]string{
+		`{"os":"linux","architecture":"amd64"}`:                             "linux/amd64",
+		`{"os":"linux","architecture":"arm64","variant":"v8"}`:              "linux/arm64/v8",
+		`{"os":"windows","architecture":"amd64","os.version":"10.0.17763"}`: "windows/amd64",
+		`{"architecture":"amd64"}`:                                          "",
+		`{"os":"linux"}`:                                                    "linux",
+	} {
+		image, err := raw{Manifest: []byte(manifestOf("", imagespec.MediaTypeImageConfig, config, layers())), Config: []byte(config)}.derive()
+		if err != nil || image.Annotations[derive.AnnotationPlatform] != want {
+			t.Errorf("%s: %q, %v", config, image.Annotations[derive.AnnotationPlatform], err)
+		}
 	}
 }

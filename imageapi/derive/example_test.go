@@ -4,12 +4,13 @@ import (
 	"fmt"
 
 	"tallyman/imageapi/derive"
+	"tallyman/signatures/manifest"
 )
 
 // The Image of a pushed manifest is named by its digest. The config gives its metadata.
 func ExampleImage() {
 	config := []byte(`{"architecture":"arm64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)
-	manifest := []byte(`{
+	content := []byte(`{
   "schemaVersion": 2,
   "mediaType": "application/vnd.oci.image.manifest.v1+json",
   "config": {
@@ -23,7 +24,11 @@ func ExampleImage() {
     "size": 1234
   }]
 }`)
-	image, err := derive.Image(derive.Input{Manifest: manifest, Config: config, Reference: "localhost:5000/team/app"})
+	parsed, err := manifest.Parse("", content)
+	if err != nil {
+		panic(err)
+	}
+	image, err := derive.Image(derive.Input{Manifest: parsed, Config: config, Reference: "localhost:5000/team/app"})
 	if err != nil {
 		panic(err)
 	}

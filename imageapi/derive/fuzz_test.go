@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"testing"
 
+	"tallyman/signatures/manifest"
+
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"tallyman/imageapi/derive"
 )
 
 func base64URL(b []byte) string { return base64.URLEncoding.EncodeToString(b) }
@@ -18,22 +18,22 @@ func base64URL(b []byte) string { return base64.URLEncoding.EncodeToString(b) }
 func FuzzImage(f *testing.F) {
 	f.Add(imagespec.MediaTypeImageManifest, []byte(manifestOf("", imagespec.MediaTypeImageConfig, imageConfig, layers(layer(layerA, 1, tarGzip)))), []byte(imageConfig))
 	f.Add("", []byte(`{"schemaVersion":2,"manifests":[{"platform":null}]}`), []byte(nil))
-	f.Add(derive.MediaTypeSchema1, []byte(`{"schemaVersion":1,"fsLayers":[{}],"history":[{"v1Compatibility":"{}"}],"signatures":[{"protected":"e30"}]}`), []byte(nil))
+	f.Add(manifest.MediaTypeSchema1, []byte(`{"schemaVersion":1,"fsLayers":[{}],"history":[{"v1Compatibility":"{}"}],"signatures":[{"protected":"e30"}]}`), []byte(nil))
 	f.Add("text/plain; x", []byte(`{"layers":null,"layers":[{"size":-1}],"subject":7}`), []byte(`{"config":{"Env":1}}`))
-	f.Fuzz(func(t *testing.T, mediaType string, manifest, config []byte) {
-		in := derive.Input{MediaType: mediaType, Manifest: manifest, Config: config}
+	f.Fuzz(func(t *testing.T, mediaType string, content, config []byte) {
+		in := raw{MediaType: mediaType, Manifest: content, Config: config}
 		if config != nil {
 			// Make the config's digest right where the manifest has one, so that
 			// the fuzzer gets past the check.
 			var m struct {
 				Config struct{ Digest digest.Digest }
 			}
-			if json.Unmarshal(manifest, &m) == nil && m.Config.Digest.Validate() == nil && m.Config.Digest != digest.FromBytes(config) {
+			if json.Unmarshal(content, &m) == nil && m.Config.Digest.Validate() == nil && m.Config.Digest != digest.FromBytes(config) {
 				in.Config = nil
 			}
 		}
-		image, err := derive.Image(in)
-		again, againErr := derive.Image(in)
+		image, err := in.derive()
+		again, againErr := in.derive()
 		if (err == nil) != (againErr == nil) {
 			t.Fatalf("one input, two outcomes: %v and %v", err, againErr)
 		}
@@ -49,8 +49,8 @@ func FuzzImage(f *testing.F) {
 			t.Fatalf("one input, two Images:\n%s\n%s", first, second)
 		}
 		metadata(t, image)
-		if limit := 64*(len(manifest)+len(config)) + 4096; len(first) > limit {
-			t.Fatalf("%d bytes in, %d bytes out", len(manifest)+len(config), len(first))
+		if limit := 64*(len(content)+len(config)) + 4096; len(first) > limit {
+			t.Fatalf("%d bytes in, %d bytes out", len(content)+len(config), len(first))
 		}
 	})
 }

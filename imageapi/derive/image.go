@@ -9,18 +9,16 @@ import (
 	"github.com/openshift/api/image/docker10"
 	imagev1 "github.com/openshift/api/image/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tallyman/signatures/manifest"
 )
 
 // metadataVersion is the version of DockerImage that Images carry.
 const metadataVersion = "1.0"
 
-func isImageConfig(mediaType string) bool {
-	return mediaType == imagespec.MediaTypeImageConfig || mediaType == mediaTypeDockerConfig || mediaType == ""
-}
-
 // deriveImage fills image from a schema 2 or OCI image manifest, or an artifact
 // of that form.
-func (m *manifest) deriveImage(image *imagev1.Image, config []byte) error {
+func deriveImage(image *imagev1.Image, m *manifest.Manifest, config []byte) error {
 	image.Annotations[AnnotationLayersOrder] = imagev1.DockerImageLayersOrderAscending
 	metadata := docker10.DockerImage{}
 	var size []int64
@@ -35,12 +33,12 @@ func (m *manifest) deriveImage(image *imagev1.Image, config []byte) error {
 		} else {
 			size = append(size, m.Config.Size)
 		}
-		if isImageConfig(m.Config.MediaType) {
-			annotate(image, AnnotationPlatform, c.platform().String())
+		if manifest.IsImageConfig(m.Config.MediaType) {
+			annotate(image, AnnotationPlatform, platform(c))
 		}
 	}
 	if metadata.Created.IsZero() {
-		metadata.Created = m.created()
+		metadata.Created = created(m)
 	}
 	for _, layer := range m.Layers {
 		name := layer.Digest.String()
@@ -58,7 +56,7 @@ func (m *manifest) deriveImage(image *imagev1.Image, config []byte) error {
 
 // deriveIndex fills image from a manifest list or index. Entries without a
 // platform (artifacts, nested indexes) are kept, with the platform left empty.
-func (m *manifest) deriveIndex(image *imagev1.Image) error {
+func deriveIndex(image *imagev1.Image, m *manifest.Manifest) error {
 	image.Annotations[AnnotationLayersOrder] = "" // as OpenShift: the key is there
 	for _, entry := range m.Manifests {
 		sub := imagev1.ImageManifest{
@@ -69,11 +67,11 @@ func (m *manifest) deriveIndex(image *imagev1.Image) error {
 		}
 		image.DockerImageManifests = append(image.DockerImageManifests, sub)
 	}
-	return setMetadata(image, docker10.DockerImage{ID: image.Name, Created: m.created()})
+	return setMetadata(image, docker10.DockerImage{ID: image.Name, Created: created(m)})
 }
 
 // created returns the creation time that the manifest's annotations give.
-func (m *manifest) created() metav1.Time {
+func created(m *manifest.Manifest) metav1.Time {
 	t, err := time.Parse(time.RFC3339, m.Annotations[imagespec.AnnotationCreated])
 	if err != nil {
 		return metav1.Time{}
@@ -96,15 +94,10 @@ func setMetadata(image *imagev1.Image, metadata docker10.DockerImage) error {
 	return nil
 }
 
-// String returns os/architecture[/variant][:os.version], "" if neither os nor
-// architecture is known.
-func (p platform) String() string {
-	if p.OS == "" && p.Architecture == "" {
+// platform returns os/architecture[/variant], as in `--platform`; "" without an os.
+func platform(c *config) string {
+	if c.OS == "" {
 		return ""
 	}
-	s := strings.TrimSuffix(strings.Join([]string{p.OS, p.Architecture, p.Variant}, "/"), "/")
-	if p.OSVersion != "" {
-		s += ":" + p.OSVersion
-	}
-	return s
+	return strings.TrimRight(strings.Join([]string{c.OS, c.Architecture, c.Variant}, "/"), "/")
 }

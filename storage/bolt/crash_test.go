@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"tallyman/storage"
 	"tallyman/storage/bolt"
 	"tallyman/storage/storagetest"
@@ -29,7 +31,7 @@ func TestMain(m *testing.M) {
 		writeUntilKilled(path)
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // payload is long, so that a half-written value would show, and names its key.

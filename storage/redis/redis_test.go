@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"tallyman/storage"
 	"tallyman/storage/redis"
 	"tallyman/storage/redis/redistest"
@@ -32,7 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 func open(t *testing.T, o redis.Options, addrs ...string) *redis.Store {

@@ -83,7 +83,7 @@ func (s *Store) attend(ctx context.Context) {
 	older, err := s.olderProcess(ctx)
 	switch {
 	case err != nil:
-		slog.Warn("redis: store not upgraded: older processes cannot be looked for; run `tallyman metadata upgrade` when there are none", "err", err)
+		slog.Warn("redis: store not upgraded: older processes cannot be looked for; run `tallyman store upgrade` when there are none", "err", err)
 		return
 	case older != "":
 		if s.olderSeen.IsZero() {

@@ -58,6 +58,9 @@ func Start(t testing.TB, binary string, args ...string) *Server {
 // New is Start without starting.
 func New(t testing.TB, binary string, args ...string) *Server {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("a short run starts no " + binary)
+	}
 	port := FreePort(t)
 	s := &Server{Port: port, Addr: fmt.Sprintf("127.0.0.1:%d", port), binary: binary, dir: t.TempDir()}
 	s.args = append([]string{"--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--repl-diskless-sync-delay", "0"}, args...)

@@ -1,0 +1,101 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"tallyman/imageapi"
+	"tallyman/imageapi/rules"
+	"tallyman/storage"
+)
+
+// termGroup is the group of the terms that are made of the Image itself.
+const termGroup = "image"
+
+// imageIndex says by which terms Images are found. Its version changes with rules.Terms.
+var imageIndex = storage.Index{
+	Version: "1", Group: termGroup, Terms: rules.Terms, FieldTerm: rules.FieldTerm, LabelTerm: rules.LabelTerm,
+}
+
+// StoredTerms returns the terms that the store is to have for a value under key, which
+// came from another store.
+// It fails if the value is no Image.
+func StoredTerms(key string, value []byte) ([]storage.TermChange, error) {
+	if !strings.HasPrefix(key, KeyPrefix) {
+		return nil, nil
+	}
+	image, err := decode(value)
+	if err != nil {
+		return nil, fmt.Errorf("decode %s: %w", key, err)
+	}
+	return []storage.TermChange{{Group: termGroup, Terms: rules.Terms(image)}}, nil
+}
+
+// RebuildIndex fills the index of Images in a store anew, and returns when it is
+// complete.
+func RebuildIndex(ctx context.Context, backend storage.Backend) error {
+	images, err := NewImages(backend, nil)
+	if err != nil {
+		return err
+	}
+	defer images.Close()
+	return images.encoded.RebuildIndex(ctx)
+}
+
+// MergeStored merges two stored values of one key: from, in a store that is being moved or
+// restored, and to, in the store that is in use. A referrer is taken from to, because the
+// registry keeps it in step, and so are the derived parts of an Image, its repositories and
+// tags. The result has the additions of users to either (rules.MergeUserData).
+func MergeStored(key string, from, to []byte) ([]byte, error) {
+	if !strings.HasPrefix(key, KeyPrefix) {
+		return to, nil
+	}
+	older, err := decode(from)
+	if err != nil {
+		return nil, err
+	}
+	newer, err := decode(to)
+	if err != nil {
+		return nil, err
+	}
+	rules.MergeUserData(older, newer)
+	return runtime.Encode(imageapi.Codecs.LegacyCodec(imagev1.GroupVersion), newer)
+}
+
+func decode(value []byte) (*imagev1.Image, error) {
+	image := &imagev1.Image{}
+	return image, runtime.DecodeInto(imageapi.Codecs.LegacyCodec(imagev1.GroupVersion), value, image)
+}
+
+// FindStored returns the Image called name, if name is not empty, or else the one that
+// repository's tag points to; nil if there is none. It goes over the store for a tag.
+func FindStored(ctx context.Context, s storage.Scanner, repository, tag string, name digest.Digest) (found *imagev1.Image, err error) {
+	err = storage.Each(ctx, s, KeyPrefix+name.String(), false, func(e *storage.Entry) error {
+		if name == "" && !bytes.Contains(e.Value.Body(), []byte(repository+":"+tag)) {
+			return nil
+		}
+		image, err := decode(e.Value.Body())
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.Key, err)
+		}
+		if slices.Contains(rules.Repositories(image), repository) && (image.Name == name.String() || name == "" && slices.Contains(rules.Tags(image), repository+":"+tag)) {
+			found = image
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return found, err
+}
+
+var errFound = errors.New("found")

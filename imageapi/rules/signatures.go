@@ -1,0 +1,74 @@
+package rules
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"tallyman/signatures"
+)
+
+// IsDerived reports whether an entry of image is derived from the registry. Its name is
+// derived from its content, and it has no uid, unlike an entry that a client has posted.
+func IsDerived(image *imagev1.Image, s *imagev1.ImageSignature) bool {
+	return s.UID == "" && s.Name == signatures.Name(digest.Digest(image.Name), signatures.Signature{Type: s.Type, Content: s.Content})
+}
+
+// KeepConditions gives the signatures that a client has sent without conditions those
+// that verification wrote before, as a client that applies a manifest leaves them out.
+// So a verification with the same outcome keeps their times, and changes nothing.
+func KeepConditions(image, before *imagev1.Image) {
+	known := map[string]*imagev1.ImageSignature{}
+	for i := range before.Signatures {
+		known[before.Signatures[i].Name] = &before.Signatures[i]
+	}
+	for i := range image.Signatures {
+		s := &image.Signatures[i]
+		old := known[s.Name]
+		if old == nil || len(s.Conditions) > 0 || s.Type != old.Type || !bytes.Equal(s.Content, old.Content) {
+			continue
+		}
+		for _, c := range old.Conditions {
+			if signatures.IsReason(c.Reason) {
+				s.Conditions = append(s.Conditions, c)
+			}
+		}
+	}
+}
+
+// RestoreSignatures lets a client change the signatures that clients have posted, and restores
+// the derived ones. An entry that the client adds is a posted one from then on.
+func RestoreSignatures(image, before *imagev1.Image) {
+	var derived []imagev1.ImageSignature
+	names := map[string]bool{}
+	for i := range before.Signatures {
+		if s := &before.Signatures[i]; IsDerived(before, s) {
+			derived, names[s.Name] = append(derived, *s), true
+		}
+	}
+	var kept []imagev1.ImageSignature
+	for i := range image.Signatures {
+		s := &image.Signatures[i]
+		// `oc adm verify-image-signature --save` empties the entries that are not
+		// signed with GPG.
+		emptied := s.Name == "" && s.Type == "" && len(s.Content) == 0 && i < len(before.Signatures) && IsDerived(before, &before.Signatures[i])
+		if !emptied && !names[s.Name] {
+			kept = append(kept, *s)
+		}
+	}
+	image.Signatures = slices.Concat(kept, derived)
+	OwnSignatures(image, names)
+}
+
+// OwnSignatures marks the entries that a client has written, but for those whose
+// names are in derived.
+func OwnSignatures(image *imagev1.Image, derived map[string]bool) {
+	for i := range image.Signatures {
+		if s := &image.Signatures[i]; s.UID == "" && !derived[s.Name] && IsDerived(image, s) {
+			s.UID = uuid.NewUUID()
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package server
+
+import (
+	"strings"
+
+	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
+	"k8s.io/apiserver/pkg/server"
+	"k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/util"
+	"k8s.io/kube-openapi/pkg/validation/spec"
+
+	"tallyman/imageapi"
+	"tallyman/imageapi/openapi"
+)
+
+// configureOpenAPI serves /openapi/v2 and /openapi/v3 for the group.
+func configureOpenAPI(c *server.Config) {
+	namer := apiopenapi.NewDefinitionNamer(imageapi.PublicScheme)
+	name := func(goName string) (string, spec.Extensions) { return namer.GetDefinitionName(friendlyName(goName)) }
+	c.OpenAPIConfig = server.DefaultOpenAPIConfig(definitions, namer)
+	c.OpenAPIConfig.Info.Title = "tallyman"
+	c.OpenAPIConfig.GetDefinitionName = name
+	c.OpenAPIV3Config = server.DefaultOpenAPIV3Config(definitions, namer)
+	c.OpenAPIV3Config.Info.Title = "tallyman"
+	c.OpenAPIV3Config.GetDefinitionName = name
+}
+
+// friendlyName turns a Go path into the name that OpenAPI uses. openshift/api's
+// types have no OpenAPIModelName method, so openapi-gen keys them by their path.
+func friendlyName(name string) string {
+	if strings.Contains(name, "/") {
+		return util.ToRESTFriendlyName(name)
+	}
+	return name
+}
+
+func definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
+	all := openapi.GetOpenAPIDefinitions(func(path string) spec.Ref { return ref(friendlyName(path)) })
+	mendSignatures(all["github.com/openshift/api/image/v1.Image"])
+	return all
+}
+
+// mendSignatures takes the merge key off Image.signatures. The types say that
+// entries are merged by "name", which is not a field of an entry (its metadata
+// has it), so every client that computes a patch from the schema, such as
+// kubectl apply, would fail on an Image with signatures.
+func mendSignatures(image common.OpenAPIDefinition) {
+	signatures := image.Schema.Properties["signatures"]
+	delete(signatures.Extensions, "x-kubernetes-patch-merge-key")
+	delete(signatures.Extensions, "x-kubernetes-patch-strategy")
+	image.Schema.Properties["signatures"] = signatures
+}

@@ -1,0 +1,135 @@
+package gc
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/distribution/distribution/v3"
+	"github.com/distribution/distribution/v3/configuration"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/referrers"
+	"tallyman/imageapi/rest"
+	"tallyman/imageapi/rules"
+	"tallyman/registry/tracker"
+	"tallyman/signatures"
+	"tallyman/storage/memory"
+)
+
+// TestCollect: without their tags manifests go, and their repositories from the Images. A referrer
+// of a tagged manifest stays, and a referrer of that.
+func TestCollect(t *testing.T) {
+	ctx := t.Context()
+	c := &configuration.Configuration{Storage: configuration.Storage{"filesystem": {"rootdirectory": t.TempDir()}}}
+	namespace, _, err := open(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo, err := tracker.OpenRepository(ctx, namespace, "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := repo.Manifests(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := func(name, subject, tag string) digest.Digest {
+		t.Helper()
+		config, err := repo.Blobs(ctx).Put(ctx, "application/json", []byte(fmt.Sprintf("{%q:1}", name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		about := ""
+		if subject != "" {
+			about = fmt.Sprintf(`,"subject":{"mediaType":%q,"digest":%q,"size":2}`, imagespec.MediaTypeImageManifest, subject)
+		}
+		content, _, err := distribution.UnmarshalManifest(imagespec.MediaTypeImageManifest, []byte(fmt.Sprintf(
+			`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/json","digest":%q,"size":%d},"layers":[]%s}`,
+			imagespec.MediaTypeImageManifest, config.Digest, config.Size, about)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored, err := service.Put(ctx, content)
+		if err == nil && tag != "" {
+			err = repo.Tags(ctx).Tag(ctx, tag, imagespec.Descriptor{Digest: stored})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stored
+	}
+	image := push("image", "", "v1")
+	signature := push("signature", image.String(), "")
+	countersigned := push("countersignature", signature.String(), "")
+	untagged := push("untagged", "", "")
+	itsSignature := push("its signature", untagged.String(), "")
+
+	backend := memory.New(memory.Options{})
+	images, err := rest.NewImages(backend, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(images.Close)
+	records := referrers.NewStore(backend)
+	entries := catalog.New(catalog.Options{Backend: backend, Images: images, Referrers: records})
+	o := tracker.Options{Catalog: entries, Referrers: records, DefaultHost: "registry.example.com", SignatureLimits: signatures.Limits{Content: 1000, PerImage: 10}}
+	_, d, err := open(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tracker.New(namespace, d, o).Resync(ctx)
+	held := func() (names []string) {
+		all, err := heldManifests(ctx, namespace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for m := range all {
+			if image, err := entries.Get(ctx, m.Digest); err != nil || !slices.Contains(rules.Repositories(image), "app") {
+				t.Errorf("%s has no Image: %v", m.Digest, err)
+			}
+			names = append(names, m.Digest.String())
+		}
+		slices.Sort(names)
+		return names
+	}
+	all := held()
+	if removed, err := Collect(ctx, c, Options{RemoveUntagged: true, DryRun: true, Quiet: true}); err != nil || removed != 0 || !slices.Equal(held(), all) {
+		t.Errorf("a dry run removed %d, %v", removed, err)
+	}
+	if removed, err := Collect(ctx, c, Options{Quiet: true}); err != nil || removed != 0 || !slices.Equal(held(), all) {
+		t.Errorf("a collection of blobs removed %d manifests, %v", removed, err)
+	}
+	removed, err := Collect(ctx, c, Options{RemoveUntagged: true, Quiet: true})
+	if err != nil || removed != 2 {
+		t.Fatalf("removed %d, %v", removed, err)
+	}
+	if left, err := Drain(ctx, c, o); err != nil || left != 0 {
+		t.Errorf("%d entries left, %v", left, err)
+	}
+	want := []string{image.String(), signature.String(), countersigned.String()}
+	slices.Sort(want)
+	if got := held(); !slices.Equal(got, want) {
+		t.Errorf("left are %s, want %s", strings.Join(got, " "), strings.Join(want, " "))
+	}
+	for _, name := range []digest.Digest{untagged, itsSignature} {
+		if image, err := entries.Get(ctx, name); err == nil {
+			t.Errorf("%s still has an Image: %v", name, rules.Repositories(image))
+		}
+	}
+}
+
+// TestOpen: a storage that cannot be opened is an error with its name.
+func TestOpen(t *testing.T) {
+	c := &configuration.Configuration{Storage: configuration.Storage{"nothing": {}}}
+	if _, err := Collect(t.Context(), c, Options{}); err == nil || !strings.Contains(err.Error(), "nothing") {
+		t.Error(err)
+	}
+	if _, err := Drain(t.Context(), c, tracker.Options{}); err == nil {
+		t.Error("drained")
+	}
+}

@@ -1,0 +1,273 @@
+package tracker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/distribution/distribution/v3"
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+
+	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/derive"
+	"tallyman/internal/crash"
+	"tallyman/registry/logging"
+	"tallyman/signatures/manifest"
+)
+
+// maxConfig is the largest config that is read; a larger one counts as absent.
+const maxConfig = 4 << 20
+
+// Push is a manifest that a client pushes.
+type Push struct {
+	// Manifest is the parsed manifest, nil if the registry takes a document that is none.
+	Manifest *manifest.Manifest
+	// Err is then the reason.
+	Err error
+	// Digest is the manifest's digest.
+	Digest digest.Digest
+	// Tag is the tag that it is pushed with, "" for none.
+	Tag string
+}
+
+// Pushed stores a manifest with put, and records it. Its errors are put's, and
+// UnavailableError.
+func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Push, put func() (digest.Digest, error)) error {
+	m := Entry{Repository: repo.Named().Name(), Digest: p.Digest}
+	unlock, alone := t.lock(ctx, m)
+	defer unlock()
+	stored, err := put()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if m.Host = t.options.Host; m.Host == "" {
+		m.Host, _ = ctx.Value("http.request.host").(string)
+	}
+	m.Digest = stored
+	if p.Err != nil {
+		return t.handleFailure(ctx, m, permanentError{p.Err})
+	}
+	m.Subject = p.Manifest.Subject
+	err = t.record(ctx, repo, m, p.Manifest, p.Tag)
+	if err == nil && !alone {
+		t.requeue(ctx, m)
+	}
+	return t.handleFailure(ctx, m, err)
+}
+
+// Deleted deletes a manifest and takes its repository off the Image. The entry
+// comes first: if the process dies in between, the next one looks.
+func (t *Tracker) Deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
+	unlock, alone := t.lock(ctx, Entry{Repository: repository, Digest: name})
+	defer unlock()
+	m := Entry{Repository: repository, Digest: name}
+	parsed, err := ReadManifest(ctx, service, name)
+	switch {
+	case err != nil: // one that cannot be read can be deleted all the same
+		logging.For(ctx).Warn("subject of a deleted manifest not readable", "repository", repository, "digest", name.String(), "err", err)
+	case parsed != nil:
+		m.Subject = parsed.Subject
+	}
+	m, err = t.journal.Add(ctx, m)
+	if err != nil {
+		return fmt.Errorf("note the deletion of %s@%s: %w", repository, name, err)
+	}
+	err = service.Delete(ctx, name)
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if err == nil {
+		recordErr := t.options.Catalog.Remove(ctx, repository, name)
+		if recordErr == nil {
+			recordErr = t.removeReferrer(ctx, repository, name, m.Subject)
+		}
+		if recordErr != nil {
+			logging.For(ctx).Warn("deletion not recorded yet", append(m.attributes(), "err", recordErr)...)
+			t.wake()
+			return nil
+		}
+		logging.For(ctx).Info("manifest deleted", m.attributes()...)
+		if !alone {
+			t.wake() // the entry stays
+			return nil
+		}
+	}
+	if doneErr := t.journal.Remove(ctx, m); doneErr != nil {
+		logging.For(ctx).Warn("journal entry not removed, it is handled again", append(m.attributes(), "err", doneErr)...)
+	}
+	return err
+}
+
+// Reconcile records a manifest of a repository, or that the repository does not hold it. host
+// is for the pull reference.
+func (t *Tracker) Reconcile(ctx context.Context, repository string, name digest.Digest, host string) error {
+	repo, err := t.Repository(ctx, repository)
+	if err != nil {
+		return err
+	}
+	return t.syncManifest(ctx, repo, Entry{Repository: repository, Digest: name, Host: host})
+}
+
+// syncManifest reads the manifest: the repository holds it, or it does not.
+func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository, m Entry) error {
+	unlock, alone := t.lock(ctx, m)
+	defer unlock()
+	if !alone {
+		return errBusy
+	}
+	parsed, err := readManifest(ctx, repo, m.Digest)
+	if err != nil {
+		return err
+	}
+	if parsed == nil { // it is not there
+		if err := t.options.Catalog.Remove(ctx, m.Repository, m.Digest); err != nil {
+			return err
+		}
+		return t.removeReferrer(ctx, m.Repository, m.Digest, m.Subject)
+	}
+	m.Host = cmp.Or(t.options.Host, m.Host, t.options.DefaultHost)
+	return t.record(ctx, repo, m, parsed, "")
+}
+
+// record derives the Image of the manifest e, which repo holds, and stores it.
+func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e Entry, m *manifest.Manifest, tag string) error {
+	start := time.Now()
+	if len(m.Ambiguous) > 0 {
+		logging.For(ctx).Warn("ambiguous manifest: clients may read different content", append(e.attributes(), "fields", strings.Join(m.Ambiguous, ","))...)
+	}
+	if m.Subject != "" {
+		if err := t.recordReferrer(ctx, repo, e.Digest, m); err != nil {
+			return err
+		}
+	}
+	if !m.HasImage() {
+		return t.recordWithoutImage(ctx, e, m, tag, start)
+	}
+	push := catalog.Push{Repository: e.Repository, Digest: e.Digest, Manifest: m, Host: e.Host}
+	hasConfig := m.Config != nil && m.Config.Digest.Validate() == nil
+	if hasConfig {
+		var err error
+		if push.Config, err = readBlob(ctx, repo, m.Config.Digest, maxConfig); err != nil {
+			return err
+		}
+	}
+	derived, err := t.derive(ctx, push)
+	if err != nil {
+		return permanentError{err}
+	}
+	deriveTime := time.Since(start)
+	derivationSeconds.Observe(deriveTime.Seconds())
+	if err := t.options.Catalog.Record(ctx, push, derived); err != nil {
+		return err
+	}
+	if hasConfig && push.Config == nil && t.options.PullThrough {
+		t.await(m.Config.Digest, Entry{Repository: e.Repository, Digest: e.Digest, Host: e.Host})
+	}
+	recordedTotal.WithLabelValues("recorded").Inc()
+	logging.For(ctx).Info("image recorded",
+		"repository", e.Repository, "tag", tag, "digest", e.Digest.String(), "kind", kindOf(derived),
+		"derive", deriveTime.Round(time.Microsecond).String(), "total", time.Since(start).Round(time.Microsecond).String())
+	return nil
+}
+
+// recordWithoutImage makes sure that a signature or attestation has no Image of its own, as it
+// had before the server knew signatures.
+func (t *Tracker) recordWithoutImage(ctx context.Context, e Entry, m *manifest.Manifest, tag string, start time.Time) error {
+	if err := t.options.Catalog.Remove(ctx, e.Repository, e.Digest); err != nil {
+		return err
+	}
+	recordedTotal.WithLabelValues("recorded").Inc()
+	logging.For(ctx).Info("manifest about an image recorded",
+		"repository", e.Repository, "tag", tag, "digest", e.Digest.String(), "kind", string(m.Kind), "subject", m.Subject.String(),
+		"total", time.Since(start).Round(time.Microsecond).String())
+	return nil
+}
+
+// derive derives the Image, without its config if that is not the blob that the
+// manifest names.
+func (t *Tracker) derive(ctx context.Context, push catalog.Push) (*imagev1.Image, error) {
+	derived, err := t.options.Catalog.Derive(push)
+	if err == nil || push.Config == nil {
+		return derived, err
+	}
+	logging.For(ctx).Warn("image derived without its config", "repository", push.Repository, "digest", push.Digest.String(), "err", err)
+	push.Config = nil
+	return t.options.Catalog.Derive(push)
+}
+
+// kindOf names the kind of a pushed manifest, for the log.
+func kindOf(image *imagev1.Image) string {
+	if artifact := image.Annotations[derive.AnnotationArtifactType]; artifact != "" {
+		return artifact
+	}
+	return image.DockerImageManifestMediaType
+}
+
+// readBlob returns nil for a blob that is not there or larger than most.
+func readBlob(ctx context.Context, repo distribution.Repository, name digest.Digest, most int64) ([]byte, error) {
+	store := repo.Blobs(ctx)
+	stat, err := store.Stat(ctx, name)
+	if errors.Is(err, distribution.ErrBlobUnknown) || (err == nil && stat.Size > most) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read blob %s: %w", name, err)
+	}
+	content, err := store.Get(ctx, name)
+	if errors.Is(err, distribution.ErrBlobUnknown) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read blob %s: %w", name, err)
+	}
+	if content == nil {
+		content = []byte{}
+	}
+	return content, nil
+}
+
+// readManifest reads a manifest; nil if it is not there.
+func readManifest(ctx context.Context, repo distribution.Repository, name digest.Digest) (*manifest.Manifest, error) {
+	service, err := repo.Manifests(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ReadManifest(ctx, service, name)
+}
+
+// ReadManifest reads a manifest; nil if it is not there. Its error is permanent for a manifest
+// that distribution cannot read: its manifest store panics on some that it has accepted.
+func ReadManifest(ctx context.Context, service distribution.ManifestService, name digest.Digest) (*manifest.Manifest, error) {
+	var stored distribution.Manifest
+	err := crash.Guard("manifest read", func() (err error) {
+		stored, err = service.Get(ctx, name)
+		return err
+	})
+	if IsManifestUnknown(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	mediaType, payload, err := stored.Payload()
+	if err != nil {
+		return nil, permanentError{err}
+	}
+	m, err := manifest.Parse(mediaType, payload)
+	if err != nil {
+		return nil, permanentError{err}
+	}
+	return m, nil
+}
+
+// IsManifestUnknown reports whether an error of distribution says that there is no such manifest.
+func IsManifestUnknown(err error) bool {
+	var revision distribution.ErrManifestUnknownRevision
+	var unknown distribution.ErrManifestUnknown
+	return errors.As(err, &revision) || errors.As(err, &unknown) || errors.Is(err, distribution.ErrBlobUnknown)
+}

@@ -1,0 +1,118 @@
+package tracker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"tallyman/internal/crash"
+	"tallyman/registry/logging"
+)
+
+const (
+	// drainInterval is how often entries are looked for while there are some.
+	drainInterval = time.Second
+	// idleInterval is how often they are looked for otherwise: another process
+	// (a replica, garbage-collect) may have left some.
+	idleInterval = 30 * time.Second
+)
+
+// Run does the deferred work until ctx ends. With backfill, or when the store has lost something, it first walks over the registry's
+// content.
+func (t *Tracker) Run(ctx context.Context, backfill bool) {
+	if backfill {
+		t.lost.Store(true)
+	}
+	var watermarks sync.WaitGroup
+	watermarks.Go(func() { t.keepWatermark(ctx) })
+	defer watermarks.Wait()
+	for ctx.Err() == nil {
+		left := t.Drain(ctx)
+		if t.lost.Load() && t.options.Catalog.Ready() == nil {
+			t.lost.Store(false)
+			t.Resync(ctx)
+			continue
+		}
+		interval := idleInterval
+		if left > 0 || t.lost.Load() {
+			interval = drainInterval
+		}
+		timer := time.NewTimer(interval)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-t.options.Lost:
+			t.lost.Store(true)
+		case <-t.notify:
+			pause(ctx, drainInterval) // it failed a moment ago
+		}
+		timer.Stop()
+	}
+}
+
+// errBusy leaves an entry for the next round.
+var errBusy = errors.New("another process is changing it")
+
+// Drain handles all entries once and returns how many are left.
+func (t *Tracker) Drain(ctx context.Context) int {
+	entries, err := t.journal.List(ctx)
+	if err != nil && ctx.Err() == nil {
+		logging.For(ctx).Error("journal not readable", "err", err)
+	}
+	journalEntries.Set(float64(len(entries)))
+	if len(entries) == 0 || t.options.Catalog.Ready() != nil {
+		return len(entries)
+	}
+	left := 0
+	synced := map[Entry]error{} // several entries may be about one thing
+	holders := t.imagesByTag(ctx)
+	for _, m := range entries {
+		err, done := synced[m.about()]
+		if !done {
+			if ctx.Err() != nil {
+				return left + 1
+			}
+			err = t.sync(ctx, m, holders)
+			if isPermanent(err) {
+				t.setAside(ctx, m, err)
+				err = nil
+			}
+			synced[m.about()] = err
+		}
+		if err == nil {
+			err = t.journal.Remove(ctx, m)
+		}
+		if err != nil {
+			left++
+			logging.For(ctx).Warn("still cannot record", append(m.attributes(), "err", err)...)
+		} else if !done {
+			logging.For(ctx).Info("pending change recorded", m.attributes()...)
+		}
+	}
+	journalEntries.Set(float64(left))
+	return left
+}
+
+// sync makes the Images that m is about agree with the registry. It returns a
+// permanent error for an entry that is to be set aside, because trying again would
+// fail or panic again.
+func (t *Tracker) sync(ctx context.Context, m Entry, holders imagesByTag) error {
+	return crash.Guard("reconcile", func() error { return t.syncOnce(ctx, m, holders) })
+}
+
+func (t *Tracker) syncOnce(ctx context.Context, m Entry, holders imagesByTag) error {
+	repo, err := OpenRepository(ctx, t.inner, m.Repository)
+	if err != nil {
+		return err
+	}
+	if m.Digest != "" {
+		if err := t.syncManifest(ctx, repo, m); err != nil {
+			return err
+		}
+	}
+	if m.Tag != "" {
+		return t.syncTag(ctx, repo, m, holders)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+// Package tracker keeps Images in step with the registry: it records manifests, tags and
+// deletions, at once where it can, and later where it cannot.
+//
+// manifests.go has the story of a manifest, tags.go of a tag, referrers.go of the references
+// from one manifest to another.
+//
+// # Guarantees
+//
+// Records are level-triggered: to reconcile is to read the registry and make the Image agree, any
+// number of times, in any order. A change that cannot be recorded is in the journal before its
+// client has an answer, or the client has an error.
+package tracker
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/distribution/distribution/v3"
+	"github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/opencontainers/go-digest"
+
+	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/referrers"
+	"tallyman/signatures"
+)
+
+// FailurePolicy is the treatment of a push that cannot be recorded.
+type FailurePolicy string
+
+// The policies.
+const (
+	// Defer lets the push through and records it when the store is back.
+	Defer FailurePolicy = "defer"
+	// Reject fails the push with 503; the client pushes again.
+	Reject FailurePolicy = "reject"
+)
+
+// recordTimeout bounds the time that a push waits for the store.
+const recordTimeout = 15 * time.Second
+
+// Options configures New.
+type Options struct {
+	// Catalog has the Images. Required.
+	Catalog *catalog.Catalog
+	// Referrers has the referrers. Required.
+	Referrers *referrers.Store
+	// OnStoreFailure is Defer if empty, and in a pull-through cache, where Reject would fail
+	// pulls.
+	OnStoreFailure FailurePolicy
+	// Host is the registry's host[:port] in pull references; if empty, the host
+	// that the pushing client used.
+	Host string
+	// DefaultHost takes its place for content without a pushing client, such as content from
+	// before tallyman.
+	DefaultHost string
+	// PullThrough is set if the registry is a pull-through cache.
+	PullThrough bool
+	// SignatureLimits bounds the signatures of an Image. Required.
+	SignatureLimits signatures.Limits
+	// Lock, if set, takes a lock that is one for all processes which change the
+	// same registry at the same time. If it fails, or if unlock reports that the lock was
+	// lost meanwhile, the change is reconciled again.
+	Lock func(ctx context.Context, name string) (unlock func() (kept bool), err error)
+	// Lost, if set, sends when the store has lost something. Run then records manifests
+	// without an Image.
+	Lost <-chan struct{}
+}
+
+// Tracker keeps Images in step with the registry. The middleware calls it; Run does the
+// deferred work.
+type Tracker struct {
+	options Options
+	inner   distribution.Namespace
+	journal *Journal
+	// Held while a manifest, or a tag, is changed in the registry and in its
+	// Image, so that the two changes are one for everybody in this process.
+	manifestLocks, tagLocks keyedLock
+
+	notify chan struct{} // wakes Run
+	lost   atomic.Bool   // Run is to go over everything
+
+	mu       sync.Mutex
+	awaiting map[digest.Digest][]Entry // by config: Images that lack it
+}
+
+// New returns a Tracker of the registry inner with its storage d.
+func New(inner distribution.Namespace, d driver.StorageDriver, o Options) *Tracker {
+	if o.OnStoreFailure == "" || o.PullThrough {
+		o.OnStoreFailure = Defer
+	}
+	return &Tracker{
+		options: o, inner: inner, journal: NewJournal(d), notify: make(chan struct{}, 1), awaiting: map[digest.Digest][]Entry{},
+		manifestLocks: newKeyedLock(), tagLocks: newKeyedLock(),
+	}
+}
+
+// PullThrough reports whether the registry is a pull-through cache.
+func (t *Tracker) PullThrough() bool { return t.options.PullThrough }
+
+// Repository opens a repository of the registry, whose changes are not recorded.
+func (t *Tracker) Repository(ctx context.Context, name string) (distribution.Repository, error) {
+	return OpenRepository(ctx, t.inner, name)
+}
+
+func (t *Tracker) wake() {
+	select {
+	case t.notify <- struct{}{}:
+	default:
+	}
+}
+
+// detached returns a context that survives the client, for work that must follow a stored
+// manifest.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,90 @@
+package tracker
+
+import (
+	"context"
+	"encoding/json"
+	"path"
+	"time"
+
+	"tallyman/registry/logging"
+)
+
+const (
+	// watermarkInterval is the interval at which a new watermark is stored.
+	watermarkInterval = 10 * time.Second
+	watermarkRetry    = time.Second
+)
+
+var watermarkFile = path.Join(path.Dir(journalRoot), "watermark")
+
+// watermark is a revision that the image store has reached. It is kept in the registry's
+// own storage: a store that is restored from an older copy while no process runs has a
+// lower revision than its watermark.
+type watermark struct {
+	Revision int64 `json:"revision"`
+}
+
+// keepWatermark compares the store with the last watermark and then keeps the watermark
+// up to date, until ctx ends.
+func (t *Tracker) keepWatermark(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := t.checkWatermark(ctx)
+		if err == nil {
+			break
+		}
+		logging.For(ctx).Debug("watermark not compared yet", "err", err)
+		pause(ctx, watermarkRetry)
+	}
+	last := int64(0)
+	for ctx.Err() == nil {
+		revision, err := t.storeWatermark(ctx, last)
+		if err != nil && ctx.Err() == nil {
+			logging.For(ctx).Debug("watermark not stored", "err", err)
+		}
+		last = revision
+		pause(ctx, watermarkInterval)
+	}
+}
+
+// checkWatermark detects a store that has lost acknowledged changes. It raises the
+// revision of such a store above the watermark, so that all clients list again, and starts
+// a backfill.
+func (t *Tracker) checkWatermark(ctx context.Context) error {
+	content, err := t.journal.driver.GetContent(ctx, watermarkFile)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	var mark watermark
+	if err := json.Unmarshal(content, &mark); err != nil {
+		logging.For(ctx).Warn("malformed watermark ignored", "file", watermarkFile, "err", err)
+		return nil
+	}
+	revision, err := t.options.Catalog.Revision(ctx)
+	if err != nil || revision >= mark.Revision {
+		return err
+	}
+	if err := t.options.Catalog.Advance(ctx, mark.Revision+1); err != nil {
+		return err
+	}
+	lostAtStart.Inc()
+	logging.For(ctx).Error("image store has lost acknowledged changes, starting backfill", "revision", revision, "watermark", mark.Revision)
+	t.lost.Store(true)
+	t.wake()
+	return nil
+}
+
+// storeWatermark stores the revision of the store if it is not last, and returns it.
+func (t *Tracker) storeWatermark(ctx context.Context, last int64) (int64, error) {
+	revision, err := t.options.Catalog.Revision(ctx)
+	if err != nil || revision == last {
+		return last, err
+	}
+	content, err := json.Marshal(watermark{revision})
+	if err != nil {
+		return last, err
+	}
+	if err := t.journal.driver.PutContent(ctx, watermarkFile, content); err != nil {
+		return last, err
+	}
+	return revision, nil
+}

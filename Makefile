@@ -5,10 +5,14 @@
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath -buildvcs=false
 
-# The packages whose tests run with the race detector: those that start goroutines.
-race := ./internal/... ./registry/... ./signatures/policy/... ./storage/... ./imageapi
+version = $(shell git describe --tags --always --dirty)
+platforms := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+IMAGE ?= tallyman
 
-.PHONY: help run build test race tools lint vuln conformance cosign2 cluster crowd bench lists scale faults hostile fuzz generate
+# The packages whose tests run with the race detector: those that start goroutines.
+race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access
+
+.PHONY: help run build release image check test race tools lint vuln conformance cosign2 cluster crowd bench lists scale faults hostile fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -17,11 +21,32 @@ run: ## run the registry and the API on 127.0.0.1:5000
 	go run ./cmd/tallyman serve
 
 build: ## build bin/tallyman, static
-	go build -ldflags "-s -w -X main.version=$$(git describe --tags --always --dirty)" -o bin/tallyman ./cmd/tallyman
+	go build -ldflags "-s -w -X main.version=$(version)" -o bin/tallyman ./cmd/tallyman
+
+release: ## build dist/: binaries for each platform, an SBOM of each, checksums, notes
+	rm -rf dist && mkdir -p dist
+	for platform in $(platforms); do \
+		binary=dist/tallyman-$(version)-$${platform%/*}-$${platform#*/}; export GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
+		go build -ldflags "-s -w -X main.version=$(version)" -o $$binary ./cmd/tallyman || exit; \
+		env -u GOOS -u GOARCH go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 bin -json -version $(version) -output $$binary.cdx.json $$binary || exit; \
+	done
+	cd dist && sha256sum tallyman-* > SHA256SUMS
+	awk '/^## / {n++} n == 1' CHANGELOG.md > dist/notes.md
+
+image: ## build the container image IMAGE for each architecture; IMAGEFLAGS=--push publishes it
+	docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=$(version) -t $(IMAGE):$(version) $(IMAGEFLAGS) .
+
+check: ## what a contributor runs: format, vet, lint, generated files, unit tests; no root, Docker or Redis
+	.ci/step lint ./.ci/install lint
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	.ci/step tidy go mod tidy -diff
+	.ci/step generate .ci/generated
+	.ci/step vet go vet ./...
+	.ci/step lint bin/golangci-lint run ./...
+	.ci/step unit go test -short -vet=off -timeout 20m $$(go list ./... | grep -v internal/e2e)
 
 test: ## run all tests, with the clients they drive; prints the time of each step
 	.ci/step tools ./.ci/install
-	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	.ci/step vet go vet ./...
 	.ci/step race env CGO_ENABLED=1 go test -race -vet=off -timeout 60m $(race)
 	.ci/step test go test -vet=off -timeout 60m $$(go list ./... | grep -vxF "$$(go list $(race))")
@@ -41,36 +66,38 @@ vuln: ## look for known vulnerabilities (needs vuln.go.dev)
 
 cosign2: ## run cosign 2 and record its output for the tests anew
 	./.ci/install cosign2
-	go test -count=1 -v -run 'TestCosign2|TestCosignLogged' ./cmd/tallyman -args -record
+	go test -count=1 -v -run 'TestCosign2|TestCosignLogged' ./internal/e2e -args -record
 
 conformance: tools ## compare with distribution in the OCI conformance suite
-	go test -count=1 -v -run TestOCIConformance ./cmd/tallyman
+	go test -count=1 -v -run TestOCIConformance ./internal/e2e
 
 cluster: tools ## run behind a real kube-apiserver, by the manifests and the chart
-	go test -count=1 -v -run 'TestAggregated|TestChart' ./cmd/tallyman
+	go test -count=1 -v -run 'TestAggregated|TestChart' ./internal/e2e
 
 crowd: ## let one client open 5 000 connections and watches beside others
-	go test -count=1 -v -run TestCrowd ./cmd/tallyman
+	go test -count=1 -v -run TestCrowd ./internal/e2e
 
 bench: ## measure reads of stored bytes against ordinary encoding, and of the cache against none
 	go test -run '^$$' -bench . -benchmem ./storage ./storage/redis ./imageapi/...
 
 lists: tools ## measure the memory of lists of 100 000 Images in each format
-	go test -count=1 -v -run TestListFormats -timeout 60m ./cmd/tallyman -args -list-images 100000
+	go test -count=1 -v -run TestListFormats -timeout 60m ./internal/e2e -args -list-images 100000
 
 scale: ## measure with 200 000 Images in Redis
-	go test -run '^$$' -bench Scale -benchtime 1x -timeout 60m ./cmd/tallyman -args -images 200000
+	go test -run '^$$' -bench Scale -benchtime 1x -timeout 60m ./internal/e2e -args -images 200000
 
 faults: tools ## run clients through 1 000 failures of Redis, and 20 processes that write for 10 minutes
-	go test -count=1 -v -run TestFaults -timeout 120m ./cmd/tallyman -args -fault-rounds 375
+	go test -count=1 -v -run TestFaults -timeout 120m ./internal/e2e -args -fault-rounds 375
 	go test -count=1 -v -run TestWritersWithinBounds -timeout 30m ./storage/redis -args -writing 10m
 
 hostile: tools ## send random reads for 5 minutes to a process with 100 000 Images
-	go test -count=1 -v -run TestHostileReads -timeout 60m ./cmd/tallyman -args -hostile-reads 20000 -hostile-time 5m -hostile-images 100000
+	go test -count=1 -v -run TestHostileReads -timeout 60m ./internal/e2e -args -hostile-reads 20000 -hostile-time 5m -hostile-images 100000
 
 fuzz: ## fuzz what parses outside input, a minute each
 	go test -run '^$$' -fuzz FuzzImage -fuzztime 60s ./imageapi/derive
-	go test -run '^$$' -fuzz FuzzRouting -fuzztime 60s ./imageapi
+	go test -run '^$$' -fuzz FuzzRouting -fuzztime 60s ./imageapi/server
+	go test -run '^$$' -fuzz FuzzParse -fuzztime 60s ./signatures/manifest
+	go test -run '^$$' -fuzz FuzzDigest -fuzztime 60s ./signatures/manifest
 	go test -run '^$$' -fuzz FuzzExtract -fuzztime 60s ./signatures
 	go test -run '^$$' -fuzz FuzzVerify -fuzztime 60s -fuzzminimizetime 100x ./signatures/policy
 	go test -run '^$$' -fuzz FuzzSplicer -fuzztime 60s ./storage

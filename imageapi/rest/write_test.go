@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -86,21 +87,28 @@ func signed(names ...string) func(*imagev1.Image) {
 	}
 }
 
-// TestVerifiedOnce: a write with signatures verifies them once, and before the store is asked to
-// commit.
+// TestVerifiedOnce: a write with signatures verifies them once, outside of the store and of the
+// steps that the store repeats.
 func TestVerifiedOnce(t *testing.T) {
 	images, backend, verifier := newWatched(t)
 	verifier.during = func() {
-		if backend.commits > 0 {
-			t.Error("signatures are verified after the commit")
+		if stack := string(debug.Stack()); strings.Contains(stack, "GuaranteedUpdate") || strings.Contains(stack, "PrepareFor") {
+			t.Errorf("signatures are verified inside of a write:\n%s", stack)
 		}
 	}
 	image := images.mustCreate(t, imagetest.Image("a", signed("one", "two")))
 	if verifier.calls != 1 || backend.commits != 1 || len(image.Signatures[1].Conditions) != 2 || image.Signatures[1].SignedClaims["n"] != "2" {
 		t.Errorf("%d verifications, %d commits, %+v", verifier.calls, backend.commits, image.Signatures)
 	}
+	err := images.Change(t.Context(), "a", false, func(_ context.Context, image *imagev1.Image) error {
+		rules.AddRepository(image, "app")
+		return nil
+	})
+	if err != nil || verifier.calls != 2 || backend.commits != 2 {
+		t.Errorf("%d verifications, %d commits, %v", verifier.calls, backend.commits, err)
+	}
 	plain := images.mustCreate(t, imagetest.Image("b", nil))
-	if verifier.calls != 1 || plain.Annotations[rules.AnnotationTrusted] != "" {
+	if verifier.calls != 2 || plain.Annotations[rules.AnnotationTrusted] != "" {
 		t.Errorf("an Image without signatures is verified: %d", verifier.calls)
 	}
 }

@@ -204,11 +204,12 @@ func drainJournal(ctx context.Context, c *config.Config, dataDirectory string) (
 		return 0, err
 	}
 	defer api.images.Close()
-	return gc.Drain(ctx, c.Registry, trackerOptions(c, backend, api))
+	return gc.Drain(ctx, c.Registry, trackerOptions(c, api))
 }
 
 // images are the resources on a store.
 type images struct {
+	backend   storage.Backend
 	images    *rest.Images
 	referrers *referrers.Store
 	catalog   *catalog.Catalog
@@ -221,13 +222,13 @@ func openImages(c *config.Config, backend storage.Backend, verifier rest.Verifie
 		return nil, err
 	}
 	records := referrers.NewStore(backend)
-	return &images{images: resource, referrers: records, signing: signing, catalog: catalog.New(catalog.Options{
+	return &images{backend: backend, images: resource, referrers: records, signing: signing, catalog: catalog.New(catalog.Options{
 		Backend: backend, Images: resource, Referrers: records, InlineLimit: inlineLimit(c), Signatures: signing,
 	})}, nil
 }
 
 // trackerOptions are the options of the Tracker of a registry.
-func trackerOptions(c *config.Config, backend storage.Backend, api *images) tracker.Options {
+func trackerOptions(c *config.Config, api *images) tracker.Options {
 	return tracker.Options{
 		Catalog:         api.catalog,
 		Referrers:       api.referrers,
@@ -235,7 +236,7 @@ func trackerOptions(c *config.Config, backend storage.Backend, api *images) trac
 		Host:            registryHost(c),
 		DefaultHost:     externalAddress(c),
 		PullThrough:     c.Registry.Proxy.RemoteURL != "",
-		Lock:            lockOf(backend),
+		Lock:            lockOf(api.backend),
 		SignatureLimits: api.signing.Limits,
 	}
 }

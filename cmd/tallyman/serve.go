@@ -163,7 +163,9 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	defer stop()
 	background.Go(func() { who.Run(ctx) })
 	background.Go(func() { resources.catalog.KeepVerified(ctx, verifier, c.ImageAPI.Signatures.VerifyInterval) })
-	return serveRegistry(cmd.Context(), c, api, certificate, resources, backend, lost)
+	track := trackerOptions(c, resources)
+	track.Lost = lost
+	return serveRegistry(cmd.Context(), c, api, certificate, track)
 }
 
 func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Server, error) {
@@ -182,9 +184,7 @@ func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Se
 	})
 }
 
-func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, certificate *tls.Certificate, resources *images, backend storage.Backend, lost <-chan struct{}) error {
-	track := trackerOptions(c, backend, resources)
-	track.Lost = lost
+func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, certificate *tls.Certificate, track tracker.Options) error {
 	return registry.Serve(ctx, registry.ServeOptions{
 		Configuration: c.Registry,
 		API:           api,

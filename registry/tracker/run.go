@@ -18,8 +18,8 @@ const (
 	idleInterval = 30 * time.Second
 )
 
-// Run does the deferred work until ctx ends. With backfill, or when the store has lost something, it first walks over the registry's
-// content.
+// Run does the deferred work until ctx ends. With backfill, or when the store has lost
+// something, it walks over the registry's content.
 func (t *Tracker) Run(ctx context.Context, backfill bool) {
 	if backfill {
 		t.lost.Store(true)

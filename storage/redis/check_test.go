@@ -127,7 +127,7 @@ func TestValidate(t *testing.T) {
 // TestFormatChanges: a store that a newer version converts while this one runs is
 // left alone from then on.
 func TestFormatChanges(t *testing.T) {
-	server := redistest.Start(t, flavor)
+	server := redistest.Any(t, flavor)
 	s := open(t, redis.Options{}, server.Addr)
 	revision := put(t, s, "/a", "1", 0)
 	server.Command(t, "HSET", "{tallyman}:meta", "format", "3")

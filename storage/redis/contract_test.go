@@ -13,14 +13,16 @@ import (
 	"tallyman/storage/storagetest"
 )
 
-// TestContract runs the contract on Redis and Valkey; TestCluster does on a Cluster.
+// TestContract runs the contract on Redis and Valkey, or on their double; TestCluster does on
+// a Cluster.
 func TestContract(t *testing.T) {
-	for name, addrs := range map[string]func(t *testing.T) []string{
-		"redis":  func(t *testing.T) []string { return []string{redistest.Start(t, "redis-server").Addr} },
-		"valkey": func(t *testing.T) []string { return []string{redistest.Start(t, "valkey-server").Addr} },
-	} {
-		t.Run(name, func(t *testing.T) {
-			client := goredis.UniversalOptions{Addrs: addrs(t)}
+	flavors := redistest.Flavors
+	if testing.Short() {
+		flavors = flavors[:1]
+	}
+	for _, flavor := range flavors {
+		t.Run(flavor, func(t *testing.T) {
+			client := goredis.UniversalOptions{Addrs: []string{redistest.Any(t, flavor).Addr}}
 			storagetest.Run(t, func(t *testing.T, now func() time.Time) storage.Backend {
 				// Each test has a store of its own in the same server.
 				s, err := redis.Open(t.Context(), redis.Options{Client: client, Prefix: rand.Text(), Now: now, CacheBytes: 1 << 20})
@@ -34,7 +36,7 @@ func TestContract(t *testing.T) {
 }
 
 func TestHistory(t *testing.T) {
-	client := goredis.UniversalOptions{Addrs: []string{redistest.Start(t, flavor).Addr}}
+	client := goredis.UniversalOptions{Addrs: []string{redistest.Any(t, flavor).Addr}}
 	storagetest.RunHistory(t, func(t *testing.T, now func() time.Time, bounds storage.HistoryBounds) storage.Backend {
 		s, err := redis.Open(t.Context(), redis.Options{Client: client, Prefix: rand.Text(), Now: now, History: bounds})
 		if err != nil {

@@ -37,7 +37,7 @@ func history1(t *testing.T, s *redis.Store, commits [][][]string) []int64 {
 // TestFormat1: a store of the format before is read and written as it is, with commits
 // of several keys, and goes on with all its history when it is upgraded.
 func TestFormat1(t *testing.T) {
-	server := redistest.Start(t, flavor)
+	server := redistest.Any(t, flavor)
 	s := open(t, redis.Options{}, server.Addr)
 	server.Command(t, "HSET", "{tallyman}:meta", "format", "1")
 	if err := s.Close(); err != nil {

@@ -133,7 +133,7 @@ func TestHugeLimit(t *testing.T) {
 
 // TestEvictedPage: a page is not empty if there are more.
 func TestEvictedPage(t *testing.T) {
-	server := redistest.Start(t, flavor)
+	server := redistest.Any(t, flavor)
 	o, _ := losses(redis.Options{})
 	s := open(t, o, server.Addr)
 	for i := range 40 {

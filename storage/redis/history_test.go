@@ -18,7 +18,7 @@ import (
 func TestListsShareHistory(t *testing.T) {
 	for name, newFirst := range map[string]bool{"older list first": false, "newer list first": true} {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, redis.Options{}, redistest.Start(t, flavor).Addr)
+			s := open(t, redis.Options{}, redistest.Any(t, flavor).Addr)
 			var revisions []int64
 			for i := range 48 {
 				revisions = append(revisions, commitMany(t, s, i%2))

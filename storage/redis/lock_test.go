@@ -15,7 +15,7 @@ import (
 // TestLock: one holder at a time, over all processes; whose lock has run out does
 // not take another's away.
 func TestLock(t *testing.T) {
-	server := redistest.Start(t, flavor)
+	server := redistest.Any(t, flavor)
 	stores := []*redis.Store{open(t, redis.Options{}, server.Addr), open(t, redis.Options{}, server.Addr)}
 	var wg sync.WaitGroup
 	var holders, most, times atomic.Int64
@@ -65,7 +65,7 @@ func TestLock(t *testing.T) {
 // TestLockLostAnswer: a lock is taken whose first answer got lost.
 func TestLockLostAnswer(t *testing.T) {
 	w := &wire{}
-	s := open(t, w.options(redistest.Start(t, flavor).Addr, redis.Options{}))
+	s := open(t, w.options(redistest.Any(t, flavor).Addr, redis.Options{}))
 	for range 2 { // the script is known to the server by the second time
 		unlock, err := s.Lock(t.Context(), "warm")
 		if err != nil || !unlock() {

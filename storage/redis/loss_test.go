@@ -143,7 +143,7 @@ func TestStartWithoutRedis(t *testing.T) {
 // TestEmptied: a Redis that comes back with nothing, or is flushed, is noticed,
 // and serves on with revisions above those that were there.
 func TestEmptied(t *testing.T) {
-	server := redistest.Start(t, flavor)
+	server := redistest.Any(t, flavor)
 	o, reasons := losses(redis.Options{CacheBytes: 1 << 20})
 	s := open(t, o, server.Addr)
 	other := open(t, redis.Options{LossGrace: time.Millisecond}, server.Addr)
@@ -257,7 +257,7 @@ func TestOldMaster(t *testing.T) {
 // TestEviction: an object that Redis evicted is absent and can be made again, and watching
 // clients are told that history has a hole.
 func TestEviction(t *testing.T) {
-	server := redistest.Start(t, flavor)
+	server := redistest.Any(t, flavor)
 	o, reasons := losses(redis.Options{})
 	s := open(t, o, server.Addr)
 	put(t, s, "/a", "1", 0)
@@ -303,7 +303,7 @@ func (f *failOnce) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 // TestReplacedStoreIsReported: a failure right after the process found another store does
 // not hide the loss.
 func TestReplacedStoreIsReported(t *testing.T) {
-	server := redistest.Start(t, flavor)
+	server := redistest.Any(t, flavor)
 	o, reasons := losses(redis.Options{})
 	s := open(t, o, server.Addr)
 	put(t, s, "/a", "1", 0)
@@ -329,7 +329,7 @@ func TestIndexEvicted(t *testing.T) {
 		"both, and three objects": {[]string{"{tallyman}:index", "{tallyman}:terms", "{tallyman}:value:/0/1", "{tallyman}:value:/0/2", "{tallyman}:value:/0/3"}, 1197},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := redistest.Start(t, flavor)
+			server := redistest.Any(t, flavor)
 			o, reasons := losses(redis.Options{})
 			s, other := open(t, o, server.Addr), open(t, o, server.Addr)
 			completed := storage.FillRequest{Name: "/", Next: storage.IndexState{Version: "1", Complete: true}}

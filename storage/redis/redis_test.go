@@ -106,7 +106,7 @@ func TestCluster(t *testing.T) {
 
 // TestSeparatePrefixes: registries that share a Redis do not see each other.
 func TestSeparatePrefixes(t *testing.T) {
-	addr := redistest.Start(t, flavor).Addr
+	addr := redistest.Any(t, flavor).Addr
 	a, b := open(t, redis.Options{Prefix: "a"}, addr), open(t, redis.Options{Prefix: "b"}, addr)
 	put(t, a, "/k", "a", 0)
 	put(t, b, "/k", "b", 0)
@@ -122,7 +122,7 @@ func TestSeparatePrefixes(t *testing.T) {
 // TestTrim: the log stays within its bounds, and dropped entries take along the values that
 // only they needed.
 func TestTrim(t *testing.T) {
-	server := redistest.Start(t, flavor)
+	server := redistest.Any(t, flavor)
 	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxEntries: 10}}, server.Addr)
 	first := put(t, s, "/a", "0", 0)
 	revision := first
@@ -151,7 +151,7 @@ func TestTrim(t *testing.T) {
 func TestTrimByAge(t *testing.T) {
 	var now atomic.Int64
 	now.Store(1e15)
-	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxAge: time.Hour}, Now: func() time.Time { return time.UnixMicro(now.Load()) }}, redistest.Start(t, flavor).Addr)
+	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxAge: time.Hour}, Now: func() time.Time { return time.UnixMicro(now.Load()) }}, redistest.Any(t, flavor).Addr)
 	old := put(t, s, "/a", "0", 0)
 	put(t, s, "/b", "0", 0)
 	now.Add((2 * time.Hour).Microseconds())
@@ -164,7 +164,7 @@ func TestTrimByAge(t *testing.T) {
 
 // TestStats: the store's own sizes are true.
 func TestStats(t *testing.T) {
-	s := open(t, redis.Options{}, redistest.Start(t, flavor).Addr)
+	s := open(t, redis.Options{}, redistest.Any(t, flavor).Addr)
 	value := strings.Repeat("compressible ", 1000)
 	revision := put(t, s, "/a", "gone", 0)
 	put(t, s, "/b", value, 0)
@@ -184,7 +184,7 @@ func TestStats(t *testing.T) {
 // TestCommands: the commands that a store uses are those whose cost a page
 // bounds.
 func TestCommands(t *testing.T) {
-	server := redistest.Start(t, flavor)
+	server := redistest.Any(t, flavor)
 	s := open(t, redis.Options{History: storage.HistoryBounds{MinAge: 1, MaxEntries: 5}}, server.Addr)
 	revision := int64(0)
 	for i := range 30 {
@@ -278,7 +278,7 @@ func (w *wire) options(target string, o redis.Options) redis.Options {
 // once: it neither fails on its own first try nor happens twice.
 func TestLostAnswer(t *testing.T) {
 	w := &wire{}
-	s := open(t, w.options(redistest.Start(t, flavor).Addr, redis.Options{}))
+	s := open(t, w.options(redistest.Any(t, flavor).Addr, redis.Options{}))
 	warm := put(t, s, "/warm", "x", 0) // the script is known to the server
 	lose := func() {
 		text := "evalsha"

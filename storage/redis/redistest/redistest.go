@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	goredis "github.com/redis/go-redis/v9"
 )
 
@@ -35,6 +36,7 @@ type Server struct {
 	dir    string
 	cmd    *exec.Cmd
 	exited chan struct{}
+	double *miniredis.Miniredis // set where there is no process
 }
 
 // Start starts a server, which ends with the test. binary is one of Flavors.
@@ -120,6 +122,9 @@ func (s *Server) wait() error {
 // Kill ends the server at once, as a crash does. It does nothing to one that is
 // not running.
 func (s *Server) Kill() {
+	if s.double != nil {
+		s.double.Close()
+	}
 	if s.cmd == nil {
 		return
 	}

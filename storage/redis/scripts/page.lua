@@ -24,7 +24,7 @@ local states = redis.call('HVALS', KEYS[5])
 local complete = #states > 0
 for _, state in ipairs(states) do
   local s = cjson.decode(state)
-  complete = complete and s.complete and (ARGV[6] == '0' or tonumber(ARGV[6]) >= (s.since or 0))
+  if not s.complete or ARGV[6] ~= '0' and tonumber(ARGV[6]) < (s.since or 0) then complete = false end
 end
 if not complete then return redis.error_reply('TALLYNOINDEX it is not complete') end
 local members, last = {}, ''

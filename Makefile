@@ -15,7 +15,7 @@ calm := env GOGC=400 GOMEMLIMIT=4GiB
 # The packages whose tests run with the race detector: those that start goroutines.
 race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access
 
-.PHONY: help run build release image check unit test race tools lint vuln conformance cosign2 cluster crowd bench lists scale faults hostile fuzz generate
+.PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 cluster crowd bench lists scale faults hostile fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -49,6 +49,12 @@ unit: ## format, go.mod, generated files, vet, unit tests and rules of the house
 	.ci/step generate .ci/generated
 	.ci/step vet $(calm) go vet ./...
 	.ci/step unit go test -short -vet=off -timeout 20m $$(go list ./... | grep -v internal/e2e)
+
+product = $(shell go list ./... | grep -v -e /internal/ -e 'test$$' | paste -sd,)
+
+cover: ## measure the share of the product's statements that the tests of unit run
+	go test -short -vet=off -timeout 20m -coverpkg=$(product) -coverprofile=cover.out $$(go list ./... | grep -v internal/)
+	go tool cover -func cover.out | tail -1
 
 test: ## run all tests, with the clients they drive; prints the time of each step
 	.ci/step tools ./.ci/install

@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,6 +22,7 @@ import (
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/middleware/redirect"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/middleware/rewrite"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/s3-aws"
+	"github.com/spf13/cobra"
 )
 
 // Exit codes.
@@ -42,16 +42,21 @@ func (e exitError) Unwrap() error { return e.error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newRootCommand().ExecuteContext(ctx)
+	code := run(ctx, newRootCommand())
 	stop()
+	os.Exit(code)
+}
+
+// run runs a command, prints its error and returns its exit code.
+func run(ctx context.Context, cmd *cobra.Command) int {
+	err := cmd.ExecuteContext(ctx)
 	if err == nil {
-		return
+		return 0
 	}
-	code := exitFailed
+	cmd.PrintErrln("Error:", err)
 	var withCode exitError
 	if errors.As(err, &withCode) {
-		code = withCode.code
+		return withCode.code
 	}
-	fmt.Fprintln(os.Stderr, "Error:", err)
-	os.Exit(code)
+	return exitFailed
 }

@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -23,77 +21,6 @@ func tallyman(t *testing.T, env []string, args ...string) (string, int) {
 		t.Fatal(err)
 	}
 	return string(out), cmd.ProcessState.ExitCode()
-}
-
-func TestCommandLine(t *testing.T) {
-	dir := t.TempDir()
-	file := func(name, content string) string {
-		path := filepath.Join(dir, name)
-		writeFile(t, path, content)
-		return path
-	}
-	good := file("good.yml", "version: 0.1\nstorage: {inmemory: {}}\nredis: {addrs: ['r:1'], password: hunter2}\nimageapi: {onstorefailure: reject}\n")
-	typos := file("typos.yml", "version: 0.1\nstorage:\n  filesystem: {rootdirectory: /x}\nhttp:\n  adr: :5000\n  tls:\n    certficate: x\n")
-	ours := file("ours.yml", "version: 0.1\nstorage: {inmemory: {}}\nimageapi:\n  onstorefailur: reject\n")
-	value := file("value.yml", "version: 0.1\nstorage: {inmemory: {}}\nimageapi: {onstorefailure: maybe, inlinelimit: -1}\n")
-	twoDrivers := file("two.yml", "version: 0.1\nstorage: {inmemory: {}, filesystem: {}}\n")
-	tests := []struct {
-		name string
-		env  []string
-		args []string
-		code int
-		want []string
-	}{
-		{"version flag", nil, []string{"--version"}, 0, []string{"tallyman v", "distribution v3.1.2"}},
-		{"version", nil, []string{"version", "-o", "json"}, 0, []string{`"distribution": "v3.1.2"`, `"api": "image.openshift.io/v1"`}},
-		{"help", nil, []string{"--help"}, 0, []string{"serve", "garbage-collect", "config", "completion"}},
-		{"an unknown flag", nil, []string{"serve", "--prot"}, 2, []string{"unknown flag: --prot"}},
-		{"too many arguments", nil, []string{"serve", "a", "b"}, 2, []string{"accepts at most 1 arg"}},
-		{"no such file", nil, []string{"serve", dir + "/none.yml"}, 1, []string{"configuration error", "no such file"}},
-		{"check, good", nil, []string{"config", "check", good}, 0, []string{"good.yml: ok"}},
-		{"check, typos", nil, []string{"config", "check", typos}, 3, []string{
-			`line 5: unknown key "http.adr" (did you mean "addr"?)`, `line 7: unknown key "http.tls.certficate" (did you mean "certificate"?)`,
-		}},
-		{"check, a typo of ours", nil, []string{"config", "check", ours}, 3, []string{`line 4: unknown key "imageapi.onstorefailur" (did you mean "onstorefailure"?)`}},
-		{"serve with a typo of ours", nil, []string{"serve", ours}, 1, []string{`unknown key "imageapi.onstorefailur"`}},
-		{"check, bad values", nil, []string{"config", "check", value}, 3, []string{"imageapi.onstorefailure", "want defer or reject", "imageapi.inlinelimit"}},
-		{"check, two drivers", nil, []string{"config", "check", twoDrivers}, 3, []string{"exactly one storage type"}},
-		{"serve with two drivers", nil, []string{"serve", twoDrivers}, 1, []string{"exactly one storage type"}},
-		{"show", nil, []string{"config", "show", good}, 0, []string{"password: <redacted>", "onstorefailure: reject", "historyage: 1h0m0s"}},
-		{"show with the environment", []string{"REGISTRY_IMAGEAPI_STORE_LOGENTRIES=7", "REGISTRY_HTTP_SECRET=s3cr3t"}, []string{"config", "show", good}, 0,
-			[]string{"logentries: 7", "secret: <redacted>"}},
-		{"an unknown variable", []string{"REGISTRY_IMAGEAPI_STORE_LOGENTRY=7"}, []string{"config", "show", good}, 1,
-			[]string{"REGISTRY_IMAGEAPI_STORE_LOGENTRY is not known", "did you mean REGISTRY_IMAGEAPI_STORE_LOGENTRIES"}},
-		{"garbage-collect without a configuration", nil, []string{"garbage-collect"}, 2, []string{"configuration path unspecified"}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			out, code := tallyman(t, append(test.env, "HOME="+dir), test.args...)
-			if code != test.code {
-				t.Errorf("exit code %d, want %d\n%s", code, test.code, out)
-			}
-			for _, want := range test.want {
-				if !strings.Contains(out, want) {
-					t.Errorf("no %q in\n%s", want, out)
-				}
-			}
-			for _, secret := range []string{"hunter2", "s3cr3t"} {
-				if strings.Contains(out, secret) {
-					t.Errorf("a secret is in\n%s", out)
-				}
-			}
-		})
-	}
-	out, _ := tallyman(t, nil, "config", "schema")
-	var schema struct {
-		Properties map[string]struct {
-			Properties map[string]any `json:"properties"`
-		} `json:"properties"`
-	}
-	if err := json.Unmarshal([]byte(out), &schema); err != nil || schema.Properties["imageapi"].Properties["onstorefailure"] == nil ||
-		schema.Properties["http"].Properties["addr"] == nil {
-		t.Errorf("the schema lacks keys: %v\n%.500s", err, out)
-	}
 }
 
 // TestDefaultServe: without a configuration all data is in one directory, the
@@ -142,24 +69,5 @@ func TestDefaultServe(t *testing.T) {
 	}
 	if got := strings.Join(names, " "); got != "images.db images.db.sock kubeconfig kubeconfig.tls.pem log registry" {
 		t.Errorf("the data directory holds %s", got)
-	}
-}
-
-// TestFormerCommand: metadata is the former name of store. It works, and says so.
-func TestFormerCommand(t *testing.T) {
-	dir := t.TempDir()
-	former, err := tryCommand(t, nil, binary, "metadata", "check", "--help", "--data-dir", dir)
-	if err != nil || !strings.Contains(former, "tallyman metadata check") {
-		t.Errorf("help of the former name: %s, %v", former, err)
-	}
-	out, err := tryCommand(t, nil, binary, "metadata", "stats", "--data-dir", dir)
-	if err == nil || !strings.Contains(out, `Warning: "tallyman metadata" will go in the next release: use "tallyman store"`) || !strings.Contains(out, "no embedded store") {
-		t.Errorf("the former name: %s, %v", out, err)
-	}
-	if out, _ := tryCommand(t, nil, binary, "store", "stats", "--data-dir", dir); strings.Contains(out, "Warning") || !strings.Contains(out, "no embedded store") {
-		t.Errorf("the new name: %s", out)
-	}
-	if out := command(t, nil, binary, "--help"); strings.Contains(out, "metadata") || !strings.Contains(out, "store ") {
-		t.Errorf("help: %s", out)
 	}
 }

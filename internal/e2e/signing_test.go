@@ -2,11 +2,9 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -221,61 +219,6 @@ func TestNotSignatures(t *testing.T) {
 	}
 	if got := s.kubectl("get", "images", "--field-selector", "signed=true", "-o", "name"); strings.Contains(got, "sha256") {
 		t.Errorf("signed are %s", got)
-	}
-}
-
-// TestVerifyCommand: its output and its exit codes.
-func TestVerifyCommand(t *testing.T) {
-	key, stranger := signtest.NewKey(t, "ecdsa-p256"), signtest.NewKey(t, "ecdsa-p256")
-	path := filepath.Join(t.TempDir(), "key.pub")
-	writeFile(t, path, key.PEM())
-	s := startWithConfig(t, keyConfig(path))
-	config := filepath.Join(s.dir, "config.yml")
-	trusted, untrusted := digest.Digest(s.pushImage("ns/app:v1", "trusted")), digest.Digest(s.pushImage("ns/app:v2", "untrusted"))
-	s.pushImage("ns/app:v3", "unsigned")
-	for name, keys := range map[digest.Digest][]*signtest.Key{trusted: {key, stranger}, untrusted: {stranger}} {
-		for _, k := range keys {
-			a := signtest.Referrer(name, k.Bundle(signtest.Statement(name, signatures.PredicateCosignSign, nil)))
-			s.pushArtifact("ns/app", a.Digest.String(), a)
-		}
-	}
-	for _, test := range []struct {
-		args []string
-		code int
-		want string
-	}{
-		{[]string{"ns/app:v1"}, 0, "Verified: policy all, key release"},
-		{[]string{s.addr + "/ns/app:v1"}, 0, "KeyNotTrusted: policy all: "},
-		{[]string{"ns/app@" + trusted.String()}, 0, "ns/app@" + trusted.String()},
-		{[]string{"ns/app:v2"}, 3, "no signature is trusted"},
-		{[]string{"ns/app:v3"}, 3, "no signature is trusted"},
-		{[]string{"ns/app"}, 1, "ns/app has no tag latest"},
-		{[]string{"ns/other@" + trusted.String()}, 1, "ns/other holds no image"},
-		{[]string{"NS/App"}, 2, "is not an image"},
-		{[]string{"ns/app:v1", "-o", "yaml"}, 2, "want table or json"},
-		{[]string{}, 2, "accepts 1 arg"},
-	} {
-		out, err := exec.Command(binary, append([]string{"verify", "--config", config, "--data-dir", s.dir}, test.args...)...).CombinedOutput()
-		code := 0
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			code = exit.ExitCode()
-		}
-		if code != test.code || !strings.Contains(string(out), test.want) {
-			t.Errorf("verify %v: exit code %d, want %d, %s: want %s", test.args, code, test.code, out, test.want)
-		}
-	}
-	out, err := exec.Command(binary, "verify", "--config", config, "--data-dir", s.dir, "-o", "json", "ns/app:v1").Output()
-	var report struct {
-		Image              string
-		Trusted, Satisfied bool
-		Signatures         []struct{ Trusted, Reason, Signer, PublicKeyID string }
-	}
-	if err := errors.Join(err, json.Unmarshal(out, &report)); err != nil {
-		t.Fatal(err)
-	}
-	if report.Image != trusted.String() || !report.Trusted || !report.Satisfied || len(report.Signatures) != 2 {
-		t.Errorf("the report is %s", out)
 	}
 }
 

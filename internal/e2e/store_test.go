@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -202,40 +201,5 @@ func TestMigrateFollowingRedis(t *testing.T) {
 	}
 	if err := follower.Wait(); err != nil || !strings.Contains(said(), "2 compared, 0 missing") {
 		t.Errorf("%v\n%s", err, said())
-	}
-}
-
-// TestExportImport: a store that is in use is exported, and restored elsewhere.
-func TestExportImport(t *testing.T) {
-	s := startWithConfig(t, strings.ReplaceAll(movable, "REDIS", redistest.Start(t, "valkey-server").Addr))
-	for i := range 3 {
-		pushSmallImage(s, "app", fmt.Sprint(i))
-	}
-	file := filepath.Join(t.TempDir(), "export")
-	s.metadata("export", "-f", file)
-	s.onStore("redis")
-	if out := s.metadata("import", "-f", file); !strings.Contains(out, "3 created") || !strings.Contains(out, "3 compared, 0 missing") {
-		t.Errorf("import:\n%s", out)
-	}
-	var stats struct{ Images, Bytes, StoredBytes int64 }
-	out := s.metadata("stats", "-o", "json")
-	_, fields, _ := strings.Cut(out, "{") // after the log on standard error
-	if err := json.Unmarshal([]byte("{"+fields), &stats); err != nil || stats.Images != 3 || stats.StoredBytes >= stats.Bytes {
-		t.Errorf("%+v, %v", stats, err)
-	}
-	for name, test := range map[string]struct {
-		args []string
-		want string
-	}{
-		"no file":       {[]string{"import"}, "--file is required"},
-		"not an export": {[]string{"import", "-f", s.configFile()}, "the file is not an export"},
-		"same stores":   {[]string{"migrate", "--from", "bolt", "--to", "bolt"}, "want bolt and redis, or redis and bolt"},
-		"no stores":     {[]string{"migrate"}, "want bolt and redis"},
-		"bolt in use":   {[]string{"migrate", "--from", "redis", "--to", "bolt"}, "in use by another process"},
-		"bad output":    {[]string{"stats", "-o", "xml"}, "want text or json"},
-	} {
-		if out, err := s.tryMetadata(test.args...); err == nil || !strings.Contains(out, test.want) {
-			t.Errorf("%s: %v\n%s\nwant %q", name, err, out, test.want)
-		}
 	}
 }

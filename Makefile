@@ -27,11 +27,12 @@ build: ## build bin/tallyman, static
 	go build -ldflags "-s -w -X main.version=$(version)" -o bin/tallyman ./cmd/tallyman
 
 release: ## build dist/: binaries for each platform, an SBOM of each, checksums, notes
+	./.ci/install lint
 	rm -rf dist && mkdir -p dist
 	for platform in $(platforms); do \
 		binary=dist/tallyman-$(version)-$${platform%/*}-$${platform#*/}; export GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
 		go build -ldflags "-s -w -X main.version=$(version)" -o $$binary ./cmd/tallyman || exit; \
-		env -u GOOS -u GOARCH go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 bin -json -version $(version) -output $$binary.cdx.json $$binary || exit; \
+		bin/cyclonedx-gomod bin -json -version $(version) -output $$binary.cdx.json $$binary || exit; \
 	done
 	cd dist && sha256sum tallyman-* > SHA256SUMS
 	awk '/^## / {n++} n == 1' CHANGELOG.md > dist/notes.md
@@ -73,7 +74,8 @@ lint: ## run the linters, staticcheck among them
 	bin/golangci-lint run ./...
 
 vuln: ## look for known vulnerabilities (needs vuln.go.dev)
-	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+	./.ci/install lint
+	bin/govulncheck ./...
 
 cosign2: ## run cosign 2 and record its output for the tests anew
 	./.ci/install cosign2
@@ -89,7 +91,7 @@ crowd: ## let one client open 5 000 connections and watches beside others
 	go test -count=1 -v -run TestCrowd ./internal/e2e
 
 bench: ## measure reads of stored bytes against ordinary encoding, and of the cache against none
-	go test -run '^$$' -bench . -benchmem ./storage ./storage/redis ./imageapi/...
+	go test -run '^$$' -bench . -benchmem ./storage/objects ./storage/redis ./imageapi/...
 
 lists: tools ## measure the memory of lists of 100 000 Images in each format
 	go test -count=1 -v -run TestListFormats -timeout 60m ./internal/e2e -args -list-images 100000
@@ -111,7 +113,7 @@ fuzz: ## fuzz what parses outside input, a minute each
 	go test -run '^$$' -fuzz FuzzDigest -fuzztime 60s ./signatures/manifest
 	go test -run '^$$' -fuzz FuzzExtract -fuzztime 60s ./signatures
 	go test -run '^$$' -fuzz FuzzVerify -fuzztime 60s -fuzzminimizetime 100x ./signatures/policy
-	go test -run '^$$' -fuzz FuzzSplicer -fuzztime 60s ./storage
+	go test -run '^$$' -fuzz FuzzSplicer -fuzztime 60s ./storage/encoding
 	go test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./storage/redis
 	go test -run '^$$' -fuzz FuzzMember -fuzztime 60s ./storage/redis
 	go test -run '^$$' -fuzz FuzzImport -fuzztime 60s ./storage/migrate

@@ -3,10 +3,17 @@ package registry
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	imagev1 "github.com/openshift/api/image/v1"
+
+	"tallyman/imageapi/rest"
+	"tallyman/imageapi/rules"
 	"tallyman/registry/tracker"
+	"tallyman/signatures"
+	"tallyman/signatures/signtest"
 )
 
 // TestLock: each change is made under the lock that all processes share. Without
@@ -94,4 +101,65 @@ func TestResyncOutage(t *testing.T) {
 	comesBack("after the store has told of a loss")
 	cancel()
 	<-done
+}
+
+// outsideOfLocks is a Verifier that fails the test when it is called under a lock.
+type outsideOfLocks struct {
+	rest.Verifier
+	t     *testing.T
+	held  *atomic.Int64
+	calls int
+}
+
+func (v *outsideOfLocks) Verify(image *imagev1.Image, repositories, tags []string) []string {
+	v.calls++
+	if v.held.Load() != 0 {
+		v.t.Error("signatures are verified under a lock")
+	}
+	return v.Verifier.Verify(image, repositories, tags)
+}
+
+// TestVerifiedOutsideLocks: whatever changes signatures, or an Image that has some, verifies them
+// after the lock is free, and records the result.
+func TestVerifiedOutsideLocks(t *testing.T) {
+	key := signtest.NewKey(t, "ecdsa-p256")
+	var held atomic.Int64
+	verifier := &outsideOfLocks{Verifier: newVerifier(t, key), t: t, held: &held}
+	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, string) (func() bool, error) {
+		held.Add(1)
+		return func() bool { held.Add(-1); return true }, nil
+	}}, verifier)
+	name := h.mustPush("a", "v1", "one")
+	bundle := signtest.Referrer(name, key.Bundle(signtest.Statement(name, signatures.PredicateCosignSign, nil)))
+	classic := signtest.Classic(key.Cosign(signtest.CosignPayload(name, "registry.example.com/a", nil)))
+	for _, step := range []struct {
+		name    string
+		do      func() error
+		trusted string
+	}{
+		{"push a signature", func() error { return h.pushArtifact("a", "", bundle) }, "a"},
+		{"tag the image", func() error { h.mustPush("a", "v2", "one"); return nil }, "a"},
+		{"push the image elsewhere", func() error { h.mustPush("b", "v1", "one"); return nil }, "a,b"},
+		{"push a signature's tag", func() error { return h.pushArtifact("a", signtest.ClassicTag(name), classic) }, "a,b"},
+		{"delete a signature", func() error { return h.remove("a", bundle.Digest) }, "a,b"},
+		{"delete the image elsewhere", func() error { return h.remove("b", name) }, "a"},
+		{"reconcile", func() error { return h.tracker.Reconcile(t.Context(), "a", name, "") }, "a"},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		image, err := h.catalog.Get(t.Context(), name)
+		if err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if got := image.Annotations[rules.AnnotationTrusted]; got != step.trusted {
+			t.Errorf("%s: trusted in %q, want %q", step.name, got, step.trusted)
+		}
+		if n := h.entries(); n != 0 || held.Load() != 0 {
+			t.Errorf("%s: %d entries, %d locks", step.name, n, held.Load())
+		}
+	}
+	if verifier.calls < 5 {
+		t.Errorf("%d verifications", verifier.calls)
+	}
 }

@@ -28,6 +28,11 @@ import (
 // newSigningHouse is a house that believes a key, at a time that stands still.
 func newSigningHouse(t *testing.T, key *signtest.Key) *house {
 	t.Helper()
+	return newHouseWith(t, tracker.Options{}, newVerifier(t, key))
+}
+
+func newVerifier(t *testing.T, key *signtest.Key) *policy.Verifier {
+	t.Helper()
 	verifier, err := policy.New(policy.Options{
 		Hosts: []string{"registry.example.com"}, Now: func() time.Time { return time.Unix(1_800_000_000, 0) },
 		Policies: []signatures.Policy{{Name: "all", Scopes: []string{"*"}, RootsOfTrust: []signatures.RootOfTrust{
@@ -37,7 +42,7 @@ func newSigningHouse(t *testing.T, key *signtest.Key) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newHouseWith(t, tracker.Options{}, verifier)
+	return verifier
 }
 
 // pushArtifact pushes a signature, under a tag if there is one.

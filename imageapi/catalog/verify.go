@@ -40,6 +40,12 @@ func (c *Catalog) VerifyAll(ctx context.Context) (signed int, err error) {
 	return signed, err
 }
 
+// VerifyOutside calls fn, which takes locks, changes Images with the context that it is given, and
+// frees the locks. It calls fn again when it has verified signatures that fn was to write.
+func (c *Catalog) VerifyOutside(ctx context.Context, fn func(context.Context) error) error {
+	return c.images.VerifyOutside(ctx, fn)
+}
+
 // Policies are the signature policies. policy.Verifier is one.
 type Policies interface {
 	// Watch calls changed when a policy has changed, which it looks for by the period poll, until

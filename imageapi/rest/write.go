@@ -27,6 +27,8 @@ type write struct {
 	content rules.Content
 	// verified is the last result of the verification.
 	verified *verification
+	// outside is set if the caller verifies.
+	outside *outside
 	// unverified has the signatures to verify before the write can be made; nil if there are none.
 	unverified *imagev1.Image
 }
@@ -83,10 +85,12 @@ const maxAttempts = 64
 var errUnverified = errors.New("the signatures have to be verified first")
 
 // perform calls fn until the signatures that it writes are verified. Verification may take
-// long, so it takes place between two calls: no lock and no transaction of the store waits for
-// it. fn is called again only if it returned an error, and wrote nothing.
+// long, so it takes place between two calls: no transaction of the store waits for it. fn is
+// called again only if it returned an error, and wrote nothing. Within VerifyOutside fn is called
+// once.
 func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T, error)) (T, error) {
 	w := &write{}
+	w.outside, _ = ctx.Value(outsideKey{}).(*outside)
 	ctx = context.WithValue(ctx, writeKey{}, w)
 	for attempt := 1; ; attempt++ {
 		w.unverified = nil
@@ -94,23 +98,67 @@ func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T
 		if w.unverified == nil || err == nil || ctx.Err() != nil || attempt == maxAttempts {
 			return result, err
 		}
+		if w.outside != nil {
+			w.outside.unverified = w.unverified
+			return result, err
+		}
 		w.verified = verify(v, w.unverified)
 	}
+}
+
+// outside has the verifications for the writes of a caller that holds locks.
+type outside struct {
+	verified   map[string]*verification // by the name of the Image
+	unverified *imagev1.Image
+}
+
+type outsideKey struct{}
+
+// VerifyOutside calls fn, which takes locks, writes Images with the context that it is given, and
+// frees the locks. A write in fn of signatures that are not verified fails; they are verified
+// after fn has returned, and fn is called again. So no lock is held for as long as signatures say.
+func (i *Images) VerifyOutside(ctx context.Context, fn func(context.Context) error) error {
+	o := &outside{verified: map[string]*verification{}}
+	ctx = context.WithValue(ctx, outsideKey{}, o)
+	for attempt := 1; ; attempt++ {
+		o.unverified = nil
+		err := fn(ctx)
+		if o.unverified == nil || ctx.Err() != nil || attempt == maxAttempts {
+			return err
+		}
+		o.verified[o.unverified.Name] = verify(i.verifier, o.unverified)
+	}
+}
+
+// verificationOf returns the verification that covers the image, nil if there is none.
+func (w *write) verificationOf(image *imagev1.Image) *verification {
+	if w.verified.covers(image) {
+		return w.verified
+	}
+	if w.outside != nil {
+		if v := w.outside.verified[image.Name]; v.covers(image) {
+			return v
+		}
+	}
+	return nil
 }
 
 // applyVerification writes the results of the verification on the image. An image whose
 // signatures are not verified yet is noted, and must not be written.
 func (w *write) applyVerification(v Verifier, image *imagev1.Image) {
 	w.unverified = nil
-	switch {
-	case v == nil:
-	case len(image.Signatures) == 0:
-		rules.SetList(image, rules.AnnotationTrusted, nil)
-	case w.verified.covers(image):
-		w.verified.apply(image)
-	default:
-		w.unverified = image.DeepCopy()
+	if v == nil {
+		return
 	}
+	if len(image.Signatures) == 0 {
+		rules.SetList(image, rules.AnnotationTrusted, nil)
+		return
+	}
+	if known := w.verificationOf(image); known != nil {
+		known.apply(image)
+		return
+	}
+	w.unverified = image.DeepCopy()
 }
 
 // refuseUnverified is the last step of validation.

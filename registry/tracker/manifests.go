@@ -3,7 +3,6 @@ package tracker
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -14,13 +13,9 @@ import (
 
 	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/derive"
-	"tallyman/internal/crash"
 	"tallyman/registry/logging"
 	"tallyman/signatures/manifest"
 )
-
-// maxConfig is the largest config that is read; a larger one counts as absent.
-const maxConfig = 4 << 20
 
 // Push is a manifest that a client pushes.
 type Push struct {
@@ -38,79 +33,138 @@ type Push struct {
 // UnavailableError.
 func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Push, put func() (digest.Digest, error)) error {
 	m := Entry{Repository: repo.Named().Name(), Digest: p.Digest}
-	unlock, alone := t.lock(ctx, m)
-	defer unlock()
-	stored, err := put()
-	if err != nil {
-		return err
+	stored, putErr := false, error(nil)
+	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		if stored { // signatures were verified, while the registry may have changed
+			ctx, cancel := detached(ctx)
+			defer cancel()
+			return t.syncManifest(ctx, repo, m)
+		}
+		unlock, alone := t.lock(ctx, m)
+		defer unlock()
+		if m.Digest, putErr = put(); putErr != nil {
+			return putErr
+		}
+		stored = true
+		return t.recordPush(ctx, repo, &m, p, alone)
+	})
+	if putErr != nil {
+		return putErr
 	}
+	return t.handleFailure(ctx, m, err)
+}
+
+// recordPush records a manifest that the registry has stored, and completes its entry.
+func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, m *Entry, p Push, alone bool) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if m.Host = t.options.Host; m.Host == "" {
 		m.Host, _ = ctx.Value("http.request.host").(string)
 	}
-	m.Digest = stored
 	if p.Err != nil {
-		return t.handleFailure(ctx, m, permanentError{p.Err})
+		return permanentError{p.Err}
 	}
 	m.Subject = p.Manifest.Subject
-	err = t.record(ctx, repo, m, p.Manifest, p.Tag)
+	err := t.record(ctx, repo, *m, p.Manifest, p.Tag)
 	if err == nil && !alone {
-		t.requeue(ctx, m)
+		t.requeue(ctx, *m)
 	}
-	return t.handleFailure(ctx, m, err)
+	return err
 }
 
 // Deleted deletes a manifest and takes its repository off the Image. The entry
 // comes first: if the process dies in between, the next one looks.
 func (t *Tracker) Deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
-	unlock, alone := t.lock(ctx, Entry{Repository: repository, Digest: name})
-	defer unlock()
 	m := Entry{Repository: repository, Digest: name}
-	parsed, err := ReadManifest(ctx, service, name)
+	deleted, failure := false, error(nil) // of the deletion itself
+	alone := true
+	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		if deleted { // signatures were verified, while the registry may have changed
+			ctx, cancel := detached(ctx)
+			defer cancel()
+			return t.reconcile(ctx, m)
+		}
+		var unlock func()
+		unlock, alone = t.lock(ctx, m)
+		defer unlock()
+		if m, failure = t.noteDeletion(ctx, service, m); failure != nil {
+			return nil
+		}
+		if failure = service.Delete(ctx, name); failure != nil {
+			t.forget(ctx, m)
+			return nil
+		}
+		deleted = true
+		return t.recordDeletion(ctx, m)
+	})
+	if failure != nil {
+		return failure
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if err != nil {
+		logging.For(ctx).Warn("deletion not recorded yet", append(m.attributes(), "err", err)...)
+		t.wake()
+		return nil
+	}
+	logging.For(ctx).Info("manifest deleted", m.attributes()...)
+	if alone {
+		t.forget(ctx, m)
+	} else {
+		t.wake() // the entry stays
+	}
+	return nil
+}
+
+// noteDeletion writes the entry of a deletion.
+func (t *Tracker) noteDeletion(ctx context.Context, service distribution.ManifestService, m Entry) (Entry, error) {
+	parsed, err := ReadManifest(ctx, service, m.Digest)
 	switch {
 	case err != nil: // one that cannot be read can be deleted all the same
-		logging.For(ctx).Warn("subject of a deleted manifest not readable", "repository", repository, "digest", name.String(), "err", err)
+		logging.For(ctx).Warn("subject of a deleted manifest not readable", "repository", m.Repository, "digest", m.Digest.String(), "err", err)
 	case parsed != nil:
 		m.Subject = parsed.Subject
 	}
-	m, err = t.journal.Add(ctx, m)
+	noted, err := t.journal.Add(ctx, m)
 	if err != nil {
-		return fmt.Errorf("note the deletion of %s@%s: %w", repository, name, err)
+		return m, fmt.Errorf("note the deletion of %s@%s: %w", m.Repository, m.Digest, err)
 	}
-	err = service.Delete(ctx, name)
+	return noted, nil
+}
+
+// recordDeletion records that the repository holds the manifest no longer.
+func (t *Tracker) recordDeletion(ctx context.Context, m Entry) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if err == nil {
-		recordErr := t.options.Catalog.Remove(ctx, repository, name)
-		if recordErr == nil {
-			recordErr = t.removeReferrer(ctx, repository, name, m.Subject)
-		}
-		if recordErr != nil {
-			logging.For(ctx).Warn("deletion not recorded yet", append(m.attributes(), "err", recordErr)...)
-			t.wake()
-			return nil
-		}
-		logging.For(ctx).Info("manifest deleted", m.attributes()...)
-		if !alone {
-			t.wake() // the entry stays
-			return nil
-		}
+	if err := t.options.Catalog.Remove(ctx, m.Repository, m.Digest); err != nil {
+		return err
 	}
-	if doneErr := t.journal.Remove(ctx, m); doneErr != nil {
-		logging.For(ctx).Warn("journal entry not removed, it is handled again", append(m.attributes(), "err", doneErr)...)
+	return t.removeReferrer(ctx, m.Repository, m.Digest, m.Subject)
+}
+
+// forget removes an entry that is done.
+func (t *Tracker) forget(ctx context.Context, m Entry) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if err := t.journal.Remove(ctx, m); err != nil {
+		logging.For(ctx).Warn("journal entry not removed, it is handled again", append(m.attributes(), "err", err)...)
 	}
-	return err
 }
 
 // Reconcile records a manifest of a repository, or that the repository does not hold it. host
 // is for the pull reference.
 func (t *Tracker) Reconcile(ctx context.Context, repository string, name digest.Digest, host string) error {
-	repo, err := t.Repository(ctx, repository)
+	return t.options.Catalog.VerifyOutside(ctx, func(ctx context.Context) error {
+		return t.reconcile(ctx, Entry{Repository: repository, Digest: name, Host: host})
+	})
+}
+
+func (t *Tracker) reconcile(ctx context.Context, m Entry) error {
+	repo, err := t.Repository(ctx, m.Repository)
 	if err != nil {
 		return err
 	}
-	return t.syncManifest(ctx, repo, Entry{Repository: repository, Digest: name, Host: host})
+	return t.syncManifest(ctx, repo, m)
 }
 
 // syncManifest reads the manifest: the repository holds it, or it does not.
@@ -125,10 +179,7 @@ func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository
 		return err
 	}
 	if parsed == nil { // it is not there
-		if err := t.options.Catalog.Remove(ctx, m.Repository, m.Digest); err != nil {
-			return err
-		}
-		return t.removeReferrer(ctx, m.Repository, m.Digest, m.Subject)
+		return t.recordDeletion(ctx, m)
 	}
 	m.Host = cmp.Or(t.options.Host, m.Host, t.options.DefaultHost)
 	return t.record(ctx, repo, m, parsed, "")
@@ -206,68 +257,4 @@ func kindOf(image *imagev1.Image) string {
 		return artifact
 	}
 	return image.DockerImageManifestMediaType
-}
-
-// readBlob returns nil for a blob that is not there or larger than most.
-func readBlob(ctx context.Context, repo distribution.Repository, name digest.Digest, most int64) ([]byte, error) {
-	store := repo.Blobs(ctx)
-	stat, err := store.Stat(ctx, name)
-	if errors.Is(err, distribution.ErrBlobUnknown) || (err == nil && stat.Size > most) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read blob %s: %w", name, err)
-	}
-	content, err := store.Get(ctx, name)
-	if errors.Is(err, distribution.ErrBlobUnknown) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read blob %s: %w", name, err)
-	}
-	if content == nil {
-		content = []byte{}
-	}
-	return content, nil
-}
-
-// readManifest reads a manifest; nil if it is not there.
-func readManifest(ctx context.Context, repo distribution.Repository, name digest.Digest) (*manifest.Manifest, error) {
-	service, err := repo.Manifests(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return ReadManifest(ctx, service, name)
-}
-
-// ReadManifest reads a manifest; nil if it is not there. Its error is permanent for a manifest
-// that distribution cannot read: its manifest store panics on some that it has accepted.
-func ReadManifest(ctx context.Context, service distribution.ManifestService, name digest.Digest) (*manifest.Manifest, error) {
-	var stored distribution.Manifest
-	err := crash.Guard("manifest read", func() (err error) {
-		stored, err = service.Get(ctx, name)
-		return err
-	})
-	if IsManifestUnknown(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	mediaType, payload, err := stored.Payload()
-	if err != nil {
-		return nil, permanentError{err}
-	}
-	m, err := manifest.Parse(mediaType, payload)
-	if err != nil {
-		return nil, permanentError{err}
-	}
-	return m, nil
-}
-
-// IsManifestUnknown reports whether an error of distribution says that there is no such manifest.
-func IsManifestUnknown(err error) bool {
-	var revision distribution.ErrManifestUnknownRevision
-	var unknown distribution.ErrManifestUnknown
-	return errors.As(err, &revision) || errors.As(err, &unknown) || errors.Is(err, distribution.ErrBlobUnknown)
 }

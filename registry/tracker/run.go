@@ -106,13 +106,15 @@ func (t *Tracker) syncOnce(ctx context.Context, m Entry, holders imagesByTag) er
 	if err != nil {
 		return err
 	}
-	if m.Digest != "" {
-		if err := t.syncManifest(ctx, repo, m); err != nil {
-			return err
+	return t.options.Catalog.VerifyOutside(ctx, func(ctx context.Context) error {
+		if m.Digest != "" {
+			if err := t.syncManifest(ctx, repo, m); err != nil {
+				return err
+			}
 		}
-	}
-	if m.Tag != "" {
-		return t.syncTag(ctx, repo, m, holders)
-	}
-	return nil
+		if m.Tag != "" {
+			return t.syncTag(ctx, repo, m, holders)
+		}
+		return nil
+	})
 }

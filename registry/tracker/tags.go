@@ -13,19 +13,31 @@ import (
 // Tagged moves or removes a tag with change, and with it the tag on the Images
 // it pointed and points to.
 func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag string, service distribution.TagService, change func() error) error {
-	unlock, alone := t.lock(ctx, Entry{Repository: repo.Named().Name(), Tag: tag})
-	defer unlock()
-	before, beforeErr := pointsTo(ctx, service, tag)
-	if err := change(); err != nil {
-		return err
-	}
-	ctx, cancel := detached(ctx)
-	defer cancel()
 	m := Entry{Repository: repo.Named().Name(), Tag: tag}
-	if beforeErr != nil || !alone { // then some Image may carry the tag that is not known here
-		t.requeue(ctx, m)
+	var before digest.Digest
+	changed, changeErr := false, error(nil)
+	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		unlock, alone := t.lock(ctx, m)
+		defer unlock()
+		beforeErr := error(nil)
+		if !changed { // otherwise signatures were verified since
+			before, beforeErr = pointsTo(ctx, service, tag)
+			if changeErr = change(); changeErr != nil {
+				return changeErr
+			}
+			changed = true
+		}
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		if beforeErr != nil || !alone { // then some Image may carry the tag that is not known here
+			t.requeue(ctx, m)
+		}
+		return t.moveTag(ctx, repo, tag, service, before)
+	})
+	if changeErr != nil {
+		return changeErr
 	}
-	return t.handleFailure(ctx, m, t.moveTag(ctx, repo, tag, service, before))
+	return t.handleFailure(ctx, m, err)
 }
 
 // moveTag takes a tag off the Image from, and puts it on the one that it points to

@@ -1,24 +1,8 @@
-// Package storage is the room where Images are kept: k8s.io/apiserver's
-// storage.Interface, implemented once, over a small Backend.
+// Package storage is the contract of the stores that Images are kept in.
 //
-// A Backend is a revisioned, ordered, byte-valued map with a change log; Store
-// turns it into a storage.Interface with Kubernetes' semantics for reads,
-// optimistic concurrency, paging and watches. Store knows keys, bytes and
-// revisions, and nothing about images.
-//
-// # Guarantees
-//
-//   - Reads are linearizable: they see every commit acknowledged before them.
-//   - An object is encoded once, when it is written. GET, LIST and WATCH answers
-//     in JSON are made of those bytes (see Encoded and EncodedList).
-//   - A watcher sees every change after its resourceVersion exactly once and in
-//     order, or is told 410 Gone (or to reconnect); nothing is skipped silently.
-//   - One Follower for each Store reads the log for any number of watches.
-//
-// # Caveats
-//
-// Objects do not expire: the ttl argument of Create and GuaranteedUpdate is
-// ignored, as no resource served here has one.
+// A Backend is a revisioned, ordered, byte-valued map with a change log. Its revisions are
+// those of all keys together, and never go back. storage/objects makes a Kubernetes
+// storage.Interface of one; bolt, redis and memory are implementations.
 package storage
 
 import (
@@ -220,3 +204,17 @@ func GetEntry(ctx context.Context, b interface {
 	}
 	return result.Entries[0], result.Revision, nil
 }
+
+// ErrCorrupt is wrapped by a Transformer's error about a value that will never be readable.
+// Values that cannot be decoded are corrupt, too.
+var ErrCorrupt = errors.New("the stored object is corrupt")
+
+// CorruptError is the error of one entry whose stored bytes are malformed. It wraps
+// ErrCorrupt.
+type CorruptError struct{ Reason string }
+
+// Error implements error.
+func (e *CorruptError) Error() string { return ErrCorrupt.Error() + ": " + e.Reason }
+
+// Unwrap returns ErrCorrupt.
+func (e *CorruptError) Unwrap() error { return ErrCorrupt }

@@ -5,9 +5,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 
 	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd"
@@ -59,4 +64,96 @@ func run(ctx context.Context, cmd *cobra.Command) int {
 		return withCode.code
 	}
 	return exitFailed
+}
+
+// version is set at link time: -X main.version=v1.2.3.
+var version = "v0.1.0-dev"
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tallyman",
+		Short: "A container registry with the image.openshift.io/v1 API of its images",
+		Long: "tallyman is the CNCF distribution registry with a Kubernetes-style API of Image objects:\n" +
+			"an image that is pushed with docker appears under `kubectl get images`.",
+		Version:       version,
+		SilenceErrors: true,
+		// Usage is for wrong usage, not for every failure.
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) { cmd.SilenceUsage = true },
+	}
+	root.SetVersionTemplate(fmt.Sprintf("tallyman %s distribution %s\n", version, distributionVersion()))
+	root.Flags().BoolP("version", "v", false, "show the version and exit")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitError{err, exitUsage} })
+	root.AddCommand(newServeCommand(), newGarbageCollectCommand(), newVerifyCommand(), newStoreCommand(), newMetadataCommand(), newConfigCommand(), newHealthcheckCommand(), newVersionCommand())
+	return root
+}
+
+// usage makes an argument check end with the exit code of wrong usage.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return exitError{err, exitUsage}
+		}
+		return nil
+	}
+}
+
+type versionInfo struct {
+	Version      string `json:"version"`
+	Revision     string `json:"revision,omitempty"`
+	Distribution string `json:"distribution"`
+	Go           string `json:"go"`
+	API          string `json:"api"`
+}
+
+func newVersionCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Show the versions of tallyman and its main libraries",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return printVersion(cmd.OutOrStdout(), output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func printVersion(w io.Writer, output string) error {
+	info := versionInfo{
+		Version: version, Revision: setting("vcs.revision"), Distribution: distributionVersion(),
+		Go: runtime.Version(), API: "image.openshift.io/v1",
+	}
+	switch output {
+	case "json":
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(info)
+	case "text":
+		_, err := fmt.Fprintf(w, "tallyman %s\ndistribution %s\n%s\nserves %s\n", info.Version, info.Distribution, info.Go, info.API)
+		return err
+	}
+	return exitError{fmt.Errorf("unknown output %q: want text or json", output), exitUsage}
+}
+
+func setting(key string) string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == key {
+				return s.Value
+			}
+		}
+	}
+	return ""
+}
+
+func distributionVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range info.Deps {
+			if dep.Path == "github.com/distribution/distribution/v3" {
+				return dep.Version
+			}
+		}
+	}
+	return "unknown"
 }

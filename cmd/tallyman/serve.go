@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"tallyman/storage/objects"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -27,7 +29,6 @@ import (
 	"tallyman/registry/logging"
 	"tallyman/registry/tracker"
 	"tallyman/signatures/policy"
-	"tallyman/storage"
 	"tallyman/storage/redis"
 )
 
@@ -124,7 +125,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	for _, warning := range c.ImageAPI.Deprecated() {
 		slog.Warn("configuration: " + warning)
 	}
-	prometheus.MustRegister(slices.Concat(crash.Collectors(), storage.Collectors(), tracker.Collectors(), policy.Collectors())...)
+	prometheus.MustRegister(slices.Concat(crash.Collectors(), objects.Collectors(), tracker.Collectors(), policy.Collectors())...)
 	if c.UsesRedis() {
 		prometheus.MustRegister(redis.Collectors()...)
 	}

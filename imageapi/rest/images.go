@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 
+	"tallyman/storage/objects"
+
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
@@ -45,7 +47,7 @@ const KeyPrefix = "/images/"
 type Images struct {
 	*registry.Store
 	registry *registry.Store // with the strategy for the registry
-	encoded  *storage.Store
+	encoded  *objects.Store
 	verifier Verifier
 }
 
@@ -59,7 +61,7 @@ var (
 // them as they are. The caller closes the Images before the backend.
 func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 	codec := imageapi.Codecs.LegacyCodec(imagev1.GroupVersion)
-	encoded, err := storage.New(storage.Options{
+	encoded, err := objects.New(objects.Options{
 		Backend:        backend,
 		Codec:          codec,
 		Encoder:        jsonEncoder(),

@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"time"
 
+	"tallyman/storage/encoding"
+	"tallyman/storage/objects"
+
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
@@ -25,7 +28,7 @@ import (
 
 // listAnswer is the form in which a client asked for a list.
 type listAnswer struct {
-	storage.ListAnswer
+	objects.ListAnswer
 	codecs     runtime.NegotiatedSerializer
 	version    schema.GroupVersion
 	serializer runtime.Serializer
@@ -58,7 +61,7 @@ func newListAnswer(media negotiation.MediaTypeOptions, info runtime.SerializerIn
 			return nil, err
 		}
 		a.useTable(options)
-	case kind == "PartialObjectMetadataList" && (a.version == metav1.SchemeGroupVersion || format != storage.Protobuf):
+	case kind == "PartialObjectMetadataList" && (a.version == metav1.SchemeGroupVersion || format != encoding.Protobuf):
 		a.useMetadata()
 	default:
 		return nil, nil
@@ -66,19 +69,19 @@ func newListAnswer(media negotiation.MediaTypeOptions, info runtime.SerializerIn
 	return a, nil
 }
 
-func listFormat(info runtime.SerializerInfo) (storage.ListFormat, bool) {
+func listFormat(info runtime.SerializerInfo) (encoding.Format, bool) {
 	switch info.MediaType {
 	case runtime.ContentTypeJSON:
 		if info.PrettySerializer != nil && info.Serializer.Identifier() == info.PrettySerializer.Identifier() {
-			return storage.IndentedJSON, true
+			return encoding.IndentedJSON, true
 		}
-		return storage.JSON, true
+		return encoding.JSON, true
 	case runtime.ContentTypeYAML:
-		return storage.YAML, true
+		return encoding.YAML, true
 	case runtime.ContentTypeCBOR:
-		return storage.CBOR, true
+		return encoding.CBOR, true
 	case runtime.ContentTypeProtobuf:
-		return storage.Protobuf, true
+		return encoding.Protobuf, true
 	}
 	return 0, false
 }
@@ -91,11 +94,11 @@ func (a *listAnswer) emptyList(list func(metav1.ListMeta) runtime.Object) func(m
 
 // imageItem returns the encoding of an Image: nil, for the stored bytes, where the format
 // is written from JSON.
-func (a *listAnswer) imageItem() func([]byte, *storage.Encoded) ([]byte, error) {
+func (a *listAnswer) imageItem() func([]byte, *objects.Encoded) ([]byte, error) {
 	if !a.Format.Binary() {
 		return nil
 	}
-	return func(dst []byte, e *storage.Encoded) ([]byte, error) {
+	return func(dst []byte, e *objects.Encoded) ([]byte, error) {
 		obj, err := e.Object()
 		if err != nil {
 			return nil, err
@@ -115,7 +118,7 @@ func (a *listAnswer) useMetadata() {
 		return &metav1.PartialObjectMetadataList{ListMeta: m, Items: []metav1.PartialObjectMetadata{}}
 	})
 	if a.Format.Binary() {
-		a.Item = func(dst []byte, e *storage.Encoded) ([]byte, error) {
+		a.Item = func(dst []byte, e *objects.Encoded) ([]byte, error) {
 			partial := &metav1.PartialObjectMetadata{}
 			if err := json.Unmarshal(a.appendPartial(nil, e), partial); err != nil {
 				return nil, fmt.Errorf("%w: %w", storage.ErrCorrupt, err)
@@ -124,11 +127,11 @@ func (a *listAnswer) useMetadata() {
 		}
 		return
 	}
-	a.Item = func(dst []byte, e *storage.Encoded) ([]byte, error) { return a.appendPartial(dst, e), nil }
+	a.Item = func(dst []byte, e *objects.Encoded) ([]byte, error) { return a.appendPartial(dst, e), nil }
 }
 
 // appendPartial appends a PartialObjectMetadata, as JSON.
-func (a *listAnswer) appendPartial(dst []byte, e *storage.Encoded) []byte {
+func (a *listAnswer) appendPartial(dst []byte, e *objects.Encoded) []byte {
 	dst = append(append(dst, `{"kind":"PartialObjectMetadata","apiVersion":"`...), a.version.String()...)
 	dst = append(dst, `","metadata":`...)
 	return append(e.AppendMetadata(dst), '}')
@@ -136,7 +139,7 @@ func (a *listAnswer) appendPartial(dst []byte, e *storage.Encoded) []byte {
 
 // appendBinary appends an object in CBOR or protobuf, without the prefix of a document.
 func (a *listAnswer) appendBinary(dst []byte, obj runtime.Object) ([]byte, error) {
-	if a.Format == storage.Protobuf {
+	if a.Format == encoding.Protobuf {
 		message, err := obj.(interface{ Marshal() ([]byte, error) }).Marshal()
 		return append(dst, message...), err
 	}
@@ -156,7 +159,7 @@ func (a *listAnswer) useTable(options *metav1.TableOptions) {
 		return table
 	})
 	now := time.Now()
-	a.Item = func(dst []byte, e *storage.Encoded) ([]byte, error) {
+	a.Item = func(dst []byte, e *objects.Encoded) ([]byte, error) {
 		obj, err := e.Object()
 		if err != nil {
 			return nil, err

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"tallyman/storage/objects"
+
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,7 +23,7 @@ import (
 const termGroup = "image"
 
 // imageIndex says by which terms Images are found. Its version changes with rules.Terms.
-var imageIndex = storage.Index{
+var imageIndex = objects.Index{
 	Version: "1", Group: termGroup, Terms: rules.Terms, FieldTerm: rules.FieldTerm, LabelTerm: rules.LabelTerm,
 }
 

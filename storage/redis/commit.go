@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -182,6 +183,10 @@ func (s *Store) remember(mutations []storage.Mutation, result *storage.CommitRes
 			e.Terms = storage.MergeTerms(groups...)
 		}
 		sortSections(e.Value)
-		s.cache.add(m.Key, e, read)
+		s.cache.Add(m.Key, e, read)
 	}
+}
+
+func sortSections(v storage.Value) {
+	slices.SortFunc(v, func(a, b storage.Section) int { return strings.Compare(a.Name, b.Name) })
 }

@@ -189,7 +189,7 @@ func (s *Store) graceLeft() error {
 // find that their place is gone.
 func (s *Store) restart(current int64) {
 	s.seen.Store(current)
-	s.cache.clear()
+	s.cache.Clear()
 	s.history.clear()
 	s.tail.reset(0)
 	s.notify()

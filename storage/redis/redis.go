@@ -49,14 +49,17 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	goredis "github.com/redis/go-redis/v9"
 
 	"tallyman/storage"
+	"tallyman/storage/redis/cache"
 )
 
 // ErrFormat is wrapped by the error of every call on a store whose format this
@@ -84,7 +87,7 @@ type Store struct {
 	own       goredis.UniversalClient // the monitor's connections, which no other call can take
 	commits   chan struct{}           // has an element for each commit in flight
 	durable   chan *durableCommit     // commits that wait for others, to share a WAIT
-	cache     *cache
+	cache     *cache.Cache
 	history   *history
 	repairing atomic.Bool // an evicted index
 	tail      tail
@@ -133,7 +136,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	own.PoolSize, own.MinIdleConns, own.MaxIdleConns = ownConnections, 0, 0
 	s := &Store{
 		opts: o, client: goredis.NewUniversalClient(&o.Client), own: goredis.NewUniversalClient(&own),
-		commits: make(chan struct{}, max(1, o.Client.PoolSize*3/4)), durable: make(chan *durableCommit), cache: newCache(o.CacheBytes),
+		commits: make(chan struct{}, max(1, o.Client.PoolSize*3/4)), durable: make(chan *durableCommit), cache: cache.New(o.CacheBytes),
 		done: make(chan struct{}), changed: make(chan struct{}), process: process,
 	}
 	s.format.Store(2) // until the store says otherwise
@@ -245,3 +248,33 @@ func (s *Store) Advance(ctx context.Context, revision int64) error {
 	_, err := s.run(ctx, advanceScript, []string{s.meta}, formatAny, digits(revision), storage.KeptBases)
 	return err
 }
+
+var (
+	available = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "imageapi_store_redis_up",
+		Help: "Whether Redis answers (1) or not (0).",
+	})
+	lossTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "imageapi_store_redis_losses_total",
+		Help: "Times that content was found missing from Redis: a lossy fail-over, a flush, an eviction.",
+	})
+	evictedTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "imageapi_store_redis_evicted_total",
+		Help: "Objects that Redis was found to have evicted.",
+	})
+)
+
+// Collectors returns this package's metrics, for the process to register.
+func Collectors() []prometheus.Collector {
+	return []prometheus.Collector{available, lossTotal, evictedTotal}
+}
+
+// clientLog takes go-redis' log of single connections, which the monitor summarizes in one
+// line.
+type clientLog struct{}
+
+func (clientLog) Printf(ctx context.Context, format string, v ...any) {
+	slog.DebugContext(ctx, fmt.Sprintf(format, v...))
+}
+
+var useLogger = sync.OnceFunc(func() { goredis.SetLogger(clientLog{}) })

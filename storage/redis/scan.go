@@ -258,3 +258,35 @@ func splitMember(member string) (key string, revision int64, ok bool) {
 	revision, err := strconv.ParseInt(digits, 10, 64)
 	return key, revision, err == nil
 }
+
+// Stats implements storage.Backend. Its cost does not depend on the number of objects.
+func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
+	var stats storage.BackendStats
+	window, err := s.Window(ctx)
+	if err != nil {
+		return stats, err
+	}
+	stats.Window = window
+	err = s.do(ctx, func(ctx context.Context) error {
+		sizes, err := s.client.HMGet(ctx, s.meta, "bytes", "rawbytes", "logbytes").Result()
+		if err != nil {
+			return err
+		}
+		stats.StoredBytes, stats.Bytes, stats.LogBytes = number(sizes[0]), number(sizes[1]), number(sizes[2])
+		if stats.Terms, err = s.client.ZCard(ctx, s.terms).Result(); err != nil {
+			return err
+		}
+		if stats.Objects, err = s.client.ZCard(ctx, s.index).Result(); err != nil {
+			return err
+		}
+		stats.LogEntries, err = s.client.XLen(ctx, s.log).Result()
+		return err
+	})
+	return stats, err
+}
+
+func number(v any) int64 {
+	text, _ := v.(string)
+	n, _ := strconv.ParseInt(text, 10, 64) // a hash field that the scripts keep
+	return n
+}

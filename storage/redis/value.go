@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -98,7 +99,7 @@ func (s *Store) load(ctx context.Context, refs []ref, least int, read *storage.R
 func (s *Store) loadSome(ctx context.Context, refs []ref, read *storage.Read) (int, error) {
 	var missing []int
 	for i := range refs {
-		if refs[i].entry = s.cache.get(refs[i].key, refs[i].revision, read); refs[i].entry == nil {
+		if refs[i].entry = s.cache.Get(refs[i].key, refs[i].revision, read); refs[i].entry == nil {
 			missing = append(missing, i)
 		}
 	}
@@ -120,7 +121,7 @@ func (s *Store) loadSome(ctx context.Context, refs []ref, read *storage.Read) (i
 		r := &refs[missing[i]]
 		if value := values.list(i); len(value) > 0 {
 			r.entry = decodeValue(r.key, value, read)
-			s.cache.offer(r.key, r.entry, read)
+			s.cache.Offer(r.key, r.entry, read)
 		}
 	}
 	if len(values) < len(missing) {
@@ -134,4 +135,45 @@ func digits(n int64) string { return strconv.FormatInt(n, 10) }
 func parseDigits(s string) int64 {
 	n, _ := strconv.ParseInt(s, 10, 64) // the scripts reply with digits
 	return n
+}
+
+// getBatch bounds how many values one call of Get reads.
+const getBatch = 256
+
+// Get implements storage.Backend.
+func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetResult, error) {
+	if len(req.Keys) > getBatch {
+		return nil, fmt.Errorf("redis: want %d keys at once: at most %d", len(req.Keys), getBatch)
+	}
+	names, terms := wants(&req.Read)
+	keys, args := []string{s.meta, s.index}, []any{formatAny, names, terms}
+	known := make([]*storage.Entry, len(req.Keys))
+	for i, key := range req.Keys {
+		known[i] = s.cache.Latest(key, &req.Read)
+		keys = append(keys, s.valueKey(key), s.objectKey(key))
+		args = append(args, digits(revisionOf(known[i])), "["+bound(key), "("+bound(key+"\x00"))
+	}
+	r, err := s.read(ctx, getScript, keys, args...)
+	if err != nil {
+		return nil, err
+	}
+	result := &storage.GetResult{Revision: r.integer(0), Entries: make([]*storage.Entry, len(req.Keys))}
+	s.observe(result.Revision)
+	for i, key := range req.Keys {
+		value := r.list(i + 1)
+		switch {
+		case len(value) == 0:
+			if _, revision, ok := splitMember(r.text(i + 1)); ok {
+				if _, err := s.forget(ctx, key, revision); err != nil {
+					return nil, err
+				}
+			}
+		case known[i] != nil && value.integer(0) == known[i].Revision:
+			result.Entries[i] = known[i]
+		default:
+			result.Entries[i] = decodeValue(key, value, &req.Read)
+			s.cache.Add(key, result.Entries[i], &req.Read)
+		}
+	}
+	return result, nil
 }

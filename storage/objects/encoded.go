@@ -1,0 +1,213 @@
+package objects
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	k8sstorage "k8s.io/apiserver/pkg/storage"
+
+	"tallyman/storage"
+	"tallyman/storage/encoding"
+)
+
+// Encoded is an object in the bytes it was stored in. It is a
+// runtime.CacheableObject: apiserver's handlers write those bytes to a client
+// that wants the JSON of the storage version, and decode the object for any
+// other answer.
+type Encoded struct {
+	store    *Store
+	data     []byte
+	revision int64
+	// splice is the place of the resourceVersion in data; spliceable reports that it was
+	// found, as it is in everything that this store writes.
+	splice     encoding.Splicer
+	spliceable bool
+	// shared is set on the object of a watch event, which many watches encode: the encodings
+	// are kept.
+	shared *encodings
+	object func() (runtime.Object, error)
+	// terms are those that the store has, or that the object has where the store's are
+	// not complete.
+	terms func() ([]storage.Term, error)
+
+	attributesOnce sync.Once // the attributes that selectors look at
+	labels         labels.Set
+	fields         fields.Set
+	attributesErr  error
+}
+
+var (
+	_ runtime.CacheableObject   = (*Encoded)(nil)
+	_ metav1.ObjectMetaAccessor = (*Encoded)(nil)
+)
+
+// newEncoded returns the object of an entry. data is its body, decrypted. indexed reports
+// that the index was complete when the entry was read.
+func (s *Store) newEncoded(data []byte, entry *storage.Entry, indexed bool) *Encoded {
+	revision := entry.Revision
+	e := &Encoded{
+		store: s, data: data, revision: revision,
+		object: sync.OnceValues(func() (runtime.Object, error) {
+			obj := s.opts.NewFunc()
+			return obj, s.decode(data, revision, obj)
+		}),
+	}
+	e.splice, e.spliceable = encoding.NewSplicer(data)
+	e.terms = s.termsOf(entry, indexed, e.object)
+	return e
+}
+
+// newDecoded is newEncoded for an object that is decoded already, and is to be matched
+// only.
+func (s *Store) newDecoded(obj runtime.Object, entry *storage.Entry, indexed bool) *Encoded {
+	e := &Encoded{store: s, revision: entry.Revision, object: func() (runtime.Object, error) { return obj, nil }}
+	e.terms = s.termsOf(entry, indexed, e.object)
+	return e
+}
+
+func (s *Store) termsOf(entry *storage.Entry, indexed bool, object func() (runtime.Object, error)) func() ([]storage.Term, error) {
+	stored := entry.Terms
+	return sync.OnceValues(func() ([]storage.Term, error) {
+		if indexed {
+			return stored, nil
+		}
+		obj, err := object()
+		if err != nil {
+			return nil, err
+		}
+		return storage.HashTerms(s.opts.Index.Terms(obj)), nil
+	})
+}
+
+// attributes returns the object's attributes, computed once.
+func (e *Encoded) attributes(of k8sstorage.AttrFunc) (labels.Set, fields.Set, error) {
+	e.attributesOnce.Do(func() {
+		obj, err := e.object()
+		if err == nil {
+			e.labels, e.fields, err = of(obj)
+		}
+		e.attributesErr = err
+	})
+	return e.labels, e.fields, e.attributesErr
+}
+
+// GetEncoded is Get for an answer: the object in its stored bytes.
+func (s *Store) GetEncoded(ctx context.Context, key string, opts k8sstorage.GetOptions) (*Encoded, error) {
+	opts.IgnoreNotFound = false
+	entry, err := s.getEntry(ctx, key, opts)
+	if err != nil {
+		return nil, err
+	}
+	data, _, err := s.transform(ctx, entry)
+	if err != nil {
+		return nil, corruptObject(entry.Key, err)
+	}
+	encoded := s.newEncoded(data, entry, false)
+	if !encoded.spliceable {
+		_, err = encoded.Object()
+	}
+	return encoded, corruptObject(entry.Key, err)
+}
+
+// Object returns the decoded object, which all callers share: not to be changed.
+func (e *Encoded) Object() (runtime.Object, error) { return e.object() }
+
+// AppendJSON appends the object's JSON to dst, as it is in an answer.
+func (e *Encoded) AppendJSON(dst []byte) []byte { return e.splice.AppendTo(dst, e.revision) }
+
+// AppendMetadata appends the JSON of the object's metadata to dst.
+func (e *Encoded) AppendMetadata(dst []byte) []byte {
+	return e.splice.AppendMetadataTo(dst, e.revision)
+}
+
+// GetObject implements runtime.CacheableObject. The caller owns the copy it gets.
+func (e *Encoded) GetObject() runtime.Object {
+	obj, err := e.object()
+	if err != nil {
+		return e.store.opts.NewFunc()
+	}
+	return obj.DeepCopyObject()
+}
+
+// GetObjectMeta implements metav1.ObjectMetaAccessor for the handlers that look
+// at an object before they encode it.
+func (e *Encoded) GetObjectMeta() metav1.Object {
+	if obj, err := e.object(); err == nil {
+		if accessor, err := meta.Accessor(obj); err == nil {
+			return accessor
+		}
+	}
+	return &metav1.ObjectMeta{}
+}
+
+// GetObjectKind implements runtime.Object.
+func (e *Encoded) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject implements runtime.Object. An Encoded never changes.
+func (e *Encoded) DeepCopyObject() runtime.Object { return e }
+
+// CacheEncode implements runtime.CacheableObject.
+func (e *Encoded) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
+	if id == e.store.encoder && e.spliceable {
+		answer := e.AppendJSON(make([]byte, 0, e.splice.Size()+1))
+		_, err := w.Write(append(answer, '\n'))
+		return err
+	}
+	if e.shared == nil {
+		return e.encodeObject(encode, w)
+	}
+	answer, err := e.shared.get(id, func(w io.Writer) error {
+		// encode is given an object that encodes itself in turn, inside the event. It is not
+		// shared, because it is already kept as part of the event.
+		inner := &Encoded{
+			store: e.store, data: e.data, revision: e.revision, splice: e.splice, spliceable: e.spliceable, object: e.object, terms: e.terms,
+		}
+		return encode(inner, w)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(answer)
+	return err
+}
+
+func (e *Encoded) encodeObject(encode func(runtime.Object, io.Writer) error, w io.Writer) error {
+	obj, err := e.object()
+	if err != nil {
+		return fmt.Errorf("decode a stored object: %w", err)
+	}
+	return encode(obj.DeepCopyObject(), w)
+}
+
+// encodings keeps the encodings of one event, by encoder.
+type encodings struct {
+	mu    sync.Mutex
+	bytes map[runtime.Identifier]func() ([]byte, error)
+}
+
+func (c *encodings) get(id runtime.Identifier, encode func(io.Writer) error) ([]byte, error) {
+	c.mu.Lock()
+	once, ok := c.bytes[id]
+	if !ok {
+		once = sync.OnceValues(func() ([]byte, error) {
+			var b bytes.Buffer
+			err := encode(&b)
+			return b.Bytes(), err
+		})
+		if c.bytes == nil {
+			c.bytes = map[runtime.Identifier]func() ([]byte, error){}
+		}
+		c.bytes[id] = once
+	}
+	c.mu.Unlock()
+	return once()
+}

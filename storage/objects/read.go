@@ -1,0 +1,129 @@
+package objects
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/conversion"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	k8sstorage "k8s.io/apiserver/pkg/storage"
+
+	"tallyman/storage"
+)
+
+// bodyOnly reads an entry that no selector is to match.
+var bodyOnly = storage.Read{Sections: []string{storage.SectionBody}}
+
+// Get implements storage.Interface.
+func (s *Store) Get(ctx context.Context, key string, opts k8sstorage.GetOptions, out runtime.Object) error {
+	entry, err := s.getEntry(ctx, key, opts)
+	if err != nil {
+		return err
+	}
+	if entry == nil {
+		return runtime.SetZeroValue(out)
+	}
+	return corruptObject(entry.Key, s.read(ctx, entry, out))
+}
+
+// read decrypts and decodes e.
+func (s *Store) read(ctx context.Context, e *storage.Entry, into runtime.Object) error {
+	data, _, err := s.transform(ctx, e)
+	if err != nil {
+		return err
+	}
+	return s.decode(data, e.Revision, into)
+}
+
+// getEntry returns nil for a key that is absent if opts allow that.
+func (s *Store) getEntry(ctx context.Context, key string, opts k8sstorage.GetOptions) (*storage.Entry, error) {
+	key, err := k8sstorage.PrepareKey(s.opts.ResourcePrefix, key, false)
+	if err != nil {
+		return nil, err
+	}
+	entry, revision, err := storage.GetEntry(ctx, s.backend, key, bodyOnly)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if err := s.atLeast(opts.ResourceVersion, revision); err != nil {
+		return nil, err
+	}
+	if entry == nil && !opts.IgnoreNotFound {
+		return nil, k8sstorage.NewKeyNotFoundError(key, 0)
+	}
+	return entry, nil
+}
+
+// atLeast fails if the store, at revision, has not reached resourceVersion yet.
+func (s *Store) atLeast(resourceVersion string, revision int64) error {
+	if resourceVersion == "" {
+		return nil
+	}
+	wanted, err := s.versioner.ParseResourceVersion(resourceVersion)
+	if err != nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: %v", err))
+	}
+	if wanted > uint64(revision) {
+		return k8sstorage.NewTooLargeResourceVersionError(wanted, uint64(revision), 0)
+	}
+	return nil
+}
+
+// GetList implements storage.Interface.
+func (s *Store) GetList(ctx context.Context, key string, opts k8sstorage.ListOptions, list runtime.Object) error {
+	itemsPtr, err := meta.GetItemsPtr(list)
+	if err != nil {
+		return err
+	}
+	items, err := conversion.EnforcePtr(itemsPtr)
+	if err != nil || items.Kind() != reflect.Slice {
+		return fmt.Errorf("need a list with a slice of items, got %T", list)
+	}
+	l, err := s.newLister(key, opts)
+	if err != nil {
+		return err
+	}
+	corrupt := s.newCorruption()
+	err = l.each(ctx, func(e *storage.Entry) (bool, error) {
+		obj := s.newItem(list, items.Type().Elem())
+		if err := s.read(ctx, e, obj); err != nil {
+			return false, corrupt.note(e.Key, err)
+		}
+		if _, ok := obj.(runtime.Unstructured); !ok { // the list has kind and version of its items
+			obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+		}
+		matched, err := l.selector.matches(s.newDecoded(obj, e, l.indexed))
+		if err != nil || !matched {
+			return false, nil
+		}
+		items.Set(reflect.Append(items, reflect.ValueOf(obj).Elem()))
+		return true, nil
+	})
+	if err := corrupt.result(err); err != nil {
+		return err
+	}
+	if items.IsNil() {
+		items.Set(reflect.MakeSlice(items.Type(), 0, 0))
+	}
+	token, remaining, err := l.continuation()
+	if err != nil {
+		return err
+	}
+	return s.versioner.UpdateList(list, uint64(l.revision), token, remaining)
+}
+
+// newItem returns an empty item for list; unstructured items take the list's
+// API version, which decoding them needs.
+func (s *Store) newItem(list runtime.Object, item reflect.Type) runtime.Object {
+	obj := reflect.New(item).Interface().(runtime.Object)
+	if u, ok := obj.(runtime.Unstructured); ok {
+		if version := list.GetObjectKind().GroupVersionKind().GroupVersion(); !version.Empty() {
+			u.SetUnstructuredContent(map[string]any{"apiVersion": version.String()})
+		}
+	}
+	return obj
+}

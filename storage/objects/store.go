@@ -1,0 +1,294 @@
+// Package objects is the Store of Kubernetes objects: k8s.io/apiserver's storage.Interface,
+// implemented once, on a storage.Backend.
+//
+// Store has Kubernetes' semantics for reads, optimistic concurrency, paging and watches. It
+// knows keys, bytes and revisions, and nothing about images.
+//
+// # Guarantees
+//
+//   - Reads are linearizable: they see every commit acknowledged before them.
+//   - An object is encoded once, when it is written. GET, LIST and WATCH answers
+//     in JSON are made of those bytes (see Encoded and EncodedList).
+//   - A watcher sees every change after its resourceVersion exactly once and in
+//     order, or is told 410 Gone (or to reconnect); nothing is skipped silently.
+//   - One follower for each Store reads the log for any number of watches.
+//
+// # Caveats
+//
+// Objects do not expire: the ttl argument of Create and GuaranteedUpdate is
+// ignored, as no resource served here has one.
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	k8sstorage "k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/value"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
+
+	"tallyman/storage"
+)
+
+// Options configures New.
+type Options struct {
+	// Backend holds the bytes. Required. The caller closes it, after the Store.
+	Backend storage.Backend
+	// Codec turns objects into the stored JSON and back. Required.
+	Codec runtime.Codec
+	// Encoder is the encoder of answers that the stored JSON can stand for:
+	// an answer asked of an encoder with the same Identifier is made of stored
+	// bytes. Nil means that every answer is decoded and encoded.
+	Encoder runtime.Encoder
+	// ResourcePrefix starts every key and ends with a slash, such as
+	// "/images/". Required.
+	ResourcePrefix string
+	// GroupResource names the resource in errors and metrics.
+	GroupResource schema.GroupResource
+	// NewFunc returns an empty object of the stored type. Required.
+	NewFunc func() runtime.Object
+	// Index says by which terms objects are found. Nil means that lists with a selector
+	// read every object.
+	Index *Index
+	// SkipCorrupt makes lists and watches skip corrupt objects, with a log line and a
+	// metric. By default they fail, as in Kubernetes' etcd3 store.
+	SkipCorrupt bool
+	// Transformer encrypts at rest. Nil leaves the bytes as they are.
+	Transformer value.Transformer
+}
+
+// Validate returns an error if a required field of o is missing.
+func (o *Options) Validate() error {
+	switch {
+	case o.Backend == nil:
+		return errors.New("storage: Backend is required")
+	case o.Codec == nil:
+		return errors.New("storage: Codec is required")
+	case o.NewFunc == nil:
+		return errors.New("storage: NewFunc is required")
+	case len(o.ResourcePrefix) < 2 || o.ResourcePrefix[len(o.ResourcePrefix)-1] != '/':
+		return fmt.Errorf("storage: ResourcePrefix %q must end with a slash and not be the root", o.ResourcePrefix)
+	}
+	return nil
+}
+
+// Store is a storage.Interface over a Backend. Create it with New.
+type Store struct {
+	opts       Options
+	backend    storage.Backend
+	versioner  k8sstorage.Versioner
+	encoder    runtime.Identifier // of Options.Encoder
+	follower   *follower
+	indexer    *indexer
+	compacted  atomic.Int64 // last Window.Compacted seen
+	logCorrupt rate.Sometimes
+}
+
+var _ k8sstorage.Interface = (*Store)(nil)
+
+// New returns a Store over o.Backend. Close it to end its watches.
+func New(o Options) (*Store, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Transformer == nil {
+		o.Transformer = identity.NewEncryptCheckTransformer()
+	}
+	s := &Store{opts: o, backend: instrument(o.Backend), versioner: k8sstorage.APIObjectVersioner{}, logCorrupt: rate.Sometimes{First: 10, Interval: time.Minute}}
+	if o.Encoder != nil {
+		s.encoder = o.Encoder.Identifier()
+	}
+	s.follower, s.indexer = newFollower(s), newIndexer(s)
+	return s, nil
+}
+
+// Close ends all watches; their clients see a stream that ended well, and come
+// again. The Backend stays open.
+func (s *Store) Close() { s.follower.close() }
+
+// Versioner implements storage.Interface.
+func (s *Store) Versioner() k8sstorage.Versioner { return s.versioner }
+
+// ReadinessCheck implements storage.Interface. It asks the backend.
+func (s *Store) ReadinessCheck() error {
+	_, err := s.window(context.Background())
+	return err
+}
+
+// GetCurrentResourceVersion implements storage.Interface.
+func (s *Store) GetCurrentResourceVersion(ctx context.Context) (uint64, error) {
+	w, err := s.window(ctx)
+	return uint64(w.Current), err
+}
+
+// CompactRevision implements storage.Interface. It returns the start of the log
+// as last seen, and 0 before anything was dropped from it.
+func (s *Store) CompactRevision() int64 {
+	_, _ = s.window(context.Background()) // on failure the last known answer stands
+	return s.compacted.Load()
+}
+
+func (s *Store) window(ctx context.Context) (storage.Window, error) {
+	w, err := s.backend.Window(ctx)
+	if err != nil {
+		return w, unavailable(err)
+	}
+	s.compacted.Store(w.Compacted)
+	return w, nil
+}
+
+// Stats implements storage.Interface. It counts objects; sizes are not tracked.
+func (s *Store) Stats(ctx context.Context) (k8sstorage.Stats, error) {
+	from, to := prefixRange(s.opts.ResourcePrefix)
+	page, err := s.backend.Scan(ctx, storage.ScanRequest{From: from, To: to, Limit: 1, KeysOnly: true, Count: true})
+	if err != nil {
+		return k8sstorage.Stats{}, unavailable(err)
+	}
+	return k8sstorage.Stats{ObjectCount: page.Count}, nil
+}
+
+// EnableResourceSizeEstimation implements storage.Interface. Sizes are not
+// estimated; upstream's only caller is its watch cache, which is not used.
+func (s *Store) EnableResourceSizeEstimation(keys k8sstorage.KeysFunc) error {
+	if keys == nil {
+		return errors.New("KeysFunc cannot be nil")
+	}
+	return nil
+}
+
+// RequestWatchProgress implements storage.Interface: every watch that asked for
+// ProgressNotify gets a bookmark.
+func (s *Store) RequestWatchProgress(context.Context) error {
+	s.follower.requestProgress()
+	return nil
+}
+
+// state is one object as it is in the store.
+type state struct {
+	object   runtime.Object
+	data     []byte // decrypted
+	revision int64  // 0 if the object does not exist
+	stale    bool   // the transformer wants it written again
+}
+
+// transform decrypts one stored value.
+func (s *Store) transform(ctx context.Context, e *storage.Entry) (data []byte, stale bool, err error) {
+	if e.Err != nil {
+		return nil, false, k8sstorage.NewInternalError(fmt.Errorf("%q: %w", e.Key, e.Err))
+	}
+	data, stale, err = s.opts.Transformer.TransformFromStorage(ctx, e.Value.Body(), value.DefaultContext(e.Key))
+	if err != nil {
+		return nil, false, k8sstorage.NewInternalError(fmt.Errorf("unable to transform key %q: %w", e.Key, err))
+	}
+	return data, stale, nil
+}
+
+// decode fills into with data as of revision.
+func (s *Store) decode(data []byte, revision int64, into runtime.Object) error {
+	if _, _, err := s.opts.Codec.Decode(data, nil, into); err != nil {
+		return fmt.Errorf("%w: %w", storage.ErrCorrupt, err)
+	}
+	return s.versioner.UpdateObject(into, uint64(revision))
+}
+
+// unavailable turns a failure of the backend into the error for a client. It leaves the
+// caller's own cancellation and Status errors as they are.
+func unavailable(err error) error {
+	var status apierrors.APIStatus
+	switch {
+	case err == nil, errors.As(err, &status),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, storage.ErrCompacted), errors.Is(err, storage.ErrFuture), errors.Is(err, storage.ErrNoIndex):
+		return err
+	}
+	if errors.Is(err, storage.ErrFull) {
+		fullStore.Inc()
+		return &noRoom{cause: err}
+	}
+	logOutages.Do(func() { slog.Error("the image store is not available", "err", err) })
+	return &outage{cause: err}
+}
+
+// logOutages keeps an outage from filling the log.
+var logOutages = rate.Sometimes{Interval: 10 * time.Second}
+
+// outage is 503 for clients. Its details about the way to the store are in the log only.
+type outage struct{ cause error }
+
+// Error implements error, for the log.
+func (o *outage) Error() string { return "the image store is not available: " + o.cause.Error() }
+
+// Unwrap returns the cause.
+func (o *outage) Unwrap() error { return o.cause }
+
+// Status implements apierrors.APIStatus, for clients.
+func (o *outage) Status() metav1.Status {
+	status := apierrors.NewServiceUnavailable("the image store is not available; try again").Status()
+	status.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
+	return status
+}
+
+// noRoom is ErrFull for clients: 507 without Retry-After.
+type noRoom struct{ cause error }
+
+// Error implements error.
+func (n *noRoom) Error() string { return n.cause.Error() }
+
+// Unwrap returns the cause.
+func (n *noRoom) Unwrap() error { return n.cause }
+
+// Status implements apierrors.APIStatus.
+func (n *noRoom) Status() metav1.Status {
+	return metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: "InsufficientStorage",
+		Message: "the image store is full: nothing can be added until images are deleted or it is given more memory",
+	}
+}
+
+// prefixRange returns the key range of everything that starts with prefix.
+func prefixRange(prefix string) (from, to string) {
+	end := []byte(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i] < 0xff {
+			end[i]++
+			return prefix, string(end[:i+1])
+		}
+	}
+	return prefix, "\xff\xff\xff\xff"
+}
+
+// stateOf returns the state that a caller's object stands for.
+func (s *Store) stateOf(obj runtime.Object) (*state, error) {
+	version, err := s.versioner.ObjectResourceVersion(obj)
+	if err != nil {
+		return nil, err
+	}
+	st := &state{object: obj, revision: int64(version)}
+	if err := s.versioner.PrepareObjectForStorage(obj); err != nil {
+		return nil, err
+	}
+	if st.data, err = runtime.Encode(s.opts.Codec, obj); err != nil {
+		return nil, err
+	}
+	return st, s.versioner.UpdateObject(obj, version)
+}
+
+// newObject returns an empty object of kind.
+func (s *Store) newObject(kind reflect.Type) runtime.Object {
+	obj := reflect.New(kind).Interface().(runtime.Object)
+	if u, ok := obj.(runtime.Unstructured); ok {
+		return u.NewEmptyInstance()
+	}
+	return obj
+}

@@ -60,6 +60,7 @@ cover: ## measure the share of the product's statements that the tests of unit r
 test: ## run all tests, with the clients they drive; prints the time of each step
 	.ci/step tools ./.ci/install
 	.ci/step vet $(calm) go vet ./...
+	.ci/step build env CGO_ENABLED=1 $(calm) go list -race -test -deps -export -f '{{""}}' $(race) > /dev/null
 	.ci/step race env CGO_ENABLED=1 go test -race -vet=off -timeout 60m $(race)
 	.ci/step test go test -vet=off -timeout 60m $$(go list ./... | grep -vxF "$$(go list $(race))")
 

@@ -32,7 +32,7 @@ type Config struct {
 // which the environment overrides (REGISTRY_IMAGEAPI_…) rely on.
 type ImageAPI struct {
 	OnStoreFailure string        `yaml:"onstorefailure" json:"onstorefailure" jsonschema:"enum=defer,enum=reject,description=What becomes of a push that cannot be recorded: defer lets it through and records it later; reject fails it with 503."`
-	RegistryHost   string        `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in dockerImageReference. Default: the host of http.host or else the host that the pushing client used."`
+	RegistryHost   string        `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in references and in scopes and identities of signature policies. Default: the host of http.host; in dockerImageReference or else the host that the pushing client used."`
 	Inline         bool          `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
 	InlineLimit    int64         `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
 	Backfill       bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Record content of the registry that has no Image at start-up."`

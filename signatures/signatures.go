@@ -70,6 +70,9 @@ const (
 	// ReasonIdentityMismatch: it is valid, but by another signer than the policy wants, or for
 	// another repository.
 	ReasonIdentityMismatch = "IdentityMismatch"
+	// ReasonHostNotConfigured: it names a repository with a host, and the configuration does not
+	// say this registry's.
+	ReasonHostNotConfigured = "HostNotConfigured"
 	// ReasonCertificateUntrusted: its certificate leads to no trusted authority.
 	ReasonCertificateUntrusted = "CertificateUntrusted"
 	// ReasonTimestampMissing: the policy wants a timestamp that can be verified.
@@ -94,7 +97,7 @@ const (
 )
 
 var reasons = map[string]bool{
-	ReasonVerified: true, ReasonSignatureInvalid: true, ReasonKeyNotTrusted: true, ReasonIdentityMismatch: true,
+	ReasonVerified: true, ReasonSignatureInvalid: true, ReasonKeyNotTrusted: true, ReasonIdentityMismatch: true, ReasonHostNotConfigured: true,
 	ReasonCertificateUntrusted: true, ReasonTimestampMissing: true, ReasonLogEntryMissing: true, ReasonExpired: true,
 	ReasonDigestMismatch: true, ReasonNoPolicy: true, ReasonUnparsable: true, ReasonTooLarge: true,
 	ReasonDigestMatches: true, ReasonUnknown: true,

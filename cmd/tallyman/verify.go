@@ -28,10 +28,11 @@ func newVerifyCommand() *cobra.Command {
 	var path, output string
 	cmd := &cobra.Command{
 		Use:   "verify REPO[:TAG|@DIGEST]",
-		Short: "Show the signatures of an image and whether they are trusted; exit with 3 if none is",
+		Short: "Show the signatures of an image and whether they are trusted; exit with 3 if the policy is not satisfied",
 		Long: "Show each signature of an image: signer, time, and why it is or is not trusted by the\n" +
-			"policies of the configuration, as they are now, for this repository. The exit code is 0 if a\n" +
-			"signature is trusted, and 3 if none is.",
+			"policies of the configuration, as they are now. REPO:TAG is judged by the policy for that tag,\n" +
+			"REPO@DIGEST by that of the repository and of each tag that the image has in it. The exit code is\n" +
+			"0 if the policy is satisfied, and 3 if it is not.",
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if output != "table" && output != "json" {
@@ -101,8 +102,13 @@ func verifyImage(cmd *cobra.Command, o *storeOptions, what imageName, output str
 	if image == nil {
 		return fmt.Errorf("%s has no tag %s", what.repository, what.tag)
 	}
-	satisfied := verifier.Verify(image, []string{what.repository}, rules.Tags(image))
-	report := reportOf(image, what.repository, slices.Contains(satisfied, what.repository))
+	var satisfied bool
+	if what.tag != "" {
+		satisfied = verifier.VerifyTag(image, what.repository, what.tag)
+	} else {
+		satisfied = slices.Contains(verifier.Verify(image, []string{what.repository}, rules.Tags(image)), what.repository)
+	}
+	report := reportOf(image, what.repository, satisfied)
 	if output == "json" {
 		encoder := json.NewEncoder(cmd.OutOrStdout())
 		encoder.SetIndent("", "  ")
@@ -110,10 +116,15 @@ func verifyImage(cmd *cobra.Command, o *storeOptions, what imageName, output str
 	} else {
 		err = report.print(cmd.OutOrStdout())
 	}
-	if err == nil && !report.Trusted {
+	switch {
+	case err != nil:
+		return err
+	case !report.Trusted:
 		return exitError{errors.New("no signature is trusted"), exitProblems}
+	case !report.Satisfied:
+		return exitError{errors.New("signatures are trusted, but do not satisfy all that the policy wants"), exitProblems}
 	}
-	return err
+	return nil
 }
 
 // verifyReport is the output of verify.

@@ -24,6 +24,7 @@ log: {level: info}
 storage: {filesystem: {rootdirectory: DIR/registry}, delete: {enabled: true}}
 http: {addr: ADDR}
 imageapi:
+  registryhost: ADDR
   auth: {kubeconfigfile: DIR/kubeconfig}
   signatures:
     policies:

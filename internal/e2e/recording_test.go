@@ -98,7 +98,7 @@ func (r *recording) replay() []string {
 		return absolute
 	}
 	config := strings.NewReplacer("KEY", path(0), "ROOT", path(1), "LOG", path(2)).Replace(signingConfig)
-	config = strings.Replace(config, "imageapi:\n", "imageapi:\n  registryhost: "+r.Host+"\n", 1)
+	config = strings.Replace(config, "registryhost: ADDR", "registryhost: "+r.Host, 1)
 	summaries := make([]string, 0, len(r.Steps))
 	for i := range r.Steps {
 		registry := r.t.TempDir()

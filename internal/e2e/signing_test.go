@@ -69,6 +69,7 @@ imageapi:
 func keyConfig(path string) string {
 	return plainConfig + `
 imageapi:
+  registryhost: ADDR
   auth: {kubeconfigfile: DIR/kubeconfig}
   signatures:
     policies:

@@ -223,6 +223,7 @@ func TestPostSignature(t *testing.T) {
 	writeFile(t, key, gpg.Armored())
 	s := startWithConfig(t, plainConfig+`
 imageapi:
+  registryhost: ADDR
   auth: {kubeconfigfile: DIR/kubeconfig}
   signatures:
     policies:

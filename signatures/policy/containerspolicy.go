@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -47,7 +48,7 @@ type policyRequirement struct {
 
 // compilePolicyFile makes rules of a containers-policy.json: of its default, and of
 // the scopes of the docker transport.
-func compilePolicyFile(path string, files *fileReader) ([]rule, error) {
+func compilePolicyFile(path string, hosts []string, files *fileReader) ([]rule, error) {
 	content, err := files.file(path)
 	if err != nil {
 		return nil, err
@@ -56,7 +57,7 @@ func compilePolicyFile(path string, files *fileReader) ([]rule, error) {
 		Default    []policyRequirement                       `json:"default"`
 		Transports map[string]map[string][]policyRequirement `json:"transports"`
 	}
-	if err := strictJSON(content, &file); err != nil {
+	if err := exactJSON(content, &file); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(file.Default) == 0 {
@@ -65,7 +66,7 @@ func compilePolicyFile(path string, files *fileReader) ([]rule, error) {
 	var rules []rule
 	var errs []error
 	add := func(at string, s scope, requirements []policyRequirement) {
-		r, err := compileRequirements("policy.json "+at, s, requirements, files)
+		r, err := compileRequirements("policy.json "+at, s, requirements, hosts, files)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", path, at, err))
 		}
@@ -73,14 +74,18 @@ func compilePolicyFile(path string, files *fileReader) ([]rule, error) {
 	}
 	docker := file.Transports["docker"]
 	if _, ok := docker[""]; !ok {
-		add("default", "*", file.Default)
+		add("default", scope{text: "*"}, file.Default)
 	}
 	for text, requirements := range docker {
-		at, s := fmt.Sprintf("transports.docker[%q]", text), scope(text)
+		at, s := fmt.Sprintf("transports.docker[%q]", text), scope{text: text, hosted: true}
 		if text == "" {
-			s = "*"
+			s = scope{text: "*"}
 		}
-		if err := s.validate(); err != nil && !strings.Contains(text, "@") { // digests cannot be covered apart
+		err := s.validate()
+		if host, _, _ := strings.Cut(text, "/"); err == nil && s.hosted && len(hosts) == 0 {
+			err = needsHost("the scope", host)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", path, at, err))
 			continue
 		}
@@ -90,20 +95,23 @@ func compilePolicyFile(path string, files *fileReader) ([]rule, error) {
 	return rules, errors.Join(errs...)
 }
 
-func compileRequirements(name string, s scope, requirements []policyRequirement, files *fileReader) (rule, error) {
+func compileRequirements(name string, s scope, requirements []policyRequirement, hosts []string, files *fileReader) (rule, error) {
 	r := rule{scope: s, policy: name, silent: true}
 	if len(requirements) == 0 {
 		return r, errors.New(`want at least one requirement, such as {"type":"reject"}`)
 	}
 	for i, q := range requirements {
+		if err := q.validate(); err != nil {
+			return r, fmt.Errorf("[%d]: %w", i, err)
+		}
 		switch q.Type {
 		case "insecureAcceptAnything":
 			continue
 		case "reject":
-			r.silent, r.groups = false, nil
-			return r, nil
+			r.silent, r.rejects = false, true
+			continue
 		}
-		g, err := q.compile(name, files)
+		g, err := q.compile(name, hosts, files)
 		if err != nil {
 			return r, fmt.Errorf("[%d]: %w", i, err)
 		}
@@ -112,10 +120,60 @@ func compileRequirements(name string, s scope, requirements []policyRequirement,
 	return r, nil
 }
 
-func (q *policyRequirement) compile(name string, files *fileReader) (*requirement, error) {
+// validate returns an error for a field that does not belong to the type, and for none or several
+// of which one is wanted.
+func (q *policyRequirement) validate() error {
+	keys := map[string]bool{"keyPath": q.KeyPath != "", "keyPaths": len(q.KeyPaths) > 0, "keyData": len(q.KeyData) > 0}
+	sigstore := map[string]bool{"keyDatas": len(q.KeyDatas) > 0, "fulcio": q.Fulcio != nil, "pki": q.PKI != nil}
+	log := map[string]bool{
+		"rekorPublicKeyPath": q.RekorPath != "", "rekorPublicKeyData": len(q.RekorData) > 0,
+		"rekorPublicKeyPaths": len(q.RekorPaths) > 0, "rekorPublicKeyDatas": len(q.RekorDatas) > 0,
+	}
+	other := map[string]bool{"keyType": q.KeyType != "", "signedIdentity": len(q.SignedIdentity) > 0}
+	switch q.Type {
+	case "signedBy":
+		delete(other, "keyType")
+	case "sigstoreSigned":
+		maps.Copy(keys, sigstore)
+		if set := names(log); len(set) > 1 {
+			return fmt.Errorf("want one of %s", strings.Join(set, " and "))
+		}
+		if len(names(log)) == 0 && q.Fulcio != nil {
+			return errors.New("fulcio needs a log: want rekorPublicKeyPath, rekorPublicKeyData, rekorPublicKeyPaths or rekorPublicKeyDatas")
+		}
+		if set := names(log); len(set) > 0 && q.PKI != nil {
+			return fmt.Errorf("%s does not belong to pki", set[0])
+		}
+		sigstore, log = nil, nil
+	default:
+		for _, fields := range []map[string]bool{keys, sigstore, log, other} {
+			if set := names(fields); len(set) > 0 {
+				return fmt.Errorf("%s does not belong to type %q", set[0], q.Type)
+			}
+		}
+		return nil
+	}
+	delete(other, "signedIdentity")
+	for _, fields := range []map[string]bool{sigstore, log, other} {
+		if set := names(fields); len(set) > 0 {
+			return fmt.Errorf("%s does not belong to type %q", set[0], q.Type)
+		}
+	}
+	if set := names(keys); len(set) != 1 {
+		return fmt.Errorf("want one of %s", strings.Join(slices.Sorted(maps.Keys(keys)), ", "))
+	}
+	return nil
+}
+
+// names returns the names that are set, in order.
+func names(set map[string]bool) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(set)), func(name string) bool { return !set[name] })
+}
+
+func (q *policyRequirement) compile(name string, hosts []string, files *fileReader) (*requirement, error) {
 	g := &requirement{policy: name}
 	var err error
-	if g.identity, err = q.identity(); err != nil {
+	if g.identity, err = q.identity(hosts); err != nil {
 		return nil, fmt.Errorf("signedIdentity: %w", err)
 	}
 	switch q.Type {
@@ -180,17 +238,28 @@ func (q *policyRequirement) log(files *fileReader) (string, error) {
 }
 
 // identity reads a signedIdentity, whose types are ours with a small first letter.
-func (q *policyRequirement) identity() (identity, error) {
+func (q *policyRequirement) identity(hosts []string) (identity, error) {
 	var s struct {
 		Type             string `json:"type"`
-		DockerReference  string `json:"dockerReference"`
-		DockerRepository string `json:"dockerRepository"`
-		Prefix           string `json:"prefix"`
-		SignedPrefix     string `json:"signedPrefix"`
+		DockerReference  string `json:"dockerReference,omitempty"`
+		DockerRepository string `json:"dockerRepository,omitempty"`
+		Prefix           string `json:"prefix,omitempty"`
+		SignedPrefix     string `json:"signedPrefix,omitempty"`
 	}
-	if len(q.SignedIdentity) > 0 {
-		if err := strictJSON(q.SignedIdentity, &s); err != nil {
-			return identity{}, err
+	if len(q.SignedIdentity) == 0 {
+		return identity{match: matchRepoDigestOrExact}, nil
+	}
+	if err := exactJSON(q.SignedIdentity, &s); err != nil {
+		return identity{}, err
+	}
+	fields := map[string]string{"dockerReference": s.DockerReference, "dockerRepository": s.DockerRepository, "prefix": s.Prefix, "signedPrefix": s.SignedPrefix}
+	want, ok := identityFields[s.Type]
+	if !ok {
+		return identity{}, fmt.Errorf("type %q is not valid: want matchExact, matchRepoDigestOrExact, matchRepository, exactReference, exactRepository or remapIdentity", s.Type)
+	}
+	for name, value := range fields {
+		if (value != "") != slices.Contains(want, name) {
+			return identity{}, fmt.Errorf("%s: %s wants the fields %v", name, s.Type, want)
 		}
 	}
 	config := signatures.SignedIdentity{MatchPolicy: capitalized(s.Type)}
@@ -200,7 +269,13 @@ func (q *policyRequirement) identity() (identity, error) {
 	if s.Prefix != "" {
 		config.RemapIdentity = &signatures.RemapIdentity{Prefix: s.Prefix, SignedPrefix: s.SignedPrefix}
 	}
-	return newIdentity(config)
+	return newIdentity(config, hosts)
+}
+
+// identityFields are the fields besides type of each type of signedIdentity.
+var identityFields = map[string][]string{
+	"matchExact": nil, "matchRepoDigestOrExact": nil, "matchRepository": nil,
+	"exactReference": {"dockerReference"}, "exactRepository": {"dockerRepository"}, "remapIdentity": {"prefix", "signedPrefix"},
 }
 
 func capitalized(s string) string {

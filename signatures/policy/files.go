@@ -2,12 +2,18 @@ package policy
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+
+	corex509 "github.com/notaryproject/notation-core-go/x509"
+
+	"github.com/notaryproject/notation-go/verifier/truststore"
 )
 
 // maxFile is the largest key or policy file that is read.
@@ -115,4 +121,52 @@ func (r *fileReader) either(key, path, data string) ([]byte, error) {
 		return []byte(data), nil
 	}
 	return nil, fmt.Errorf("%sPath or %sData is required", key, key)
+}
+
+// memoryStore is a trust store that has been read: certificates by type:name.
+type memoryStore map[string][]*x509.Certificate
+
+// readTrustStore reads notation's truststore directory: x509/TYPE/NAME/FILE. Unlike
+// notation's own it takes symbolic links, which volumes of Kubernetes are made of.
+func readTrustStore(path string, files *fileReader) (memoryStore, error) {
+	store := memoryStore{}
+	for _, kind := range truststore.Types {
+		stores, err := files.directory(filepath.Join(path, "x509", string(kind)))
+		if err != nil {
+			continue // not of every type there is one
+		}
+		for _, named := range stores {
+			certificates, err := files.directory(named)
+			if err != nil {
+				return nil, err
+			}
+			for _, file := range certificates {
+				if _, err := files.file(file); err != nil {
+					return nil, err
+				}
+				read, err := corex509.ReadCertificateFile(file)
+				if err == nil {
+					err = truststore.ValidateCertificates(read)
+				}
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", file, err)
+				}
+				key := string(kind) + ":" + filepath.Base(named)
+				store[key] = append(store[key], read...)
+			}
+		}
+	}
+	if len(store) == 0 {
+		return nil, fmt.Errorf("%s holds no certificate: want x509/ca/NAME/CERTIFICATE", path)
+	}
+	return store, nil
+}
+
+// GetCertificates implements truststore.X509TrustStore.
+func (s memoryStore) GetCertificates(_ context.Context, kind truststore.Type, name string) ([]*x509.Certificate, error) {
+	certificates := s[string(kind)+":"+name]
+	if len(certificates) == 0 {
+		return nil, fmt.Errorf("the trust store has no %s:%s", kind, name)
+	}
+	return certificates, nil
 }

@@ -2,7 +2,7 @@ package policy
 
 import (
 	"fmt"
-	"slices"
+	"regexp"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -10,8 +10,12 @@ import (
 	"tallyman/signatures"
 )
 
-// Match policies of signedIdentity, in OpenShift's words.
+// Match policies of signedIdentity, in OpenShift's words. Their rules are those of
+// containers-policy.json(5).
 const (
+	// matchDefault is matchRepoDigestOrExact, but takes a signature that names a repository
+	// alone for all that is in it: so cosign signs.
+	matchDefault           = ""
 	matchRepoDigestOrExact = "MatchRepoDigestOrExact"
 	matchRepository        = "MatchRepository"
 	matchExact             = "MatchExact"
@@ -27,12 +31,10 @@ type identity struct {
 	prefix, signedPrefix string
 }
 
-func newIdentity(s signatures.SignedIdentity) (identity, error) {
+func newIdentity(s signatures.SignedIdentity, hosts []string) (identity, error) {
 	i := identity{match: s.MatchPolicy}
 	switch i.match {
-	case "":
-		i.match = matchRepoDigestOrExact
-	case matchRepoDigestOrExact, matchRepository, matchExact:
+	case matchDefault, matchRepoDigestOrExact, matchRepository, matchExact:
 	case exactRepository, exactReference:
 		if s.ExactRepository == nil || s.ExactRepository.Repository == "" {
 			return i, fmt.Errorf("%s needs exactRepository.repository", i.match)
@@ -41,51 +43,91 @@ func newIdentity(s signatures.SignedIdentity) (identity, error) {
 		if err != nil {
 			return i, fmt.Errorf("exactRepository.repository: %q: %w", s.ExactRepository.Repository, err)
 		}
+		if i.match == exactReference && reference.IsNameOnly(named) {
+			return i, fmt.Errorf("exactRepository.repository: %q names no tag or digest, which ExactReference needs", s.ExactRepository.Repository)
+		}
+		if i.match == exactRepository {
+			named = reference.TrimNamed(named)
+		}
 		i.exact = named.String()
+		if len(hosts) == 0 {
+			return i, needsHost("exactRepository.repository", "")
+		}
 	case remapIdentity:
 		if s.RemapIdentity == nil || s.RemapIdentity.Prefix == "" || s.RemapIdentity.SignedPrefix == "" {
 			return i, fmt.Errorf("RemapIdentity needs remapIdentity.prefix and remapIdentity.signedPrefix")
 		}
+		for _, prefix := range []string{s.RemapIdentity.Prefix, s.RemapIdentity.SignedPrefix} {
+			if !remapPrefix.MatchString(prefix) {
+				return i, fmt.Errorf("remapIdentity: prefix %q is not valid: want host[:port] or host[:port]/path", prefix)
+			}
+		}
 		i.prefix, i.signedPrefix = s.RemapIdentity.Prefix, s.RemapIdentity.SignedPrefix
+		if len(hosts) == 0 {
+			return i, needsHost("remapIdentity", "")
+		}
 	default:
 		return i, fmt.Errorf("matchPolicy %q is not valid: want MatchRepoDigestOrExact, MatchRepository, MatchExact, ExactRepository, ExactReference or RemapIdentity", s.MatchPolicy)
 	}
 	return i, nil
 }
 
-// check reports a reference that does not match the image's name where c covers it. A
-// signature of a format without references has nothing to match.
-func (i identity) check(claimed *payload, c applicable) *failure {
+// remapPrefix is a prefix of RemapIdentity.
+var remapPrefix = regexp.MustCompile("^" + reference.DomainRegexp.String() + "(/" + reference.NameRegexp.String() + ")?$")
+
+// check reports a reference that does not match the target. A signature of a format without
+// references has nothing to match.
+func (i identity) check(claimed *payload, t *target) *failure {
 	if !claimed.hasReference {
 		return nil
 	}
 	named, err := reference.ParseNormalizedNamed(claimed.reference)
-	if err != nil || !i.matches(named, c) {
+	if err != nil {
 		return &failure{signatures.ReasonIdentityMismatch, "the signature is for another repository"}
 	}
-	return nil
-}
-
-func (i identity) matches(signed reference.Named, c applicable) bool {
-	names := make([]string, 0, len(c.hosts))
-	for _, host := range c.hosts {
-		names = append(names, host+"/"+c.repository)
+	if i.exact != "" {
+		if i.match == exactRepository && named.Name() == i.exact || i.match == exactReference && named.String() == i.exact {
+			return nil
+		}
+		return &failure{signatures.ReasonIdentityMismatch, "the signature is for another repository"}
 	}
-	repository := reference.TrimNamed(signed).String()
-	switch i.match {
-	case matchExact:
-		tagged, ok := signed.(reference.Tagged)
-		return ok && slices.Contains(names, repository) && slices.Contains(c.tags, tagged.Tag())
-	case exactRepository:
-		return repository == i.exact
-	case exactReference:
-		return signed.String() == i.exact
-	case remapIdentity:
-		for n, name := range names {
-			if rest, ok := strings.CutPrefix(name, i.prefix); ok && (rest == "" || rest[0] == '/') {
-				names[n] = i.signedPrefix + rest
-			}
+	if len(t.hosts) == 0 {
+		return &failure{signatures.ReasonHostNotConfigured, "the signature names a host, and the configuration does not say this registry's: set imageapi.registryhost"}
+	}
+	failed := &failure{signatures.ReasonIdentityMismatch, "the signature is for another repository"}
+	for _, host := range t.hosts {
+		own, err := reference.ParseNamed(i.remap(host+"/"+t.repository) + t.identifier())
+		if err != nil {
+			continue // the grammar of references does not have such a host
+		}
+		if i.matches(named, own) {
+			return nil
+		}
+		if named.Name() == own.Name() {
+			failed = &failure{signatures.ReasonIdentityMismatch, "the signature is for the repository, but not for this tag or digest of it; matchPolicy MatchRepository takes that"}
 		}
 	}
-	return slices.Contains(names, repository)
+	return failed
+}
+
+// remap replaces the prefix of a name.
+func (i identity) remap(name string) string {
+	if rest, ok := strings.CutPrefix(name, i.prefix); ok && i.prefix != "" && (rest == "" || rest[0] == '/') {
+		return i.signedPrefix + rest
+	}
+	return name
+}
+
+// matches reports whether what was signed is own, the name of the target.
+func (i identity) matches(signed, own reference.Named) bool {
+	_, tagged := own.(reference.Tagged)
+	switch {
+	case i.match == matchRepository, i.match == matchDefault && reference.IsNameOnly(signed):
+		return signed.Name() == own.Name()
+	case reference.IsNameOnly(signed):
+		return false
+	case i.match == matchExact, tagged:
+		return signed.String() == own.String()
+	}
+	return signed.Name() == own.Name() // the image is named by its digest, which the signature is for
 }

@@ -3,12 +3,11 @@ package policy
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/notaryproject/notation-core-go/revocation"
@@ -16,11 +15,9 @@ import (
 	"github.com/notaryproject/notation-core-go/signature"
 	_ "github.com/notaryproject/notation-core-go/signature/cose" // registers its envelope
 	_ "github.com/notaryproject/notation-core-go/signature/jws"  // registers its envelope
-	corex509 "github.com/notaryproject/notation-core-go/x509"
 	"github.com/notaryproject/notation-go"
 	"github.com/notaryproject/notation-go/verifier"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
-	"github.com/notaryproject/notation-go/verifier/truststore"
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -75,13 +72,49 @@ func targetOf(c *signature.EnvelopeContent) (imagespec.Descriptor, error) {
 	return payload.Target, nil
 }
 
+// trustPolicy is the root of a trust policy document. The statement for a repository decides.
+type trustPolicy struct {
+	named
+	document   *trustpolicy.Document
+	statements map[string]*notary // by name; without those that skip verification
+}
+
+// verify implements rootOfTrust. It is not called, because there is always a target.
+func (p *trustPolicy) verify(*payload, digest.Digest, time.Time) (*signer, *failure) {
+	return nil, errNotApplicable
+}
+
+// forTarget implements scopedRoot by notation's own rule: the one statement whose registryScopes
+// have the repository, or else the one for everything.
+// https://github.com/notaryproject/specifications/blob/main/specs/trust-store-trust-policy.md
+func (p *trustPolicy) forTarget(t *target) (rootOfTrust, *failure) {
+	names := []string{"registry.invalid"}
+	if len(t.hosts) > 0 {
+		names = t.hosts
+	}
+	var statement *trustpolicy.TrustPolicy
+	for _, host := range names {
+		found, err := p.document.GetApplicableTrustPolicy(host + "/" + t.repository + "@" + t.digest.String())
+		if err == nil && (statement == nil || !slices.Contains(found.RegistryScopes, "*")) {
+			statement = found
+		}
+	}
+	if statement == nil {
+		return nil, &failure{signatures.ReasonKeyNotTrusted, "no statement of notation's trust policy is for the repository"}
+	}
+	if root := p.statements[statement.Name]; root != nil {
+		return root, nil
+	}
+	return nil, &failure{signatures.ReasonKeyNotTrusted, "the statement of notation's trust policy for the repository skips verification"}
+}
+
 // notary is a root that asks notation-go.
 type notary struct {
 	named
 	verifier notation.Verifier
 }
 
-func newNotary(name string, p *signatures.Notary, files *fileReader) ([]rootOfTrust, error) {
+func newNotary(name string, p *signatures.Notary, hosts []string, files *fileReader) ([]rootOfTrust, error) {
 	if p.TrustStorePath == "" {
 		return nil, errors.New("trustStorePath is required: notation's truststore directory, with x509/ca/NAME/ in it")
 	}
@@ -95,27 +128,41 @@ func newNotary(name string, p *signatures.Notary, files *fileReader) ([]rootOfTr
 			return nil, fmt.Errorf("trustPolicyPath: %w", err)
 		}
 	}
-	var roots []rootOfTrust
+	root := &trustPolicy{named: named("notation policy " + cmp.Or(name, document.TrustPolicies[0].Name)), document: document, statements: map[string]*notary{}}
 	for _, policy := range document.TrustPolicies {
-		// Which repositories it is for, our own scopes say.
-		policy.RegistryScopes = []string{"*"}
-		if policy.SignatureVerification.Override == nil {
-			policy.SignatureVerification.Override = map[trustpolicy.ValidationType]trustpolicy.ValidationAction{}
+		for _, s := range policy.RegistryScopes {
+			host, _, _ := strings.Cut(s, "/")
+			if s != "*" && len(hosts) == 0 {
+				return nil, fmt.Errorf("trust policy %q: %w", policy.Name, needsHost(fmt.Sprintf("registryScopes: %q", s), host))
+			}
 		}
 		if policy.SignatureVerification.VerificationLevel == trustpolicy.LevelSkip.Name {
 			continue // it believes nothing in particular
 		}
-		policy.SignatureVerification.Override[trustpolicy.TypeRevocation] = trustpolicy.ActionSkip
-		single := &trustpolicy.Document{Version: document.Version, TrustPolicies: []trustpolicy.TrustPolicy{policy}}
-		v, err := verifier.NewWithOptions(single, store, nil, verifier.VerifierOptions{
-			RevocationCodeSigningValidator: offline{}, RevocationTimestampingValidator: offline{},
-		})
+		statement, err := newStatement(cmp.Or(name, policy.Name), document.Version, policy, store)
 		if err != nil {
 			return nil, fmt.Errorf("trust policy %q: %w", policy.Name, err)
 		}
-		roots = append(roots, &notary{named: named("notation policy " + cmp.Or(name, policy.Name)), verifier: v})
+		root.statements[policy.Name] = statement
 	}
-	return roots, nil
+	return []rootOfTrust{root}, nil
+}
+
+// newStatement makes the root of one statement, whose scopes have been looked at by then.
+func newStatement(name, version string, policy trustpolicy.TrustPolicy, store memoryStore) (*notary, error) {
+	policy.RegistryScopes = []string{"*"}
+	override := map[trustpolicy.ValidationType]trustpolicy.ValidationAction{}
+	maps.Copy(override, policy.SignatureVerification.Override)
+	override[trustpolicy.TypeRevocation] = trustpolicy.ActionSkip
+	policy.SignatureVerification.Override = override
+	single := &trustpolicy.Document{Version: version, TrustPolicies: []trustpolicy.TrustPolicy{policy}}
+	v, err := verifier.NewWithOptions(single, store, nil, verifier.VerifierOptions{
+		RevocationCodeSigningValidator: offline{}, RevocationTimestampingValidator: offline{},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &notary{named: named("notation policy " + name), verifier: v}, nil
 }
 
 // defaultTrustPolicy trusts the authorities of the whole store.
@@ -140,61 +187,13 @@ func readTrustPolicy(path string, files *fileReader) (*trustpolicy.Document, err
 		return nil, err
 	}
 	document := &trustpolicy.Document{}
-	if err := json.Unmarshal(content, document); err != nil {
+	if err := exactJSON(content, document); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if err := document.Validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return document, nil
-}
-
-// memoryStore is a trust store that has been read: certificates by type:name.
-type memoryStore map[string][]*x509.Certificate
-
-// readTrustStore reads notation's truststore directory: x509/TYPE/NAME/FILE. Unlike
-// notation's own it takes symbolic links, which volumes of Kubernetes are made of.
-func readTrustStore(path string, files *fileReader) (memoryStore, error) {
-	store := memoryStore{}
-	for _, kind := range truststore.Types {
-		stores, err := files.directory(filepath.Join(path, "x509", string(kind)))
-		if err != nil {
-			continue // not of every type there is one
-		}
-		for _, named := range stores {
-			certificates, err := files.directory(named)
-			if err != nil {
-				return nil, err
-			}
-			for _, file := range certificates {
-				if _, err := files.file(file); err != nil {
-					return nil, err
-				}
-				read, err := corex509.ReadCertificateFile(file)
-				if err == nil {
-					err = truststore.ValidateCertificates(read)
-				}
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", file, err)
-				}
-				key := string(kind) + ":" + filepath.Base(named)
-				store[key] = append(store[key], read...)
-			}
-		}
-	}
-	if len(store) == 0 {
-		return nil, fmt.Errorf("%s holds no certificate: want x509/ca/NAME/CERTIFICATE", path)
-	}
-	return store, nil
-}
-
-// GetCertificates implements truststore.X509TrustStore.
-func (s memoryStore) GetCertificates(_ context.Context, kind truststore.Type, name string) ([]*x509.Certificate, error) {
-	certificates := s[string(kind)+":"+name]
-	if len(certificates) == 0 {
-		return nil, fmt.Errorf("the trust store has no %s:%s", kind, name)
-	}
-	return certificates, nil
 }
 
 // offline answers questions about revocation without asking anybody.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -80,6 +81,16 @@ func strictJSON(data []byte, into any) error {
 		return fmt.Errorf("JSON with names given twice")
 	}
 	return nil
+}
+
+// exactJSON is strictJSON for a file of an operator: it names the field that is not known, or
+// given twice.
+func exactJSON(data []byte, into any) error {
+	strict, err := kjson.UnmarshalStrict(data, into)
+	if err == nil {
+		err = errors.Join(strict...)
+	}
+	return err
 }
 
 // Types of simple signing payloads (containers-signature(5), cosign's

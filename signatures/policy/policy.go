@@ -14,9 +14,8 @@ package policy
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -39,8 +38,8 @@ type Options struct {
 	// PolicyFile is a containers-policy.json(5) to be honoured as well, "" for
 	// none.
 	PolicyFile string
-	// Hosts are the host[:port] names of this registry in references. If there
-	// are none, an Image's own pull reference says.
+	// Hosts are the host[:port] names of this registry in references. Without any, a policy
+	// that names a host is an error, and nothing is compared with one.
 	Hosts []string
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
@@ -49,6 +48,7 @@ type Options struct {
 // Verifier verifies signatures. It is safe for concurrent use.
 type Verifier struct {
 	options Options
+	hosts   []string // Hosts, with all names of the loopback interface
 	current atomic.Pointer[ruleset]
 }
 
@@ -76,6 +76,9 @@ func New(o Options) (*Verifier, error) {
 		o.Now = time.Now
 	}
 	v := &Verifier{options: o}
+	for _, host := range o.Hosts {
+		v.hosts = append(v.hosts, loopbackNames(host)...)
+	}
 	rules, err := v.load()
 	if err != nil {
 		return nil, err
@@ -86,7 +89,7 @@ func New(o Options) (*Verifier, error) {
 
 func (v *Verifier) load() (*ruleset, error) {
 	reader := &fileReader{}
-	rules, err := compile(v.options, reader)
+	rules, err := compile(v.options, v.hosts, reader)
 	if err != nil {
 		return nil, err
 	}
@@ -139,13 +142,36 @@ func (v *Verifier) Watch(ctx context.Context, interval time.Duration, changed fu
 func (v *Verifier) ClearCache() { v.current.Load().cache.Purge() }
 
 // Verify writes the result of verification on each signature of image, of a known type:
-// conditions, and, if it is trusted, its signer and its claims. repositories hold the image,
-// and tags (repository:tag) point to it. It returns the repositories whose policy is
-// satisfied.
+// conditions, and, if it is trusted, its signer and its claims. A signature is trusted if it is
+// for any name of the image. repositories hold the image, and tags (repository:tag) point to it.
+// Verify returns the repositories whose policy is satisfied, for the repository itself and for
+// each tag that it has on the image.
 func (v *Verifier) Verify(image *imagev1.Image, repositories, tags []string) (trusted []string) {
 	rules := v.current.Load()
-	covers := rules.covers(v.hosts(image), repositories, tags)
-	satisfied := map[*requirement]bool{}
+	covers := rules.covers(v.hosts, digest.Digest(image.Name), repositories, tags)
+	v.verifyAll(rules, image, covers)
+	for i := 0; i < len(covers); {
+		repository, accepts := covers[i], true
+		for ; i < len(covers) && covers[i].repository == repository.repository; i++ {
+			accepts = accepts && covers[i].accepts()
+		}
+		if accepts && len(repository.groups) > 0 {
+			trusted = append(trusted, repository.repository)
+		}
+	}
+	return trusted
+}
+
+// VerifyTag is Verify for one tag of a repository. It reports whether the tag's policy is
+// satisfied.
+func (v *Verifier) VerifyTag(image *imagev1.Image, repository, tag string) bool {
+	rules := v.current.Load()
+	a := rules.applicable(target{hosts: v.hosts, repository: repository, tag: tag, digest: digest.Digest(image.Name)})
+	v.verifyAll(rules, image, []*applicable{a})
+	return len(a.groups) > 0 && a.accepts()
+}
+
+func (v *Verifier) verifyAll(rules *ruleset, image *imagev1.Image, covers []*applicable) {
 	for i := range image.Signatures {
 		s := &image.Signatures[i]
 		if !signatures.Known(s.Type) {
@@ -153,47 +179,8 @@ func (v *Verifier) Verify(image *imagev1.Image, repositories, tags []string) (tr
 		}
 		result := v.judgeSafely(rules, digest.Digest(image.Name), covers, s)
 		verificationsTotal.WithLabelValues(s.Type, result.trusted.reason).Inc()
-		for _, g := range result.satisfied {
-			satisfied[g] = true
-		}
 		result.apply(s, v.options.Now())
 	}
-	for _, c := range covers {
-		all := func(g *requirement) bool { return satisfied[g] }
-		if len(c.groups) > 0 && !slices.ContainsFunc(c.groups, func(g *requirement) bool { return !all(g) }) {
-			trusted = append(trusted, c.repository)
-		}
-	}
-	return trusted
-}
-
-// hosts returns the names of this registry in references.
-func (v *Verifier) hosts(image *imagev1.Image) []string {
-	if len(v.options.Hosts) > 0 {
-		return v.options.Hosts
-	}
-	host, _, ok := strings.Cut(image.DockerImageReference, "/")
-	if !ok || !IsHost(host) {
-		return nil
-	}
-	return loopbackNames(host)
-}
-
-// loopbackNames returns the names of a registry on this host, of which clients use
-// any; another host has its own.
-func loopbackNames(host string) []string {
-	name, port := host, ""
-	if at := strings.LastIndexByte(host, ':'); at >= 0 && !strings.HasSuffix(host, "]") {
-		name, port = host[:at], host[at:]
-	}
-	names := []string{"localhost", "127.0.0.1", "[::1]"}
-	if !slices.Contains(names, name) {
-		return []string{host}
-	}
-	for i := range names {
-		names[i] += port
-	}
-	return names
 }
 
 var (
@@ -211,3 +198,62 @@ var (
 func Collectors() []prometheus.Collector {
 	return []prometheus.Collector{verificationsTotal, reloadsTotal}
 }
+
+// rootOfTrust is one root of trust.
+type rootOfTrust interface {
+	// name is the root's name in conditions.
+	name() string
+	// verify verifies the claims of c about subject. It returns the signer, or the reason why
+	// it is not trusted.
+	verify(c *payload, subject digest.Digest, now time.Time) (*signer, *failure)
+}
+
+// scopedRoot is a root that has other roots, each for some targets.
+type scopedRoot interface {
+	// forTarget returns the root for a target, or the reason why there is none.
+	forTarget(t *target) (rootOfTrust, *failure)
+}
+
+// named gives a root its name.
+type named string
+
+func (n named) name() string { return string(n) }
+
+// signer is the verified identity of a signer.
+type signer struct {
+	issuedBy imagev1.SignatureIssuer
+	issuedTo imagev1.SignatureSubject
+	created  time.Time // zero if nobody trustworthy says
+	claims   map[string]string
+}
+
+// failure is why a signature is not believed. Its message says nothing that the
+// signature says of itself.
+type failure struct{ reason, message string }
+
+func (f *failure) in(g *requirement) *failure {
+	return &failure{f.reason, fmt.Sprintf("policy %s: %s", g.policy, f.message)}
+}
+
+// progress orders reasons by how much was right before the failure: of the failures
+// of several roots, the one that got furthest tells most.
+var progress = map[string]int{
+	signatures.ReasonKeyNotTrusted:        1,
+	signatures.ReasonCertificateUntrusted: 2,
+	signatures.ReasonSignatureInvalid:     3,
+	signatures.ReasonLogEntryMissing:      4,
+	signatures.ReasonTimestampMissing:     5,
+	signatures.ReasonExpired:              6,
+	signatures.ReasonHostNotConfigured:    7,
+	signatures.ReasonIdentityMismatch:     8,
+}
+
+func moreSpecific(a, b *failure) *failure {
+	if a == nil || progress[b.reason] > progress[a.reason] { // of equals the first
+		return b
+	}
+	return a
+}
+
+// errNotApplicable is the failure of a root that knows nothing of such signatures.
+var errNotApplicable = &failure{signatures.ReasonKeyNotTrusted, "no root of trust vouches for the key of the signature"}

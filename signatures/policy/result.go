@@ -22,7 +22,6 @@ type result struct {
 	forImage, trusted condition
 	signer            *signer // if it is trusted
 	payload           *payload
-	satisfied         []*requirement
 }
 
 type condition struct {
@@ -35,7 +34,7 @@ var errTooLarge = errors.New("too large to be kept; the content is the descripto
 
 // judgeSafely is judge that recovers from panics of libraries: a signature must not fail the
 // push of an image.
-func (v *Verifier) judgeSafely(rules *ruleset, subject digest.Digest, covers []applicable, s *imagev1.ImageSignature) (judged *result) {
+func (v *Verifier) judgeSafely(rules *ruleset, subject digest.Digest, covers []*applicable, s *imagev1.ImageSignature) (judged *result) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			slog.Error("signature verification panicked", "image", subject.String(), "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
@@ -47,7 +46,7 @@ func (v *Verifier) judgeSafely(rules *ruleset, subject digest.Digest, covers []a
 }
 
 // judge verifies one signature against the groups of all covers.
-func (v *Verifier) judge(rules *ruleset, subject digest.Digest, covers []applicable, s *imagev1.ImageSignature) *result {
+func (v *Verifier) judge(rules *ruleset, subject digest.Digest, covers []*applicable, s *imagev1.ImageSignature) *result {
 	c, err := parse(s.Type, s.Content)
 	if err != nil {
 		reason := signatures.ReasonUnparsable
@@ -64,7 +63,7 @@ func (v *Verifier) judge(rules *ruleset, subject digest.Digest, covers []applica
 	if mismatch {
 		judged.forImage = condition{"False", signatures.ReasonDigestMismatch, "it signs another digest"}
 	}
-	covered := slices.ContainsFunc(covers, func(c applicable) bool { return c.policies != "" })
+	covered := slices.ContainsFunc(covers, func(c *applicable) bool { return c.policies != "" })
 	switch {
 	case !covered:
 		judged.trusted = condition{"Unknown", signatures.ReasonNoPolicy, "no policy covers the image's repositories"}
@@ -83,37 +82,67 @@ func unlessTooLarge(reason string) string {
 	return reason
 }
 
-// verify asks every root of trust, and keeps the first that vouches for the
-// signature, or else the failure that got furthest.
-func (v *Verifier) verify(rules *ruleset, subject digest.Digest, covers []applicable, s *imagev1.ImageSignature, judged *result) {
+// verify asks every root of trust about every name of the image, and keeps the first that
+// vouches for the signature, or else the failure that got furthest.
+func (v *Verifier) verify(rules *ruleset, subject digest.Digest, covers []*applicable, s *imagev1.ImageSignature, judged *result) {
 	content := sha256.Sum256(slices.Concat([]byte(s.Type), []byte{0}, s.Content))
+	asked := map[rootOfTrust]cached{} // one signature may have thousands of names to answer for
+	ask := func(r rootOfTrust) (*signer, *failure) {
+		known, ok := asked[r]
+		if !ok {
+			known.signer, known.failure = v.ask(rules, r, cacheKey{r, subject, content}, judged.payload)
+			asked[r] = known
+		}
+		return known.signer, known.failure
+	}
 	var worst *failure
-	for _, c := range covers {
-		for _, g := range c.groups {
-			for _, r := range g.roots {
-				signer, failure := v.ask(rules, r, cacheKey{r, subject, content}, judged.payload)
-				if failure == nil {
-					failure = g.identity.check(judged.payload, c)
-				}
-				if failure != nil {
-					worst = moreSpecific(worst, failure.in(g))
-					continue
-				}
-				judged.satisfied = append(judged.satisfied, g)
-				if judged.signer == nil {
-					judged.signer = signer
-					judged.trusted = condition{"True", signatures.ReasonVerified, fmt.Sprintf("policy %s, %s", g.policy, r.name())}
-				}
-				break
+	for _, a := range covers {
+		for n, g := range a.groups {
+			root, signer, failure := g.vouches(&a.target, judged.payload, ask)
+			if failure != nil {
+				worst = moreSpecific(worst, failure.in(g))
+				continue
+			}
+			a.satisfied[n] = true
+			if judged.signer == nil {
+				judged.signer = signer
+				judged.trusted = condition{"True", signatures.ReasonVerified, fmt.Sprintf("policy %s, %s", g.policy, root.name())}
 			}
 		}
-		if c.policies != "" { // which may have no root that could be asked
-			worst = moreSpecific(worst, &failure{signatures.ReasonKeyNotTrusted, fmt.Sprintf("policy %s trusts nobody", c.policies)})
+		if a.policies != "" { // which may have no root that could be asked
+			worst = moreSpecific(worst, &failure{signatures.ReasonKeyNotTrusted, fmt.Sprintf("policy %s trusts nobody", a.policies)})
 		}
 	}
 	if judged.signer == nil {
 		judged.trusted = condition{"False", worst.reason, worst.message}
 	}
+}
+
+// vouches returns the first root of the requirement that vouches for a signature of the target,
+// or the failure that got furthest.
+func (g *requirement) vouches(t *target, c *payload, ask func(rootOfTrust) (*signer, *failure)) (rootOfTrust, *signer, *failure) {
+	var worst *failure
+	for _, r := range g.roots {
+		var failure *failure
+		if scoped, ok := r.(scopedRoot); ok {
+			if r, failure = scoped.forTarget(t); failure != nil {
+				worst = moreSpecific(worst, failure)
+				continue
+			}
+		}
+		signer, failure := ask(r)
+		if failure == nil {
+			failure = g.identity.check(c, t)
+		}
+		if failure == nil {
+			return r, signer, nil
+		}
+		worst = moreSpecific(worst, failure)
+	}
+	if worst == nil {
+		worst = errNotApplicable
+	}
+	return nil, nil, worst
 }
 
 func (v *Verifier) ask(rules *ruleset, r rootOfTrust, key cacheKey, c *payload) (*signer, *failure) {

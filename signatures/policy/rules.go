@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/opencontainers/go-digest"
 
 	"tallyman/signatures"
 )
@@ -15,8 +16,10 @@ type rule struct {
 	scope  scope
 	policy string
 	// groups have all to be satisfied, each by some signature; of a group's roots
-	// any one suffices. Without groups nobody is trusted.
+	// any one suffices.
 	groups []*requirement
+	// rejects is set if the policy trusts nobody.
+	rejects bool
 	// silent is set if the policy accepts everything: then it says nothing of
 	// signatures.
 	silent bool
@@ -29,137 +32,68 @@ type requirement struct {
 	identity identity
 }
 
-// scope is the set of repositories that a rule covers.
-type scope string
-
-// levels of how specific a scope is; of paths, more so by the number of their parts.
-const (
-	levelAll       = 0
-	levelWildcard  = 1
-	levelPath      = 1000
-	levelReference = 1_000_000
-)
-
-// specificity returns how specifically the scope covers a repository, -1 if not at
-// all. hosts are this registry's names, tags the image's tags in the repository.
-func (s scope) specificity(hosts []string, repository string, tags []string) int {
-	text := string(s)
-	switch {
-	case text == "" || text == "*":
-		return levelAll
-	case strings.HasPrefix(text, "*."):
-		for _, host := range hosts {
-			if strings.HasSuffix(withoutPort(host), text[1:]) {
-				return levelWildcard + strings.Count(text, ".")
-			}
-		}
-		return -1
-	}
-	if path, tag, ok := cutTag(text); ok {
-		if !slices.Contains(tags, tag) || scope(path).parts(hosts, repository) != strings.Count(repository, "/")+1 {
-			return -1
-		}
-		return levelReference
-	}
-	if parts := s.parts(hosts, repository); parts >= 0 {
-		return levelPath + parts
-	}
-	return -1
-}
-
-// parts returns how many parts of the repository's path the scope names, -1 if it
-// does not cover the repository.
-func (s scope) parts(hosts []string, repository string) int {
-	path := string(s)
-	if first, rest, _ := strings.Cut(path, "/"); IsHost(first) || slices.Contains(hosts, first) {
-		if !slices.Contains(hosts, first) {
-			return -1
-		}
-		path = rest
-	}
-	switch {
-	case path == "":
-		return 0
-	case path == repository || strings.HasPrefix(repository, path+"/"):
-		return strings.Count(path, "/") + 1
-	}
-	return -1
-}
-
-// IsHost reports whether the first part of a reference is a host, by the grammar of
-// references: one with a dot or a colon, or localhost.
-func IsHost(part string) bool { return part == "localhost" || strings.ContainsAny(part, ".:") }
-
-func withoutPort(host string) string {
-	name, _, _ := strings.Cut(host, ":")
-	return name
-}
-
-// cutTag cuts a tag off a reference; a port is none.
-func cutTag(text string) (path, tag string, ok bool) {
-	at := strings.LastIndexByte(text, ':')
-	if at < 0 || strings.Contains(text[at:], "/") {
-		return text, "", false
-	}
-	if _, err := strconv.ParseUint(text[at+1:], 10, 16); err == nil && !strings.Contains(text, "/") {
-		return text, "", false
-	}
-	return text[:at], text[at+1:], true
-}
-
-// validate returns an error for an invalid scope.
-func (s scope) validate() error {
-	text := string(s)
-	switch {
-	case text == "*":
-		return nil
-	case text == "", strings.ContainsAny(text, " \t@"), strings.Contains(text, "//"), strings.HasPrefix(text, "/"), strings.HasSuffix(text, "/"),
-		strings.Contains(strings.TrimPrefix(text, "*."), "*"):
-		return fmt.Errorf("scope %q is not valid: want host/namespace, host/repository, host/repository:tag, *.example.com, the same without the host, or *", text)
-	}
-	return nil
-}
-
-// applicable has the rules for one repository of an image.
+// applicable has the rules for one target: those with the most specific scope.
 type applicable struct {
-	repository string
-	hosts      []string
-	tags       []string // of the image, in the repository
-	policies   string   // the names of those that cover it, "" if none does
-	groups     []*requirement
+	target
+	policies string // the names of those that cover it, "" if none does, or if they accept everything
+	rejected bool   // by one of them
+	groups   []*requirement
+	// satisfied says which of groups some signature satisfies.
+	satisfied []bool
 }
 
-// covers returns the cover of each repository: the rules with the most specific scope.
-func (r *ruleset) covers(hosts, repositories, tags []string) []applicable {
-	var all []applicable
+// accepts reports whether all that the policies ask for is satisfied. A policy that accepts
+// everything asks for nothing; one that rejects everything is never satisfied.
+func (a *applicable) accepts() bool {
+	return !a.rejected && !slices.Contains(a.satisfied, false)
+}
+
+// applicable returns the rules for a target.
+func (r *ruleset) applicable(t target) *applicable {
+	a := &applicable{target: t}
+	best := -1
+	for _, candidate := range r.rules {
+		level := candidate.scope.specificity(&t)
+		switch {
+		case level < 0 || level < best:
+			continue
+		case level > best:
+			best, a.policies, a.rejected, a.groups = level, "", false, nil
+		}
+		a.rejected = a.rejected || candidate.rejects
+		if !candidate.silent {
+			a.policies = strings.TrimPrefix(a.policies+", "+candidate.policy, ", ")
+			a.groups = append(a.groups, candidate.groups...)
+		}
+	}
+	if a.rejected {
+		a.groups = nil
+	}
+	a.satisfied = make([]bool, len(a.groups))
+	return a
+}
+
+// covers returns the rules for each name of an image: first its digest in the repository, then
+// each of its tags there.
+func (r *ruleset) covers(hosts []string, subject digest.Digest, repositories, tags []string) []*applicable {
+	byRepository := map[string][]string{}
+	for _, full := range tags {
+		if at := strings.LastIndexByte(full, ':'); at >= 0 {
+			byRepository[full[:at]] = append(byRepository[full[:at]], full[at+1:])
+		}
+	}
+	var all []*applicable
 	for _, repository := range repositories {
-		c := applicable{repository: repository, hosts: hosts}
-		for _, full := range tags {
-			if tag, ok := strings.CutPrefix(full, repository+":"); ok {
-				c.tags = append(c.tags, tag)
-			}
+		all = append(all, r.applicable(target{hosts: hosts, repository: repository, digest: subject}))
+		for _, tag := range byRepository[repository] {
+			all = append(all, r.applicable(target{hosts: hosts, repository: repository, tag: tag, digest: subject}))
 		}
-		best := -1
-		for _, candidate := range r.rules {
-			level := candidate.scope.specificity(hosts, repository, c.tags)
-			switch {
-			case level < 0 || level < best:
-				continue
-			case level > best:
-				best, c.policies, c.groups = level, "", nil
-			}
-			if !candidate.silent {
-				c.policies = strings.TrimPrefix(c.policies+", "+candidate.policy, ", ")
-				c.groups = append(c.groups, candidate.groups...)
-			}
-		}
-		all = append(all, c)
 	}
 	return all
 }
 
 // compile makes rules of the configuration, and reads the files it names.
-func compile(o Options, files *fileReader) ([]rule, error) {
+func compile(o Options, hosts []string, files *fileReader) ([]rule, error) {
 	var rules []rule
 	var errs []error
 	names := map[string]bool{}
@@ -172,14 +106,14 @@ func compile(o Options, files *fileReader) ([]rule, error) {
 			errs = append(errs, fmt.Errorf("%s.name: %q is used twice", at, p.Name))
 		}
 		names[p.Name] = true
-		compiled, err := compilePolicy(p, files)
+		compiled, err := compilePolicy(p, hosts, files)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s (%s): %w", at, p.Name, err))
 		}
 		rules = append(rules, compiled...)
 	}
 	if o.PolicyFile != "" {
-		compiled, err := compilePolicyFile(o.PolicyFile, files)
+		compiled, err := compilePolicyFile(o.PolicyFile, hosts, files)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("policyfile: %w", err))
 		}
@@ -188,18 +122,18 @@ func compile(o Options, files *fileReader) ([]rule, error) {
 	return rules, errors.Join(errs...)
 }
 
-func compilePolicy(p signatures.Policy, files *fileReader) ([]rule, error) {
+func compilePolicy(p signatures.Policy, hosts []string, files *fileReader) ([]rule, error) {
 	var errs []error
 	g := &requirement{policy: p.Name}
 	var err error
-	if g.identity, err = newIdentity(p.SignedIdentity); err != nil {
+	if g.identity, err = newIdentity(p.SignedIdentity, hosts); err != nil {
 		errs = append(errs, fmt.Errorf("signedIdentity: %w", err))
 	}
 	if len(p.RootsOfTrust) == 0 {
 		errs = append(errs, errors.New("rootsOfTrust is required: want at least one"))
 	}
 	for i, r := range p.RootsOfTrust {
-		roots, err := newRoot(r, files)
+		roots, err := newRoot(r, hosts, files)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("rootsOfTrust[%d]: %w", i, err))
 		}
@@ -210,16 +144,21 @@ func compilePolicy(p signatures.Policy, files *fileReader) ([]rule, error) {
 	}
 	var rules []rule
 	for _, s := range p.Scopes {
-		if err := scope(s).validate(); err != nil {
+		parsed := newScope(s, hosts)
+		err := parsed.validate()
+		if err == nil {
+			err = parsed.reachable(hosts)
+		}
+		if err != nil {
 			errs = append(errs, err)
 		}
-		rules = append(rules, rule{scope: scope(s), policy: p.Name, groups: []*requirement{g}})
+		rules = append(rules, rule{scope: parsed, policy: p.Name, groups: []*requirement{g}})
 	}
 	return rules, errors.Join(errs...)
 }
 
 // newRoot makes a root of the policyType; a root with several keys makes several.
-func newRoot(r signatures.RootOfTrust, files *fileReader) ([]rootOfTrust, error) {
+func newRoot(r signatures.RootOfTrust, hosts []string, files *fileReader) ([]rootOfTrust, error) {
 	sections := map[string]bool{
 		"publicKey": r.PublicKey != nil, "sigstore": r.Sigstore != nil, "fulcioCAWithRekor": r.Fulcio != nil,
 		"pki": r.PKI != nil, "gpg": r.GPG != nil, "notary": r.Notary != nil,
@@ -243,7 +182,7 @@ func newRoot(r signatures.RootOfTrust, files *fileReader) ([]rootOfTrust, error)
 	case r.PolicyType == "GPG" && r.GPG != nil:
 		roots, err = newGPG(r.Name, r.GPG, files)
 	case r.PolicyType == "Notary" && r.Notary != nil:
-		roots, err = newNotary(r.Name, r.Notary, files)
+		roots, err = newNotary(r.Name, r.Notary, hosts, files)
 	default:
 		return nil, fmt.Errorf("policyType %q is not valid, or its section is missing: want PublicKey, Sigstore, FulcioCAWithRekor, PKI, GPG or Notary, and the section of that name", r.PolicyType)
 	}

@@ -15,7 +15,7 @@ calm := env GOGC=400 GOMEMLIMIT=4GiB
 # The packages whose tests run with the race detector: those that start goroutines.
 race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access
 
-.PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 cluster crowd bench lists scale faults hostile fuzz generate
+.PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 verdicts cluster crowd bench lists scale faults hostile fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -84,6 +84,9 @@ cosign2: ## run cosign 2 and record its output for the tests anew
 
 conformance: tools ## compare with distribution in the OCI conformance suite
 	go test -count=1 -v -run TestOCIConformance ./internal/e2e
+
+verdicts: ## make the corpus of policies and signatures anew, with containers/image's and notation's verdicts
+	go test -count=1 -v -run TestDifferential ./signatures/policy -args -record
 
 cluster: tools ## run behind a real kube-apiserver, by the manifests and the chart
 	go test -count=1 -v -run 'TestAggregated|TestChart' ./internal/e2e

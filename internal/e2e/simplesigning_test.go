@@ -78,6 +78,7 @@ version: 0.1
 storage: {filesystem: {rootdirectory: DIR/registry}, delete: {enabled: true}}
 http: {addr: ADDR}
 imageapi:
+  registryhost: ADDR
   auth: {kubeconfigfile: DIR/kubeconfig}
   signatures: {policyfile: POLICY}
 `))

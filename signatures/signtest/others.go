@@ -41,8 +41,19 @@ type GPG struct {
 // NewGPG makes a key at a time.
 func NewGPG(t testing.TB, made time.Time) *GPG {
 	t.Helper()
+	return newGPG(t, made, packet.PubKeyAlgoEdDSA)
+}
+
+// NewRSAGPG is NewGPG for a key that older programs can read.
+func NewRSAGPG(t testing.TB, made time.Time) *GPG {
+	t.Helper()
+	return newGPG(t, made, packet.PubKeyAlgoRSA)
+}
+
+func newGPG(t testing.TB, made time.Time, algorithm packet.PublicKeyAlgorithm) *GPG {
+	t.Helper()
 	entity, err := openpgp.NewEntity("Release", "", "release@example.com", &packet.Config{
-		Time: func() time.Time { return made }, Algorithm: packet.PubKeyAlgoEdDSA,
+		Time: func() time.Time { return made }, Algorithm: algorithm,
 	})
 	must(t, err)
 	return &GPG{t, entity}

@@ -123,6 +123,63 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// TestUnreadable: a manifest or tag that cannot be read ends the collection before anything goes: it
+// may be, or keep, one that is in use.
+func TestUnreadable(t *testing.T) {
+	ctx, root := t.Context(), t.TempDir()
+	c := &configuration.Configuration{Storage: configuration.Storage{"filesystem": {"rootdirectory": root}}}
+	namespace, d, err := open(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo, err := tracker.OpenRepository(ctx, namespace, "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := repo.Manifests(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := repo.Blobs(ctx).Put(ctx, "application/json", []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, _, err := distribution.UnmarshalManifest(imagespec.MediaTypeImageManifest, fmt.Appendf(nil,
+		`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/json","digest":%q,"size":2},"layers":[]}`, imagespec.MediaTypeImageManifest, config.Digest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := service.Put(ctx, content)
+	if err == nil {
+		err = repo.Tags(ctx).Tag(ctx, "v1", imagespec.Descriptor{Digest: name})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const blobs = "/docker/registry/v2/blobs/sha256/"
+	for path, want := range map[string]string{
+		blobs + name.Encoded()[:2] + "/" + name.Encoded() + "/data":            "app@" + name.String() + " cannot be read, so nothing is removed",
+		"/docker/registry/v2/repositories/app/_manifests/tags/v1/current/link": "app:v1 cannot be read, so nothing is removed",
+	} {
+		before, err := d.GetContent(ctx, path)
+		if err == nil {
+			err = d.PutContent(ctx, path, []byte("not what it was"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Collect(ctx, c, Options{RemoveUntagged: true, Quiet: true}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+		if err := d.PutContent(ctx, path, before); err != nil {
+			t.Fatal(err)
+		}
+		if stored, err := service.Get(ctx, name); err != nil || stored == nil {
+			t.Errorf("afterwards the manifest is not readable: %v", err)
+		}
+	}
+}
+
 // TestOpen: a storage that cannot be opened is an error with its name.
 func TestOpen(t *testing.T) {
 	c := &configuration.Configuration{Storage: configuration.Storage{"nothing": {}}}

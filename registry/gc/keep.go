@@ -10,7 +10,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"tallyman/registry/logging"
 	"tallyman/registry/tracker"
 	"tallyman/signatures/manifest"
 )
@@ -50,8 +49,8 @@ func findReferrers(ctx context.Context, namespace distribution.Namespace) (held 
 	return held, kept, nil
 }
 
-// readManifests reads all manifests of a repository. One that cannot be read refers to
-// nothing.
+// readManifests reads all manifests of a repository. One that cannot be read is an error, because
+// it may refer to others, or be about one that stays.
 func readManifests(ctx context.Context, repo distribution.Repository) (map[digest.Digest]*manifest.Manifest, error) {
 	service, err := repo.Manifests(ctx)
 	if err != nil {
@@ -61,9 +60,9 @@ func readManifests(ctx context.Context, repo distribution.Repository) (map[diges
 	return all, tracker.EachManifest(ctx, repo, func(d digest.Digest) error {
 		m, err := tracker.ReadManifest(ctx, service, d)
 		if err != nil {
-			logging.For(ctx).Warn("cannot read a manifest", "repository", repo.Named().Name(), "digest", d.String(), "err", err)
+			return fmt.Errorf("%s@%s cannot be read, so nothing is removed: %w", repo.Named().Name(), d, err)
 		}
-		if m == nil {
+		if m == nil { // it is gone
 			m = &manifest.Manifest{}
 		}
 		all[d] = m
@@ -80,9 +79,15 @@ func taggedManifests(ctx context.Context, repo distribution.Repository) (map[dig
 	}
 	tagged := map[digest.Digest]bool{}
 	for _, tag := range all {
-		if current, err := service.Get(ctx, tag); err == nil {
-			tagged[current.Digest] = true
+		current, err := service.Get(ctx, tag)
+		var gone distribution.ErrTagUnknown
+		if errors.As(err, &gone) {
+			continue
 		}
+		if err != nil {
+			return nil, fmt.Errorf("%s:%s cannot be read, so nothing is removed: %w", repo.Named().Name(), tag, err)
+		}
+		tagged[current.Digest] = true
 	}
 	return tagged, nil
 }

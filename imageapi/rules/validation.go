@@ -35,6 +35,9 @@ func Validate(image, before *imagev1.Image, content *Content) field.ErrorList {
 		errs = append(errs, validateReference(image)...)
 	}
 	errs = append(errs, validateMetadata(image)...)
+	if content != nil {
+		errs = append(errs, validateBounds(image, before)...)
+	}
 	if before == nil && content != nil {
 		errs = append(errs, validateManifest(image, content)...)
 	}

@@ -1,0 +1,54 @@
+package rules_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	imagev1 "github.com/openshift/api/image/v1"
+
+	"tallyman/imageapi/imagetest"
+	"tallyman/imageapi/rules"
+	"tallyman/signatures"
+)
+
+// TestBounds: an Image of a client has a size, and its posted signatures have a number and a size.
+// One that is larger already may shrink. The registry's own writes have no such bound.
+func TestBounds(t *testing.T) {
+	posted := func(number, size int) *imagev1.Image {
+		return imagetest.Image(imagetest.ManifestDigest, func(i *imagev1.Image) {
+			for n := range number {
+				i.Signatures = append(i.Signatures, imagetest.Signature(fmt.Sprintf("%s@%d", i.Name, n), func(s *imagev1.ImageSignature) {
+					s.Type, s.Content = signatures.TypeAtomic, []byte(strings.Repeat("x", size))
+				}))
+			}
+		})
+	}
+	noted := func(size int) *imagev1.Image {
+		return imagetest.Image(imagetest.ManifestDigest, func(i *imagev1.Image) { i.DockerImageConfig = strings.Repeat("x", size) })
+	}
+	for name, test := range map[string]struct {
+		before, image *imagev1.Image
+		want          string // "" for none
+	}{
+		"64 signatures":            {posted(63, 10), posted(64, 10), ""},
+		"65 signatures":            {posted(64, 10), posted(65, 10), "signatures: Too many: 65: must have at most 64 items"},
+		"fewer than too many":      {posted(80, 10), posted(79, 10), ""},
+		"more than too many":       {posted(80, 10), posted(81, 10), "Too many: 81"},
+		"1 MiB of signatures":      {posted(3, 1<<18), posted(4, 1<<18), ""},
+		"more than 1 MiB":          {posted(4, 1<<18), posted(5, 1<<18), `Invalid value: "1310720 bytes": the signatures that clients post to an image may have 1048576 bytes together`},
+		"one of more than 1 MiB":   {posted(0, 0), posted(1, 1<<20+1), "may have 1048576 bytes together"},
+		"an image of 1.5 MiB":      {noted(0), noted(3<<19 - 4096), ""},
+		"an image of more":         {noted(0), noted(3 << 19), "an image may have 1572864 bytes"},
+		"a large image that stays": {noted(3 << 19), noted(3 << 19), ""},
+		"a large image that grows": {noted(3 << 19), noted(3<<19 + 1), "an image may have 1572864 bytes"},
+	} {
+		errs := rules.Validate(test.image, test.before, &rules.Content{}).ToAggregate()
+		if test.want == "" && errs != nil && strings.Contains(errs.Error(), "may have") || test.want != "" && (errs == nil || !strings.Contains(errs.Error(), test.want)) {
+			t.Errorf("%s: %v, want %q", name, errs, test.want)
+		}
+		if errs := rules.Validate(test.image, test.before, nil).ToAggregate(); errs != nil && strings.Contains(errs.Error(), "may have") {
+			t.Errorf("%s, by the registry: %v", name, errs)
+		}
+	}
+}

@@ -52,7 +52,8 @@ type Options struct {
 	Audit *options.AuditOptions
 	// Limits bounds concurrent requests.
 	Limits Limits
-	// ReadyChecks are asked by /readyz besides the store.
+	// ReadyChecks are asked by /readyz. It does not ask the store, without which the registry
+	// serves on; /readyz/store does.
 	ReadyChecks []healthz.HealthChecker
 	// AccessLog logs a line for each request.
 	AccessLog bool
@@ -134,9 +135,6 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	if err := s.options.Audit.ApplyTo(c); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	c.ReadyzChecks = append(c.ReadyzChecks, healthz.NamedCheck("store", func(*http.Request) error {
-		return s.options.Images.ReadinessCheck()
-	}))
 	c.ReadyzChecks = append(c.ReadyzChecks, indexProgress{s.options.Images})
 	c.ReadyzChecks = append(c.ReadyzChecks, s.options.ReadyChecks...)
 	configureOpenAPI(c)
@@ -144,6 +142,9 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	if err != nil {
 		return nil, err
 	}
+	healthz.InstallPathHandler(generic.Handler.NonGoRestfulMux, "/readyz/store", healthz.NamedCheck("store", func(*http.Request) error {
+		return s.options.Images.ReadinessCheck()
+	}))
 	return generic, generic.InstallAPIGroups(
 		apiGroup(imagev1.GroupVersion, map[string]k8srest.Storage{
 			imageapi.Images.Resource:          s.options.Images,

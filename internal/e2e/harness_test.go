@@ -129,7 +129,14 @@ func (s *server) start() {
 			s.t.Fatalf("the server has exited: %v\n%s", err, s.logText())
 		default:
 		}
-		return s.status("/readyz", http.StatusOK)
+		if err := s.status("/readyz", http.StatusOK); err != nil {
+			return err
+		}
+		err := s.status("/readyz/store", http.StatusOK)
+		if err != nil && strings.Contains(err.Error(), "404") { // a version before has its store in /readyz
+			return nil
+		}
+		return err
 	})
 }
 

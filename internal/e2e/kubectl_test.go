@@ -52,7 +52,8 @@ func TestKubectl(t *testing.T) {
 		{"replace", []string{"replace", "-f", byHand}, []string{"replaced"}},
 		{"delete and wait", []string{"delete", "image", "by-hand"}, []string{"deleted"}},
 		{"version", []string{"version"}, []string{"Server Version: v1."}},
-		{"ready", []string{"get", "--raw", "/readyz?verbose"}, []string{"[+]store ok", "readyz check passed"}},
+		{"ready", []string{"get", "--raw", "/readyz?verbose"}, []string{"[+]registry ok", "readyz check passed"}},
+		{"the store is ready", []string{"get", "--raw", "/readyz/store?verbose"}, []string{"[+]store ok"}},
 		{"live", []string{"get", "--raw", "/livez"}, []string{"ok"}},
 	}
 	for _, step := range steps {

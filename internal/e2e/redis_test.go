@@ -32,7 +32,7 @@ func outageServer(t *testing.T, redis *redistest.Server, policy string, env ...s
 }
 
 // TestRedisOutage: without Redis pulls go on, pushes follow onstorefailure, the API answers
-// 503, /readyz names the failed check and /livez stays up. When Redis is back so is
+// 503, /readyz/store fails, /readyz and /livez stay up. When Redis is back so is
 // everything, without a restart.
 func TestRedisOutage(t *testing.T) {
 	for _, policy := range []string{"defer", "reject"} {
@@ -50,10 +50,11 @@ func TestRedisOutage(t *testing.T) {
 			}
 			defer w.Stop()
 			redis.Kill()
-			eventually(t, "readiness fails", func() error { return s.status("/readyz", http.StatusInternalServerError) })
-			if got := s.request(http.MethodGet, "/readyz", "", nil); !strings.Contains(got.body, "[-]store failed") || !strings.Contains(got.body, "[+]registry ok") {
-				t.Errorf("/readyz says %s", got.body)
+			eventually(t, "the store is not ready", func() error { return s.status("/readyz/store", http.StatusInternalServerError) })
+			if got := s.request(http.MethodGet, "/readyz/store", "", nil); !strings.Contains(got.body, "[-]store failed") {
+				t.Errorf("/readyz/store says %s", got.body)
 			}
+			must(t, "readiness of the registry", s.status("/readyz", http.StatusOK))
 			must(t, "liveness", s.status("/livez", http.StatusOK))
 			if got := s.request(http.MethodGet, "/apis/image.openshift.io/v1/images", "", nil); got.code != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" || strings.Contains(got.body, "127.0.0.1") || strings.Contains(got.body, "dial") {
 				t.Errorf("LIST: %d %v %s", got.code, got.header, got.body)
@@ -63,7 +64,7 @@ func TestRedisOutage(t *testing.T) {
 			}
 			during := checkPush(t, s, policy)
 			redis.Run(t)
-			eventually(t, "readiness is back", func() error { return s.status("/readyz", http.StatusOK) })
+			eventually(t, "the store is back", func() error { return s.status("/readyz/store", http.StatusOK) })
 			if policy == "reject" {
 				pushSmallImage(s, "app", "during") // as the client does on 503
 			}
@@ -88,7 +89,7 @@ func checkPush(t *testing.T, s *server, policy string) string {
 		return pushSmallImage(s, "app", "during")
 	}
 	name, err := pushAndRead(s, "app", "during")
-	if err == nil || !strings.Contains(err.Error(), "push: 503") || !strings.Contains(err.Error(), "push again") {
+	if err == nil || !strings.Contains(err.Error(), "push: 503") || !strings.Contains(err.Error(), "try again") {
 		t.Errorf("a push with reject: %v", err)
 	}
 	return name

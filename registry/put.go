@@ -32,7 +32,8 @@ func unavailable(ctx context.Context, err error) error {
 	if !errors.As(err, &outage) {
 		return err
 	}
-	failure := errcode.ErrorCodeUnavailable.WithMessage(outage.Error())
+	// The log says why: how the store is reached is not for clients.
+	failure := errcode.ErrorCodeUnavailable.WithMessage("the image store is not available, so the change could not be recorded; try again")
 	if notes, ok := ctx.Value(putNotesKey{}).(*putNotes); ok {
 		notes.outage.Store(&failure)
 	}
@@ -46,11 +47,11 @@ func noteSubject(ctx context.Context, subject digest.Digest) {
 	}
 }
 
-// withPutNotes answers PUTs that met an outage with 503 and Retry-After, and those of
+// withPutNotes answers PUTs and DELETEs that met an outage with 503 and Retry-After, and PUTs of
 // manifests with a subject with OCI-Subject.
 func withPutNotes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPut {
+		if r.Method != http.MethodPut && r.Method != http.MethodDelete {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -93,7 +93,7 @@ func (m *manifests) Put(ctx context.Context, content distribution.Manifest, opti
 
 // Delete implements distribution.ManifestService.
 func (m *manifests) Delete(ctx context.Context, name digest.Digest) error {
-	err := m.repository.tracker.Deleted(ctx, m.repository.name(), m.ManifestService, name)
+	err := unavailable(ctx, m.repository.tracker.Deleted(ctx, m.repository.name(), m.ManifestService, name))
 	logging.Audit(ctx, "delete", m.repository.name(), "", name.String(), err)
 	return err
 }

@@ -255,7 +255,7 @@ func TestRejected(t *testing.T) {
 	h.store.down.Store(true)
 	_, err := h.push("a", "v1", "one")
 	var failure errcode.Error
-	if !errors.As(err, &failure) || failure.Code != errcode.ErrorCodeUnavailable || !strings.Contains(failure.Message, "push again") {
+	if !errors.As(err, &failure) || failure.Code != errcode.ErrorCodeUnavailable || !strings.HasSuffix(failure.Message, "could not be recorded; try again") {
 		t.Errorf("a push with the store down: %v", err)
 	}
 	h.store.down.Store(false)

@@ -47,6 +47,8 @@ func (e exitError) Unwrap() error { return e.error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Service managers and log rotation send it to have files read again, which happens by itself.
+	signal.Ignore(syscall.SIGHUP)
 	code := run(ctx, newRootCommand())
 	stop()
 	os.Exit(code)

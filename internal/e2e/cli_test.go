@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -40,6 +41,7 @@ func TestDefaultServe(t *testing.T) {
 	if out, code := tallyman(t, nil, "healthcheck", s.url("/readyz/nothing")); code != 1 || !strings.Contains(out, "404") {
 		t.Errorf("healthcheck of nothing: %d %s", code, out)
 	}
+	must(t, "SIGHUP, which has nothing read again, and ends nothing", s.cmd.Process.Signal(syscall.SIGHUP))
 	if !strings.HasPrefix(s.restConfig().Host, "https://127.0.0.1:") {
 		t.Errorf("the kubeconfig points to %s", s.restConfig().Host)
 	}

@@ -262,7 +262,7 @@ func TestStoreFailureRejected(t *testing.T) {
 	crane(t, "append", "-f", layer, "-t", s.addr+"/warm/up:v1")
 	disk.fill()
 	out, err := tryCommand(t, nil, "crane", "append", "-f", layer, "-t", s.addr+"/team/app:v1")
-	if err == nil || !strings.Contains(out, "UNAVAILABLE: the image store is not available, so team/app could not be recorded; push again") {
+	if err == nil || !strings.Contains(out, "UNAVAILABLE: the image store is not available, so the change could not be recorded; try again") {
 		t.Errorf("the push with a full disk: %v\n%s", err, out)
 	}
 	// A tag that moves, which distribution alone would answer with 500.

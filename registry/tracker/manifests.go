@@ -3,7 +3,6 @@ package tracker
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -127,7 +126,8 @@ func (t *Tracker) noteDeletion(ctx context.Context, service distribution.Manifes
 	}
 	noted, err := t.journal.Add(ctx, m)
 	if err != nil {
-		return m, fmt.Errorf("note the deletion of %s@%s: %w", m.Repository, m.Digest, err)
+		logging.For(ctx).Error("deletion refused: it cannot be noted", append(m.attributes(), "err", err)...)
+		return m, &UnavailableError{m.Repository, err}
 	}
 	return noted, nil
 }

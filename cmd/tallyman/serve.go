@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync"
 
-	"tallyman/storage/objects"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -29,6 +27,7 @@ import (
 	"tallyman/registry/logging"
 	"tallyman/registry/tracker"
 	"tallyman/signatures/policy"
+	"tallyman/storage/objects"
 	"tallyman/storage/redis"
 )
 

@@ -12,8 +12,6 @@ import (
 	"errors"
 	"fmt"
 
-	"tallyman/storage/objects"
-
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
@@ -36,6 +34,7 @@ import (
 	"tallyman/imageapi"
 	"tallyman/imageapi/rules"
 	"tallyman/storage"
+	"tallyman/storage/objects"
 )
 
 // KeyPrefix starts the keys of Images in the store.

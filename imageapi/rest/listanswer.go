@@ -7,9 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"tallyman/storage/encoding"
-	"tallyman/storage/objects"
-
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
@@ -24,6 +21,8 @@ import (
 	"tallyman/imageapi"
 	"tallyman/imageapi/rules"
 	"tallyman/storage"
+	"tallyman/storage/encoding"
+	"tallyman/storage/objects"
 )
 
 // listAnswer is the form in which a client asked for a list.

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"tallyman/storage/objects"
-
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,6 +15,7 @@ import (
 	"tallyman/imageapi"
 	"tallyman/imageapi/rules"
 	"tallyman/storage"
+	"tallyman/storage/objects"
 )
 
 // termGroup is the group of the terms that are made of the Image itself.

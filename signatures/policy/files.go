@@ -12,7 +12,6 @@ import (
 	"slices"
 
 	corex509 "github.com/notaryproject/notation-core-go/x509"
-
 	"github.com/notaryproject/notation-go/verifier/truststore"
 )
 

@@ -118,11 +118,18 @@ type Signature struct {
 // Name returns the name of the entry that is derived from s on the Image of
 // subject: the same on every replica, and wherever the signature came from.
 func Name(subject digest.Digest, s Signature) string {
+	full := FullName(subject, s)
+	return full[:len(full)-32]
+}
+
+// FullName is Name with twice as many digits. An entry has it if a client has posted other content
+// under its Name.
+func FullName(subject digest.Digest, s Signature) string {
 	h := sha256.New()
 	h.Write([]byte(s.Type))
 	h.Write([]byte{0})
 	h.Write(s.Content)
-	return subject.String() + "@" + hex.EncodeToString(h.Sum(nil))[:32]
+	return subject.String() + "@" + hex.EncodeToString(h.Sum(nil))
 }
 
 // Condition returns the condition of a type, nil if s has none.

@@ -270,6 +270,40 @@ func TestClientsAndDerivedSignatures(t *testing.T) {
 	}
 }
 
+// TestPostedUnderDerivedName: a client cannot keep a signature of the registry away by posting
+// other content under the name that it will have.
+func TestPostedUnderDerivedName(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	h.push("app")
+	pushed := h.sign("app", "good a")
+	derived := h.image().Signatures[0]
+	unsign := func() {
+		if err := h.w.RemoveReferrer(t.Context(), pushed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unsign()
+	api := rest.NewImageSignatures(h.images, h.w)
+	junk := &imagev1.ImageSignature{ObjectMeta: metav1.ObjectMeta{Name: derived.Name}, Type: derived.Type, Content: []byte("junk")}
+	if _, err := api.Create(request.WithNamespace(t.Context(), ""), junk, nil, &metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.sign("app", "good a")
+	for range 2 { // the result is the same each time
+		image := h.image()
+		if contents(image) != "good a,junk" || image.Signatures[0].Name == image.Signatures[1].Name || image.Annotations[rules.AnnotationTrusted] != "app" {
+			t.Fatalf("%s, trusted in %q", contents(image), image.Annotations[rules.AnnotationTrusted])
+		}
+		if err := h.w.RefreshSignatures(t.Context(), h.subject); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unsign()
+	if got := contents(h.image()); got != "junk" {
+		t.Errorf("without the registry's: %s", got)
+	}
+}
+
 // interrupted is a store in which something happens just before an Image is written.
 type interrupted struct {
 	storage.Backend

@@ -62,11 +62,7 @@ func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (ch
 		}
 	}
 	posted := len(merged)
-	all = slices.DeleteFunc(all, func(f found) bool {
-		return slices.ContainsFunc(merged, func(s imagev1.ImageSignature) bool {
-			return s.Name == f.name || s.Type == f.Type && bytes.Equal(s.Content, f.Content)
-		})
-	})
+	all = withoutPosted(all, image, merged)
 	fitting := c.fitting(all)
 	c.noteOmitted(image, len(all)-fitting)
 	all = all[:fitting]
@@ -84,6 +80,24 @@ func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (ch
 	changed = changed || len(merged)-posted != len(existing)
 	image.Signatures = merged
 	return changed, nil
+}
+
+// withoutPosted leaves out the signatures that clients have posted, too. A posted entry with other
+// content does not displace one of the registry: that gets a longer name.
+func withoutPosted(all []found, image *imagev1.Image, posted []imagev1.ImageSignature) []found {
+	names := map[string]bool{}
+	for i := range posted {
+		names[posted[i].Name] = true
+	}
+	all = slices.DeleteFunc(all, func(f found) bool {
+		return slices.ContainsFunc(posted, func(s imagev1.ImageSignature) bool { return s.Type == f.Type && bytes.Equal(s.Content, f.Content) })
+	})
+	for i := range all {
+		if names[all[i].name] {
+			all[i].name = signatures.FullName(digest.Digest(image.Name), all[i].Signature)
+		}
+	}
+	return all
 }
 
 // findSignatures returns the signatures of image that repositories hold, each once:

@@ -113,7 +113,7 @@ func (r *ImageSignatures) Delete(ctx context.Context, name string, validate rest
 		if at < 0 {
 			return apierrors.NewNotFound(signatureErrors, name)
 		}
-		if err := checkPreconditions(&image.Signatures[at], options.Preconditions, name); err != nil {
+		if err := checkPreconditions(image, &image.Signatures[at], options.Preconditions); err != nil {
 			return err
 		}
 		if validate != nil {
@@ -141,10 +141,17 @@ func (r *ImageSignatures) Delete(ctx context.Context, name string, validate rest
 
 var errDerivedSignature = errors.New("the registry holds it; delete it there, with cosign clean or by deleting its manifest")
 
-func checkPreconditions(s *imagev1.ImageSignature, p *metav1.Preconditions, name string) error {
-	if p == nil || p.UID == nil || *p.UID == s.UID {
-		return nil
+// checkPreconditions compares the uid of the signature, and the resourceVersion of the Image that
+// it is in: it has none of its own.
+func checkPreconditions(image *imagev1.Image, s *imagev1.ImageSignature, p *metav1.Preconditions) error {
+	switch {
+	case p == nil:
+	case p.UID != nil && *p.UID != s.UID:
+		return apierrors.NewConflict(signatureErrors, s.Name,
+			fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, s.UID))
+	case p.ResourceVersion != nil && *p.ResourceVersion != image.ResourceVersion:
+		return apierrors.NewConflict(signatureErrors, s.Name,
+			fmt.Errorf("precondition failed: ResourceVersion in precondition: %v, ResourceVersion of the image: %v", *p.ResourceVersion, image.ResourceVersion))
 	}
-	return apierrors.NewConflict(signatureErrors, name,
-		fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, s.UID))
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
@@ -266,5 +267,18 @@ func TestSignatureAnswers(t *testing.T) {
 	}
 	if _, _, err := api.Delete(internal(t.Context()), "a@none", nil, &metav1.DeleteOptions{}); err == nil || err.Error() != `imageSignatures.image.openshift.io "a@none" not found` {
 		t.Errorf("deletion of none: %v", err)
+	}
+	if err := post("a@" + strings.Repeat("b", 511)); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "may not be more than 512 bytes") {
+		t.Errorf("a long name: %v", err)
+	}
+	image, err := images.Image(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version, conflicts := range map[string]bool{"1": true, image.ResourceVersion: false} {
+		o := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &version}, DryRun: []string{metav1.DryRunAll}}
+		if _, _, err := api.Delete(internal(t.Context()), "a@b", nil, o); apierrors.IsConflict(err) != conflicts || !conflicts && err != nil {
+			t.Errorf("deletion at %s: %v", version, err)
+		}
 	}
 }

@@ -14,7 +14,8 @@ import (
 // IsDerived reports whether an entry of image is derived from the registry. Its name is
 // derived from its content, and it has no uid, unlike an entry that a client has posted.
 func IsDerived(image *imagev1.Image, s *imagev1.ImageSignature) bool {
-	return s.UID == "" && s.Name == signatures.Name(digest.Digest(image.Name), signatures.Signature{Type: s.Type, Content: s.Content})
+	full := signatures.FullName(digest.Digest(image.Name), signatures.Signature{Type: s.Type, Content: s.Content})
+	return s.UID == "" && (s.Name == full || s.Name == full[:len(full)-32])
 }
 
 // KeepConditions gives the signatures that a client has sent without conditions those

@@ -17,6 +17,9 @@ func SignedImage(name string) (image string, ok bool) {
 	return image, found && image != "" && signature != "" && !strings.Contains(signature, "@")
 }
 
+// maxSignatureName is the largest length of a signature's name, in bytes.
+const maxSignatureName = 512
+
 // ValidateSignature checks an ImageSignature at a path of an object, nil for an
 // object of its own.
 func ValidateSignature(s *imagev1.ImageSignature, at *field.Path) field.ErrorList {
@@ -30,6 +33,9 @@ func ValidateSignature(s *imagev1.ImageSignature, at *field.Path) field.ErrorLis
 	}
 	if _, ok := SignedImage(s.Name); !ok {
 		errs = append(errs, field.Invalid(meta.Child("name"), s.Name, "name must be of format <imageName>@<signatureName>"))
+	}
+	if len(s.Name) > maxSignatureName {
+		errs = append(errs, field.TooLong(meta.Child("name"), s.Name, maxSignatureName))
 	}
 	if s.Type == "" {
 		errs = append(errs, field.Required(at.Child("type"), ""))

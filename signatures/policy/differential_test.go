@@ -220,7 +220,7 @@ type pool struct {
 // makeCorpus combines types of requirements, kinds of scopes and identities, each with 105 cases.
 func makeCorpus(t *testing.T) *corpus {
 	p := &pool{random: rand.New(rand.NewPCG(15, 1)), byType: map[string][]int{}, good: map[string]map[string]int{"signedBy": {}, "sigstoreSigned": {}}}
-	p.Manifest = fmt.Appendf(nil, "%-123s", manifest)                                                                                                   // as long as signtest's notation signers say
+	p.Manifest = fmt.Appendf(nil, "%-123s", manifest) // as long as signtest's notation signers say
 	p.digest = digest.FromBytes(p.Manifest)
 	p.sign(t)
 	for _, h := range []string{host, host + ":5000"} {

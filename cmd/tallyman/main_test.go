@@ -3,6 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,5 +124,29 @@ func TestFormerCommand(t *testing.T) {
 	}
 	if out, _ := tallyman(t, "--help"); strings.Contains(out, "metadata") || !strings.Contains(out, "store ") {
 		t.Errorf("help: %s", out)
+	}
+}
+
+// TestHealthcheck: a server is asked by the protocol that it speaks.
+func TestHealthcheck(t *testing.T) {
+	ready := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	failing := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "[-]registry failed", http.StatusInternalServerError)
+	})
+	for name, test := range map[string]struct {
+		server *httptest.Server
+		want   string
+	}{
+		"HTTP":           {httptest.NewServer(ready), ""},
+		"HTTPS":          {httptest.NewTLSServer(ready), ""},
+		"HTTP, failing":  {httptest.NewServer(failing), "500 Internal Server Error: [-]registry failed"},
+		"HTTPS, failing": {httptest.NewTLSServer(failing), "500 Internal Server Error: [-]registry failed"},
+	} {
+		test.server.Config.ErrorLog = log.New(io.Discard, "", 0)
+		err := healthcheckHere(t.Context(), test.server.Listener.Addr().String())
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+		test.server.Close()
 	}
 }

@@ -58,7 +58,7 @@ var allowed = map[string][]string{
 	"tallyman/internal/house": {},
 
 	"tallyman/registry":            {"registry/extensions", "registry/listener", "registry/logging", "registry/tracker", "signatures/manifest"},
-	"tallyman/registry/extensions": {"imageapi/catalog", "imageapi/referrers", "imageapi/server", "registry/logging", "registry/tracker", "signatures"},
+	"tallyman/registry/extensions": {"imageapi/catalog", "imageapi/referrers", "imageapi/rules", "imageapi/server", "registry/logging", "registry/tracker", "signatures"},
 	"tallyman/registry/gc":         {"registry/logging", "registry/tracker", "signatures/manifest"},
 	"tallyman/registry/listener":   {},
 	"tallyman/registry/logging":    {},

@@ -269,6 +269,18 @@ func TestSignatures(t *testing.T) {
 	if got := list("?all"); len(got) != 2 {
 		t.Errorf("all: %q", got)
 	}
+	for _, repository := range []string{"a", "secret"} {
+		err := h.options.Catalog.SetReferrer(t.Context(), &referrers.Referrer{
+			Subject: digest.Digest(image), Repository: repository, Descriptor: imagespec.Descriptor{Digest: digest.FromString(repository)},
+			Signatures: []signatures.Signature{{Type: "other", Content: []byte("signed in " + repository)}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Join(list("?all"), "\n"); !strings.Contains(got, "signed in a") || strings.Contains(got, "secret") {
+		t.Errorf("with those of repositories: %s", got)
+	}
 	h.options.Signatures = false
 	if w := h.ask("GET", path, ""); w.Code != 404 {
 		t.Errorf("switched off: %d", w.Code)

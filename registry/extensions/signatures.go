@@ -1,17 +1,21 @@
 package extensions
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"tallyman/imageapi/referrers"
+	"tallyman/imageapi/rules"
 	"tallyman/registry/logging"
 	"tallyman/registry/tracker"
 	"tallyman/signatures"
@@ -56,9 +60,18 @@ func (e *Extensions) getSignatures(w http.ResponseWriter, r *http.Request, repos
 		w.Header().Set("Warning", `299 tallyman "the image store is not available, so signatures may be missing"`)
 		image = &imagev1.Image{}
 	}
+	own, err := e.ownSignatures(r.Context(), repository, image)
+	if err != nil {
+		logging.For(r.Context()).Error("cannot read the signatures of a repository; the answer is that it has none", "repository", repository, "digest", name.String(), "err", err)
+		w.Header().Set("Warning", `299 tallyman "the image store is not available, so signatures may be missing"`)
+		image = &imagev1.Image{}
+	}
 	left := maxSignatures
 	for i := range image.Signatures {
 		s := &image.Signatures[i]
+		if rules.IsDerived(image, s) && !own[s.Name] {
+			continue // of another repository, which the client may not see
+		}
 		simple := signatures.IsSimpleSigning(s.Type)
 		if !simple && !r.URL.Query().Has("all") {
 			continue
@@ -73,6 +86,22 @@ func (e *Extensions) getSignatures(w http.ResponseWriter, r *http.Request, repos
 		list = append(list, listed)
 	}
 	writeJSON(w, http.StatusOK, "application/json; charset=utf-8", map[string][]simpleSignature{"signatures": list})
+}
+
+// ownSignatures returns the names of the derived signatures that the repository itself holds.
+func (e *Extensions) ownSignatures(ctx context.Context, repository string, image *imagev1.Image) (map[string]bool, error) {
+	own, subject := map[string]bool{}, digest.Digest(image.Name)
+	if !slices.ContainsFunc(image.Signatures, func(s imagev1.ImageSignature) bool { return rules.IsDerived(image, &s) }) {
+		return own, nil
+	}
+	return own, e.options.Referrers.Each(ctx, subject, func(r *referrers.Referrer) {
+		if r.Repository != repository {
+			return
+		}
+		for _, s := range r.Signatures {
+			own[signatures.Name(subject, s)], own[signatures.FullName(subject, s)] = true, true
+		}
+	})
 }
 
 // putSignature adds a signature to the Image of a manifest that the repository holds.

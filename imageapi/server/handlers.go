@@ -127,7 +127,7 @@ func LogRequests(next http.Handler, message string) http.Handler {
 // withAccessLog logs each request when it has ended, health checks excepted.
 func withAccessLog(next http.Handler, message string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "z") && !strings.HasPrefix(r.URL.Path, "/api") {
+		if isHealth(r.URL.Path) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -147,6 +147,12 @@ func withAccessLog(next http.Handler, message string) http.Handler {
 			"http.response.duration", measured.Duration.Round(time.Microsecond).String(),
 		)
 	})
+}
+
+// isHealth reports whether a path is that of a health check, or of one part of it.
+func isHealth(path string) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return first == "healthz" || first == "livez" || first == "readyz"
 }
 
 // isDiscovery reports whether a path of the API is about the API itself: groups, versions,

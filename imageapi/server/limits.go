@@ -122,11 +122,11 @@ func withLimits(next http.Handler, l *Limits, c *server.Config) http.Handler {
 		watches:      newInFlight("watches", l.Watches, l.WatchesPerUser),
 		initializing: newInFlight("initializing watches", l.Requests, l.RequestsPerUser),
 	}
-	reading, health := sets.New("get", "list", "watch"), sets.New("/healthz", "/livez", "/readyz")
+	reading := sets.New("get", "list", "watch")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info, known := request.RequestInfoFrom(r.Context())
 		u, authenticated := request.UserFrom(r.Context())
-		if !known || !authenticated || health.Has(info.Path) || slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
+		if !known || !authenticated || isHealth(info.Path) || slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -104,7 +104,7 @@ func TestLimits(t *testing.T) {
 		}},
 		"administrators and health": {Limits{RequestsPerUser: 1}, []ask{
 			{target: get, name: "a", groups: []string{user.SystemPrivilegedGroup}}, {target: get, name: "a", groups: []string{user.SystemPrivilegedGroup}},
-			{target: get, name: "a"}, {target: "/readyz", name: "a"}, {target: "/livez", name: "a"},
+			{target: get, name: "a"}, {target: "/readyz", name: "a"}, {target: "/livez", name: "a"}, {target: "/readyz/store", name: "a"},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

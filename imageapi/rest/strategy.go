@@ -94,6 +94,9 @@ func (s clientStrategy) PrepareForCreate(ctx context.Context, obj runtime.Object
 // may not change, without an error, as OpenShift does.
 func (s clientStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
 	w, image, before := writeOf(ctx), obj.(*imagev1.Image), old.(*imagev1.Image)
+	if ctx.Value(mergedSignaturesKey{}) != nil {
+		rules.MergeSignatures(image, before)
+	}
 	rules.RestoreOwnAnnotations(image, before)
 	image.DockerImageMetadata = *before.DockerImageMetadata.DeepCopy()
 	image.DockerImageMetadataVersion = before.DockerImageMetadataVersion

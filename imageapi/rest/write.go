@@ -35,6 +35,14 @@ type write struct {
 
 type writeKey struct{}
 
+type mergedSignaturesKey struct{}
+
+// WithMergedSignatures makes an update with ctx merge the signatures of the Image that it is given
+// with those that are there, by name, instead of replacing them.
+func WithMergedSignatures(ctx context.Context) context.Context {
+	return context.WithValue(ctx, mergedSignaturesKey{}, true)
+}
+
 // writeOf returns the write that ctx belongs to, a new one outside of any.
 func writeOf(ctx context.Context) *write {
 	if w, ok := ctx.Value(writeKey{}).(*write); ok {

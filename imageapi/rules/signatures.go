@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -62,6 +63,29 @@ func RestoreSignatures(image, before *imagev1.Image) {
 	}
 	image.Signatures = slices.Concat(kept, derived)
 	OwnSignatures(image, names)
+}
+
+// MergeSignatures adds the signatures of before that image lacks, by name. They come first. A
+// signature of image that has no type or content keeps that of before.
+func MergeSignatures(image, before *imagev1.Image) {
+	given := map[string]*imagev1.ImageSignature{}
+	for i := range image.Signatures {
+		given[image.Signatures[i].Name] = &image.Signatures[i]
+	}
+	var missing []imagev1.ImageSignature
+	for i := range before.Signatures {
+		old := &before.Signatures[i]
+		s := given[old.Name]
+		if s == nil {
+			missing = append(missing, *old)
+			continue
+		}
+		s.Type = cmp.Or(s.Type, old.Type)
+		if len(s.Content) == 0 {
+			s.Content = old.Content
+		}
+	}
+	image.Signatures = append(missing, image.Signatures...)
 }
 
 // OwnSignatures marks the entries that a client has written, but for those whose

@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,35 @@ func TestBounds(t *testing.T) {
 		}
 		if errs := rules.Validate(test.image, test.before, nil).ToAggregate(); errs != nil && strings.Contains(errs.Error(), "may have") {
 			t.Errorf("%s, by the registry: %v", name, errs)
+		}
+	}
+}
+
+// TestMergeSignatures: signatures of a patch are added, by name, and change those that are there.
+func TestMergeSignatures(t *testing.T) {
+	image := func(all ...string) *imagev1.Image {
+		return imagetest.Image(imagetest.ManifestDigest, func(i *imagev1.Image) {
+			for _, s := range all {
+				name, content, _ := strings.Cut(s, "=")
+				i.Signatures = append(i.Signatures, imagetest.Signature(name, func(s *imagev1.ImageSignature) { s.Content = []byte(content) }))
+			}
+		})
+	}
+	for _, test := range []struct{ before, patch, want []string }{
+		{nil, []string{"a=1"}, []string{"a=1"}},
+		{[]string{"a=1"}, []string{"b=2"}, []string{"a=1", "b=2"}},
+		{[]string{"a=1", "b=2"}, []string{"a=3"}, []string{"b=2", "a=3"}},
+		{[]string{"a=1", "b=2"}, []string{"a="}, []string{"b=2", "a=1"}},
+		{[]string{"a=1"}, nil, []string{"a=1"}},
+	} {
+		merged := image(test.patch...)
+		rules.MergeSignatures(merged, image(test.before...))
+		var got []string
+		for _, s := range merged.Signatures {
+			got = append(got, s.Name+"="+string(s.Content))
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%v, with %v: %v, want %v", test.before, test.patch, got, test.want)
 		}
 	}
 }

@@ -25,9 +25,7 @@ type Verifier interface {
 // signatures have been verified.
 type write struct {
 	content rules.Content
-	// verified is the last result of the verification.
-	verified *verification
-	// outside is set if the caller verifies.
+	// outside has the verifications that are there.
 	outside *outside
 	// unverified has the signatures to verify before the write can be made; nil if there are none.
 	unverified *imagev1.Image
@@ -92,29 +90,28 @@ const maxAttempts = 64
 // errUnverified prevents the write of an Image with signatures that are not verified.
 var errUnverified = errors.New("the signatures have to be verified first")
 
-// perform calls fn until the signatures that it writes are verified. Verification may take
-// long, so it takes place between two calls: no transaction of the store waits for it. fn is
-// called again only if it returned an error, and wrote nothing. Within VerifyOutside fn is called
-// once.
-func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T, error)) (T, error) {
+// perform makes one write by fn. Verification may take long, so it takes place between two calls of
+// fn: no transaction of the store waits for it. fn is called again only if it returned an error,
+// and wrote nothing. Within VerifyOutside that is left to the caller.
+func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T, error)) (result T, err error) {
 	w := &write{}
-	w.outside, _ = ctx.Value(outsideKey{}).(*outside)
-	ctx = context.WithValue(ctx, writeKey{}, w)
-	for attempt := 1; ; attempt++ {
+	once := func(ctx context.Context) error {
+		w.outside, _ = ctx.Value(outsideKey{}).(*outside)
 		w.unverified = nil
-		result, err := fn(ctx)
-		if w.unverified == nil || err == nil || ctx.Err() != nil || attempt == maxAttempts {
-			return result, err
-		}
-		if w.outside != nil {
+		if result, err = fn(context.WithValue(ctx, writeKey{}, w)); err != nil && w.unverified != nil {
 			w.outside.unverified = w.unverified
-			return result, err
 		}
-		w.verified = verify(v, w.unverified)
+		return err
 	}
+	if ctx.Value(outsideKey{}) != nil {
+		err = once(ctx)
+	} else {
+		err = verifyOutside(ctx, v, once)
+	}
+	return result, err
 }
 
-// outside has the verifications for the writes of a caller that holds locks.
+// outside has the verifications for writes that do not wait for them.
 type outside struct {
 	verified   map[string]*verification // by the name of the Image
 	unverified *imagev1.Image
@@ -126,6 +123,10 @@ type outsideKey struct{}
 // frees the locks. A write in fn of signatures that are not verified fails; they are verified
 // after fn has returned, and fn is called again. So no lock is held for as long as signatures say.
 func (i *Images) VerifyOutside(ctx context.Context, fn func(context.Context) error) error {
+	return verifyOutside(ctx, i.verifier, fn)
+}
+
+func verifyOutside(ctx context.Context, v Verifier, fn func(context.Context) error) error {
 	o := &outside{verified: map[string]*verification{}}
 	ctx = context.WithValue(ctx, outsideKey{}, o)
 	for attempt := 1; ; attempt++ {
@@ -134,21 +135,8 @@ func (i *Images) VerifyOutside(ctx context.Context, fn func(context.Context) err
 		if o.unverified == nil || ctx.Err() != nil || attempt == maxAttempts {
 			return err
 		}
-		o.verified[o.unverified.Name] = verify(i.verifier, o.unverified)
+		o.verified[o.unverified.Name] = verify(v, o.unverified)
 	}
-}
-
-// verificationOf returns the verification that covers the image, nil if there is none.
-func (w *write) verificationOf(image *imagev1.Image) *verification {
-	if w.verified.covers(image) {
-		return w.verified
-	}
-	if w.outside != nil {
-		if v := w.outside.verified[image.Name]; v.covers(image) {
-			return v
-		}
-	}
-	return nil
 }
 
 // applyVerification writes the results of the verification on the image. An image whose
@@ -162,9 +150,11 @@ func (w *write) applyVerification(v Verifier, image *imagev1.Image) {
 		rules.SetList(image, rules.AnnotationTrusted, nil)
 		return
 	}
-	if known := w.verificationOf(image); known != nil {
-		known.apply(image)
-		return
+	if w.outside != nil {
+		if known := w.outside.verified[image.Name]; known.covers(image) {
+			known.apply(image)
+			return
+		}
 	}
 	w.unverified = image.DeepCopy()
 }

@@ -52,17 +52,18 @@ func (e *Extensions) getSignatures(w http.ResponseWriter, r *http.Request, repos
 	}
 	list := []simpleSignature{}
 	image, err := e.options.Catalog.Get(r.Context(), name)
+	var own map[string]bool
+	if err == nil {
+		image.Signatures = slices.DeleteFunc(image.Signatures, func(s imagev1.ImageSignature) bool {
+			return !signatures.IsSimpleSigning(s.Type) && !r.URL.Query().Has("all")
+		})
+		own, err = e.ownSignatures(r.Context(), repository, image)
+	}
 	switch {
 	case apierrors.IsNotFound(err):
 		image = &imagev1.Image{}
 	case err != nil:
 		logging.For(r.Context()).Error("cannot read the signatures of an image; the answer is that it has none", "repository", repository, "digest", name.String(), "err", err)
-		w.Header().Set("Warning", `299 tallyman "the image store is not available, so signatures may be missing"`)
-		image = &imagev1.Image{}
-	}
-	own, err := e.ownSignatures(r.Context(), repository, image)
-	if err != nil {
-		logging.For(r.Context()).Error("cannot read the signatures of a repository; the answer is that it has none", "repository", repository, "digest", name.String(), "err", err)
 		w.Header().Set("Warning", `299 tallyman "the image store is not available, so signatures may be missing"`)
 		image = &imagev1.Image{}
 	}
@@ -72,15 +73,11 @@ func (e *Extensions) getSignatures(w http.ResponseWriter, r *http.Request, repos
 		if rules.IsDerived(image, s) && !own[s.Name] {
 			continue // of another repository, which the client may not see
 		}
-		simple := signatures.IsSimpleSigning(s.Type)
-		if !simple && !r.URL.Query().Has("all") {
-			continue
-		}
 		if left -= 2 * len(s.Content); left < 0 { // base64, and the rest
 			break
 		}
 		listed := simpleSignature{SchemaVersion: signatureSchema, Name: s.Name, Type: s.Type, Content: s.Content}
-		if simple {
+		if signatures.IsSimpleSigning(s.Type) {
 			listed.Type = signatures.TypeAtomic // the one name that clients take
 		}
 		list = append(list, listed)

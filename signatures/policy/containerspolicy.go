@@ -120,47 +120,52 @@ func compileRequirements(name string, s scope, requirements []policyRequirement,
 	return r, nil
 }
 
+// requirementFields are the fields of each type: those that hold keys, of which one is wanted, and
+// the others.
+var requirementFields = map[string]struct{ keys, others []string }{
+	"insecureAcceptAnything": {},
+	"reject":                 {},
+	"signedBy":               {[]string{"keyData", "keyPath", "keyPaths"}, []string{"keyType", "signedIdentity"}},
+	"sigstoreSigned": {[]string{"fulcio", "keyData", "keyDatas", "keyPath", "keyPaths", "pki"},
+		slices.Concat(logFields, []string{"signedIdentity"})},
+}
+
+// logFields are the fields with the keys of a log, of which one may be set.
+var logFields = []string{"rekorPublicKeyData", "rekorPublicKeyDatas", "rekorPublicKeyPath", "rekorPublicKeyPaths"}
+
 // validate returns an error for a field that does not belong to the type, and for none or several
-// of which one is wanted.
+// of which one is wanted. A type that is not known is left to compile.
 func (q *policyRequirement) validate() error {
-	keys := map[string]bool{"keyPath": q.KeyPath != "", "keyPaths": len(q.KeyPaths) > 0, "keyData": len(q.KeyData) > 0}
-	sigstore := map[string]bool{"keyDatas": len(q.KeyDatas) > 0, "fulcio": q.Fulcio != nil, "pki": q.PKI != nil}
-	log := map[string]bool{
-		"rekorPublicKeyPath": q.RekorPath != "", "rekorPublicKeyData": len(q.RekorData) > 0,
-		"rekorPublicKeyPaths": len(q.RekorPaths) > 0, "rekorPublicKeyDatas": len(q.RekorDatas) > 0,
-	}
-	other := map[string]bool{"keyType": q.KeyType != "", "signedIdentity": len(q.SignedIdentity) > 0}
-	switch q.Type {
-	case "signedBy":
-		delete(other, "keyType")
-	case "sigstoreSigned":
-		maps.Copy(keys, sigstore)
-		if set := names(log); len(set) > 1 {
-			return fmt.Errorf("want one of %s", strings.Join(set, " and "))
-		}
-		if len(names(log)) == 0 && q.Fulcio != nil {
-			return errors.New("fulcio needs a log: want rekorPublicKeyPath, rekorPublicKeyData, rekorPublicKeyPaths or rekorPublicKeyDatas")
-		}
-		if set := names(log); len(set) > 0 && q.PKI != nil {
-			return fmt.Errorf("%s does not belong to pki", set[0])
-		}
-		sigstore, log = nil, nil
-	default:
-		for _, fields := range []map[string]bool{keys, sigstore, log, other} {
-			if set := names(fields); len(set) > 0 {
-				return fmt.Errorf("%s does not belong to type %q", set[0], q.Type)
-			}
-		}
+	fields, known := requirementFields[q.Type]
+	if !known {
 		return nil
 	}
-	delete(other, "signedIdentity")
-	for _, fields := range []map[string]bool{sigstore, log, other} {
-		if set := names(fields); len(set) > 0 {
-			return fmt.Errorf("%s does not belong to type %q", set[0], q.Type)
+	set := names(map[string]bool{
+		"keyType": q.KeyType != "", "keyPath": q.KeyPath != "", "keyPaths": len(q.KeyPaths) > 0, "keyData": len(q.KeyData) > 0, "keyDatas": len(q.KeyDatas) > 0,
+		"fulcio": q.Fulcio != nil, "pki": q.PKI != nil, "signedIdentity": len(q.SignedIdentity) > 0,
+		"rekorPublicKeyPath": q.RekorPath != "", "rekorPublicKeyData": len(q.RekorData) > 0,
+		"rekorPublicKeyPaths": len(q.RekorPaths) > 0, "rekorPublicKeyDatas": len(q.RekorDatas) > 0,
+	})
+	var keys, logs []string
+	for _, name := range set {
+		switch {
+		case slices.Contains(fields.keys, name):
+			keys = append(keys, name)
+		case !slices.Contains(fields.others, name):
+			return fmt.Errorf("%s does not belong to type %q", name, q.Type)
+		case slices.Contains(logFields, name):
+			logs = append(logs, name)
 		}
 	}
-	if set := names(keys); len(set) != 1 {
-		return fmt.Errorf("want one of %s", strings.Join(slices.Sorted(maps.Keys(keys)), ", "))
+	switch {
+	case len(fields.keys) > 0 && len(keys) != 1:
+		return fmt.Errorf("want one of %s", strings.Join(fields.keys, ", "))
+	case len(logs) > 1:
+		return fmt.Errorf("want one of %s", strings.Join(logs, " and "))
+	case q.Fulcio != nil && len(logs) == 0:
+		return fmt.Errorf("fulcio needs a log: want one of %s", strings.Join(logFields, ", "))
+	case q.PKI != nil && len(logs) > 0:
+		return fmt.Errorf("%s does not belong to pki", logs[0])
 	}
 	return nil
 }

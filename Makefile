@@ -49,7 +49,7 @@ unit: ## format, go.mod, generated files, vet, unit tests and rules of the house
 	.ci/step tidy go mod tidy -diff
 	.ci/step generate .ci/generated
 	.ci/step vet $(calm) go vet ./...
-	.ci/step unit go test -short -vet=off -timeout 20m $$(go list ./... | grep -v internal/e2e)
+	.ci/step unit go test -short -vet=off -p 4 -timeout 20m $$(go list ./... | grep -v internal/e2e)
 
 product = $(shell go list ./... | grep -v -e /internal/ -e 'test$$' | paste -sd,)
 

@@ -10,7 +10,8 @@ import (
 )
 
 // testPages: one read is bounded by storage.MaxPageEntries and storage.MaxPageBytes, for any
-// limit, and continued reads see all entries.
+// limit, and continued reads see all entries. A short run leaves out the pages of many entries,
+// whose commits take a double of Redis ten seconds.
 func testPages(t *testing.T, b storage.Backend) {
 	const large, small = 12, storage.MaxPageEntries + 100
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // test data
@@ -29,18 +30,24 @@ func testPages(t *testing.T, b storage.Backend) {
 	for _, limit := range limits {
 		eachLogPage(t, b, limit, start.Current, large)
 	}
-	Fill(t, b, small, func(i int) storage.Mutation {
-		return storage.Mutation{Key: fmt.Sprintf("/small/%06d", i), Value: storage.Body([]byte("v"))}
-	})
+	contents := map[string]int{"/large/": large}
+	if !testing.Short() {
+		contents["/small/"] = small
+		Fill(t, b, small, func(i int) storage.Mutation {
+			return storage.Mutation{Key: fmt.Sprintf("/small/%06d", i), Value: storage.Body([]byte("v"))}
+		})
+	}
 	for _, limit := range limits {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
-			for prefix, want := range map[string]int{"/large/": large, "/small/": small} {
+			for prefix, want := range contents {
 				if pages := eachPage(t, b, storage.ScanRequest{From: prefix, To: prefix + "~", Limit: limit}, want); pages < 2 {
 					t.Errorf("%s is one page", prefix)
 				}
 			}
-			if pages := eachPage(t, b, storage.ScanRequest{From: "/small/", To: "/small/~", Limit: limit, KeysOnly: true}, small); pages < 2 {
-				t.Error("all keys are one page")
+			if want := contents["/small/"]; want > 0 {
+				if pages := eachPage(t, b, storage.ScanRequest{From: "/small/", To: "/small/~", Limit: limit, KeysOnly: true}, want); pages < 2 {
+					t.Error("all keys are one page")
+				}
 			}
 		})
 	}

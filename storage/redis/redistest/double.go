@@ -30,11 +30,12 @@ func Any(t testing.TB, binary string) *Server {
 func Double(t testing.TB) *miniredis.Miniredis {
 	t.Helper()
 	m := miniredis.RunT(t)
-	var sources sync.Map // of scripts with flags, by the digest that a client knows
-	m.Server().SetPreHook(func(c *server.Peer, command string, args ...string) bool {
+	commands := m.Server() // it has none after its end, when a last command may be under way
+	var sources sync.Map   // of scripts with flags, by the digest that a client knows
+	commands.SetPreHook(func(c *server.Peer, command string, args ...string) bool {
 		evaluate := func(source string) bool {
 			_, source, _ = strings.Cut(source, "\n") // it does not know the line with the flags
-			m.Server().Dispatch(c, append([]string{"EVAL", source}, args[1:]...))
+			commands.Dispatch(c, append([]string{"EVAL", source}, args[1:]...))
 			return true
 		}
 		switch {

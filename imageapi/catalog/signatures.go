@@ -108,7 +108,7 @@ func (c *Catalog) findSignatures(ctx context.Context, image *imagev1.Image) ([]f
 		return nil, nil
 	}
 	byName := map[string]found{}
-	err := c.referrers.Each(ctx, subject, func(r *referrers.Referrer) {
+	err := c.referrers.EachSigning(ctx, subject, func(r *referrers.Referrer) {
 		own := slices.Contains(repositories, r.Repository)
 		if !own && c.signatures.OwnRepositoriesOnly {
 			return

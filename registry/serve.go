@@ -159,7 +159,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 			return t
 		})},
 	})
-	if o.SignatureEndpoint && o.AdvertiseSignatures {
+	if o.SignatureEndpoint && o.AdvertiseSignatures && !o.Tracker.PullThrough {
 		if c.HTTP.Headers == nil {
 			c.HTTP.Headers = http.Header{}
 		}

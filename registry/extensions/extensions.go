@@ -42,19 +42,28 @@ type Options struct {
 	Signatures bool
 }
 
+// maxRequests is the number of requests that are answered at a time, because an answer holds up to
+// 3 MiB. Others wait.
+const maxRequests = 16
+
 // Extensions are the registry's endpoints besides distribution's own: the referrers API, and
 // the endpoint for simple signing signatures. The registry's own auth protects them.
 type Extensions struct {
 	options  Options
 	access   auth.AccessController // nil: everybody may do everything
 	headers  http.Header           // on every answer, as the configuration says
+	prefix   string                // before /v2 and /extensions, without a slash at its end
 	readOnly bool
+	requests chan struct{} // as many as are answered
 }
 
 // New returns the Extensions. It fails if the configuration's auth cannot be set up.
 func New(o Options) (*Extensions, error) {
 	c := o.Configuration
-	e := &Extensions{options: o, headers: c.HTTP.Headers, readOnly: isReadOnly(c)}
+	e := &Extensions{
+		options: o, headers: c.HTTP.Headers, prefix: strings.TrimRight(c.HTTP.Prefix, "/"), readOnly: isReadOnly(c),
+		requests: make(chan struct{}, maxRequests),
+	}
 	if o.Anonymous {
 		return e, nil
 	}
@@ -72,8 +81,13 @@ func isReadOnly(c *configuration.Configuration) bool {
 	return ok && enabled
 }
 
-// Handler answers the endpoints' paths and hands all others to next.
+// Handler answers the endpoints' paths and hands all others to next. A pull-through cache has no
+// endpoints: it knows of the referrers and signatures alone that clients have fetched, and a client
+// that gets no answer looks for them by tag, which the cache fetches.
 func (e *Extensions) Handler(next http.Handler) http.Handler {
+	if e.options.Tracker.PullThrough() {
+		return next
+	}
 	router := mux.NewRouter().SkipClean(true).UseEncodedPath()
 	route := func(path string, h http.Handler) {
 		if !e.options.Configuration.Log.AccessLog.Disabled {
@@ -82,11 +96,11 @@ func (e *Extensions) Handler(next http.Handler) http.Handler {
 		router.Handle(path, h)
 	}
 	name := "{name:" + reference.NameRegexp.String() + "}"
-	route("/v2/"+name+"/referrers/{digest:[^/]+}", e.guard(map[string]endpoint{
+	route(e.prefix+"/v2/"+name+"/referrers/{digest:[^/]+}", e.guard(map[string]endpoint{
 		http.MethodGet: {"pull", e.getReferrers}, http.MethodHead: {"pull", e.getReferrers},
 	}))
 	if e.options.Signatures {
-		route("/extensions/v2/"+name+"/signatures/{digest:[^/]+}", e.guard(map[string]endpoint{
+		route(e.prefix+"/extensions/v2/"+name+"/signatures/{digest:[^/]+}", e.guard(map[string]endpoint{
 			http.MethodGet: {"pull", e.getSignatures}, http.MethodPut: {"push", e.putSignature},
 		}))
 	}
@@ -124,7 +138,12 @@ func (e *Extensions) guard(methods map[string]endpoint) http.Handler {
 			fail(w, http.StatusBadRequest, "DIGEST_INVALID", "provided digest did not match uploaded content", err.Error())
 			return
 		}
-		method.serve(w, r, repository, name)
+		select {
+		case e.requests <- struct{}{}:
+			defer func() { <-e.requests }()
+			method.serve(w, r, repository, name)
+		case <-r.Context().Done(): // nobody waits for the answer
+		}
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/distribution/distribution/v3"
 	"github.com/distribution/distribution/v3/configuration"
@@ -138,61 +139,75 @@ func types(t *testing.T, w *httptest.ResponseRecorder) string {
 	return strings.Join(all, " ")
 }
 
-// TestReferrers: lists of the referrers API, whole, by type, and by pages.
-func TestReferrers(t *testing.T) {
-	h := newHouse(t)
-	subject := h.push("a", "application/x", "").String()
-	for _, kind := range []string{"sbom", "scan", "sbom2"} {
-		h.push("a", "application/"+kind, subject)
-	}
-	h.push("b", "application/elsewhere", subject)
-	path := "/v2/a/referrers/" + subject
-	all := h.ask("GET", path, "")
-	for _, kind := range []string{"sbom", "scan", "sbom2"} {
-		if !strings.Contains(" "+types(t, all)+" ", " "+kind+" ") || strings.Contains(types(t, all), "elsewhere") {
-			t.Errorf("all: %s", types(t, all))
+// TestPrefix: http.prefix comes before the endpoints, and in the link to the next page.
+func TestPrefix(t *testing.T) {
+	for _, prefix := range []string{"/hub", "/hub/"} {
+		h := newHouse(t)
+		subject := h.push("a", "application/x", "")
+		h.push("a", "application/sbom", subject.String())
+		h.push("a", "application/scan", subject.String())
+		h.options.Configuration.HTTP.Prefix = prefix
+		w := h.ask("GET", "/hub/v2/a/referrers/"+subject.String()+"?n=1", "")
+		if next := w.Header().Get("Link"); w.Code != http.StatusOK || !strings.HasPrefix(next, "</hub/v2/a/referrers/") {
+			t.Errorf("%s: %d, Link %q", prefix, w.Code, next)
 		}
-	}
-	if all.Header().Get("Link") != "" || all.Header().Get("OCI-Filters-Applied") != "" || all.Header().Get("X-Content-Type-Options") != "nosniff" {
-		t.Errorf("headers: %v", all.Header())
-	}
-	if w := h.ask("GET", path+"?artifactType=application/scan", ""); types(t, w) != "scan" || w.Header().Get("OCI-Filters-Applied") != "artifactType" {
-		t.Errorf("by type: %s, %v", types(t, w), w.Header())
-	}
-	if w := h.ask("GET", "/v2/a/referrers/"+digest.FromString("none").String(), ""); types(t, w) != "" {
-		t.Errorf("without any: %s", types(t, w))
-	}
-	var paged []string
-	next := path + "?n=2"
-	for next != "" {
-		w := h.ask("GET", next, "")
-		paged = append(paged, types(t, w))
-		link, _, _ := strings.Cut(strings.TrimPrefix(w.Header().Get("Link"), "<"), ">")
-		next = link
-	}
-	if len(paged) != 2 || strings.Join(paged, " ") != types(t, all) {
-		t.Errorf("pages: %q, all: %s", paged, types(t, all))
-	}
-	h.store.down = true
-	if w := h.ask("GET", path, ""); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
-		t.Errorf("without the store: %d %s", w.Code, w.Body)
+		for path, status := range map[string]int{
+			"/hub/extensions/v2/a/signatures/": 200, "/extensions/v2/a/signatures/": 404, "/v2/a/referrers/": 404,
+		} {
+			if w := h.ask("GET", path+subject.String(), ""); w.Code != status {
+				t.Errorf("%s%s: %d, want %d", prefix, path, w.Code, status)
+			}
+		}
 	}
 }
 
-// TestTaggedReferrers: an index under the tag of an older client adds what the store does not know.
-func TestTaggedReferrers(t *testing.T) {
+// TestPullThrough: a pull-through cache does not claim that there are no referrers or signatures,
+// and takes none.
+func TestPullThrough(t *testing.T) {
+	h := newHouse(t)
+	subject := h.push("a", "application/x", "").String()
+	h.options.Tracker = tracker.New(h.plain, inmemory.New(), tracker.Options{PullThrough: true})
+	for method, path := range map[string]string{"GET": "/v2/a/referrers/", "PUT": "/extensions/v2/a/signatures/", "HEAD": "/extensions/v2/a/signatures/"} {
+		if w := h.ask(method, path+subject, "{}"); w.Code != http.StatusNotFound {
+			t.Errorf("%s %s: %d", method, path, w.Code)
+		}
+	}
+}
+
+// TestConcurrentRequests: a bounded number of requests is answered at a time, and one whose client
+// leaves waits no longer.
+func TestConcurrentRequests(t *testing.T) {
 	h := newHouse(t)
 	subject := h.push("a", "application/x", "")
-	known, held, gone := h.push("a", "application/sbom", subject.String()), h.push("a", "application/old", ""), digest.FromString("gone")
-	list := &referrers.Referrer{Subject: subject, Repository: "a", Tag: strings.Replace(subject.String(), ":", "-", 1)}
-	for _, name := range []digest.Digest{known, held, gone} {
-		list.Manifests = append(list.Manifests, imagespec.Descriptor{Digest: name, MediaType: imagespec.MediaTypeImageManifest, ArtifactType: "application/old"})
-	}
-	if _, err := h.options.Referrers.Set(t.Context(), list); err != nil {
+	e, err := New(h.options)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if w := h.ask("GET", "/v2/a/referrers/"+subject.String(), ""); types(t, w) != "sbom old" {
-		t.Errorf("with the tag's: %s", types(t, w))
+	handler := e.Handler(http.NotFoundHandler())
+	for range maxRequests {
+		e.requests <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w, answered := httptest.NewRecorder(), make(chan struct{})
+	go func() {
+		defer close(answered)
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/v2/a/referrers/"+subject.String(), nil))
+	}()
+	select {
+	case <-answered:
+		t.Error("answered beside as many as may be")
+	case <-time.After(50 * time.Millisecond):
+	}
+	cancel()
+	<-answered
+	if w.Body.Len() > 0 {
+		t.Errorf("the client had left: %s", w.Body)
+	}
+	<-e.requests
+	w = httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/v2/a/referrers/"+subject.String(), nil))
+	if w.Code != http.StatusOK || len(e.requests) != maxRequests-1 {
+		t.Errorf("with room: %d, %d requests", w.Code, len(e.requests))
 	}
 }
 

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 
+	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -16,13 +19,9 @@ import (
 	"tallyman/registry/logging"
 )
 
-const (
-	// maxReferrers is how many bytes of descriptors one answer may have: clients
-	// read manifests of up to 4 MiB.
-	maxReferrers = 3 << 20
-	// referrersPage is how many referrers are read from the store at once.
-	referrersPage = 50
-)
+// maxReferrers is the size of the descriptors of one answer in bytes: clients read manifests of up to
+// 4 MiB.
+const maxReferrers = 3 << 20
 
 // getReferrers implements the referrers API (distribution-spec, Listing Referrers): an
 // index of the manifests in the repository that refer to subject. It is read from the
@@ -55,7 +54,7 @@ func (e *Extensions) getReferrers(w http.ResponseWriter, r *http.Request, reposi
 	}
 	if list.more {
 		query.Set("last", list.last.String())
-		next := url.URL{Path: "/v2/" + repository + "/referrers/" + subject.String(), RawQuery: query.Encode()}
+		next := url.URL{Path: e.prefix + "/v2/" + repository + "/referrers/" + subject.String(), RawQuery: query.Encode()}
 		w.Header().Set("Link", fmt.Sprintf(`<%s>; rel="next"`, next.String()))
 	}
 	writeJSON(w, http.StatusOK, imagespec.MediaTypeImageIndex, imagespec.Index{
@@ -72,9 +71,15 @@ type referrersList struct {
 	more         bool          // there may be others after last
 }
 
-// add adds a descriptor, unless the list is full.
+// wants reports whether the query selects the descriptor.
+func (l *referrersList) wants(d imagespec.Descriptor) bool {
+	return l.artifactType == "" || d.ArtifactType == l.artifactType
+}
+
+// add adds a descriptor that the query selects. added is false if the list is full.
 func (l *referrersList) add(d imagespec.Descriptor) (added bool) {
-	if l.artifactType != "" && d.ArtifactType != l.artifactType {
+	if !l.wants(d) {
+		l.last = d.Digest
 		return true
 	}
 	encoded, err := json.Marshal(d)
@@ -82,65 +87,83 @@ func (l *referrersList) add(d imagespec.Descriptor) (added bool) {
 		return true // texts and numbers are always JSON
 	}
 	if len(l.manifests) > 0 && (len(encoded) > l.left || l.most >= 0 && len(l.manifests) >= l.most) {
+		l.more = true
 		return false
 	}
 	l.left -= len(encoded)
 	l.manifests = append(l.manifests, d)
+	l.last = d.Digest
 	return true
 }
 
+// listReferrers lists the referrers after last in the order of their digests: those with the
+// subject, and those that an older client has listed under the tag of the referrers tag schema.
 func (e *Extensions) listReferrers(ctx context.Context, list *referrersList, repository string, subject, last digest.Digest) error {
+	tagged, err := e.taggedReferrers(ctx, repository, subject, last)
+	if err != nil {
+		return err
+	}
 	list.manifests, list.last = []imagespec.Descriptor{}, last
-	for {
-		page, more, err := e.options.Referrers.List(ctx, subject, repository, list.last, referrersPage)
-		if err != nil {
+	limit := max(0, list.most+1) // one more tells whether there are others
+	for more := true; more; {
+		var page []referrers.Referrer
+		if page, more, err = e.options.Referrers.List(ctx, subject, repository, last, limit); err != nil {
 			return err
 		}
-		for _, referrer := range page {
-			if !list.add(referrer.Descriptor) {
-				list.more = true
-				return nil
+		for i := range page {
+			d := page[i].Descriptor
+			if !tagged.addUntil(ctx, list, d.Digest) || !list.add(d) {
+				return ctx.Err()
 			}
-			list.last = referrer.Descriptor.Digest
-		}
-		if !more {
-			return e.addTagged(ctx, list, repository, subject)
+			last = d.Digest
 		}
 	}
+	tagged.addUntil(ctx, list, "")
+	return ctx.Err()
 }
 
-// addTagged adds referrers that an older client has listed under the tag of the referrers tag
-// schema, and that the store does not know by a subject. They follow on the last page.
-func (e *Extensions) addTagged(ctx context.Context, list *referrersList, repository string, subject digest.Digest) error {
-	stored := e.options.Referrers
-	tagged, err := stored.Get(ctx, &referrers.Referrer{
+// taggedList are the manifests listed under a tag of the referrers tag schema, sorted by digest.
+type taggedList struct {
+	left      []imagespec.Descriptor
+	manifests distribution.ManifestService
+}
+
+// taggedReferrers returns those after last.
+func (e *Extensions) taggedReferrers(ctx context.Context, repository string, subject, last digest.Digest) (*taggedList, error) {
+	stored, err := e.options.Referrers.Get(ctx, &referrers.Referrer{
 		Subject: subject, Repository: repository, Tag: subject.Algorithm().String() + "-" + subject.Encoded(),
 	})
-	if err != nil || tagged == nil {
-		return err
+	if err != nil || stored == nil {
+		return &taggedList{}, err
 	}
 	repo, err := e.options.Tracker.Repository(ctx, repository)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	manifests, err := repo.Manifests(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, d := range tagged.Manifests {
-		known, err := stored.Get(ctx, &referrers.Referrer{Subject: subject, Repository: repository, Descriptor: d})
-		if err != nil {
-			return err
+	left := slices.DeleteFunc(stored.Manifests, func(d imagespec.Descriptor) bool { return d.Digest <= last || d.Digest.Validate() != nil })
+	slices.SortFunc(left, func(a, b imagespec.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
+	return &taggedList{left, manifests}, nil
+}
+
+// addUntil adds those before next, "" for all. It passes over next itself, whose subject says
+// more, and what the repository does not hold any more. added is false once the list is full, or
+// the client has left.
+func (l *taggedList) addUntil(ctx context.Context, list *referrersList, next digest.Digest) (added bool) {
+	for len(l.left) > 0 && (next == "" || l.left[0].Digest <= next) {
+		d := l.left[0]
+		if ctx.Err() != nil {
+			return false
 		}
-		if known != nil || d.Digest.Validate() != nil {
-			continue
+		if d.Digest != next && list.wants(d) {
+			if exists, err := l.manifests.Exists(ctx, d.Digest); err == nil && exists && !list.add(d) {
+				return false
+			}
 		}
-		if exists, err := manifests.Exists(ctx, d.Digest); err != nil || !exists {
-			continue // the index has outlived it
-		}
-		if list.artifactType == "" || d.ArtifactType == list.artifactType {
-			list.manifests = append(list.manifests, d) // all of them: there is nothing to go on from
-		}
+		l.left = l.left[1:]
 	}
-	return nil
+	return true
 }

@@ -91,7 +91,7 @@ func (e *Extensions) ownSignatures(ctx context.Context, repository string, image
 	if !slices.ContainsFunc(image.Signatures, func(s imagev1.ImageSignature) bool { return rules.IsDerived(image, &s) }) {
 		return own, nil
 	}
-	return own, e.options.Referrers.Each(ctx, subject, func(r *referrers.Referrer) {
+	return own, e.options.Referrers.EachSigning(ctx, subject, func(r *referrers.Referrer) {
 		if r.Repository != repository {
 			return
 		}

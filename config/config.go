@@ -31,18 +31,19 @@ type Config struct {
 // ImageAPI is the imageapi section. Keys are lower case without underscores,
 // which the environment overrides (REGISTRY_IMAGEAPI_…) rely on.
 type ImageAPI struct {
-	OnStoreFailure string        `yaml:"onstorefailure" json:"onstorefailure" jsonschema:"enum=defer,enum=reject,description=What becomes of a push that cannot be recorded: defer lets it through and records it later; reject fails it with 503."`
-	RegistryHost   string        `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in references and in scopes and identities of signature policies. Default: the host of http.host; in dockerImageReference or else the host that the pushing client used."`
-	Inline         bool          `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
-	InlineLimit    int64         `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
-	Backfill       bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Record content of the registry that has no Image at start-up."`
-	ShutdownDelay  time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
-	Signatures     Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
-	Store          Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
-	Auth           Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
-	Limits         Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
-	TLS            TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
-	Audit          Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
+	OnStoreFailure     string        `yaml:"onstorefailure" json:"onstorefailure" jsonschema:"enum=defer,enum=reject,description=What becomes of a push that cannot be recorded: defer lets it through and records it later; reject fails it with 503."`
+	AmbiguousManifests string        `yaml:"ambiguousmanifests" json:"ambiguousmanifests" jsonschema:"enum=accept,enum=refuse,description=What becomes of a manifest that clients may read differently such as one with two lists of layers: accept marks its Image; refuse answers the push with 400."`
+	RegistryHost       string        `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in references and in scopes and identities of signature policies. Default: the host of http.host; in dockerImageReference or else the host that the pushing client used."`
+	Inline             bool          `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
+	InlineLimit        int64         `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
+	Backfill           bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Record content of the registry that has no Image at start-up."`
+	ShutdownDelay      time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
+	Signatures         Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
+	Store              Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
+	Auth               Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
+	Limits             Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
+	TLS                TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
+	Audit              Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
 }
 
 // Store says where Images are kept.
@@ -151,12 +152,13 @@ func (a *Auth) needsClientCertificates() bool {
 // Defaults returns the section as it is when nothing is set.
 func Defaults() ImageAPI {
 	return ImageAPI{
-		OnStoreFailure: "defer",
-		Inline:         true,
-		InlineLimit:    256 << 10,
-		Backfill:       true,
+		OnStoreFailure:     "defer",
+		AmbiguousManifests: "accept",
+		Inline:             true,
+		InlineLimit:        256 << 10,
+		Backfill:           true,
 		Signatures: Signatures{
-			Endpoint: true, Advertise: true, CrossRepository: true,
+			Endpoint: true, CrossRepository: true,
 			ContentLimit: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage, VerifyInterval: time.Hour,
 		},
 		Auth: Auth{RequestHeader: RequestHeader{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -69,6 +70,7 @@ func Parse(content []byte) (*Config, error) {
 		return nil, err
 	}
 	c.dropDisabled()
+	c.acceptForeignContent(&document)
 	return c, nil
 }
 
@@ -87,6 +89,31 @@ func parseRegistry(content []byte) (c *configuration.Configuration, err error) {
 func (c *Config) dropDisabled() {
 	for kind, entries := range c.Registry.Middleware {
 		c.Registry.Middleware[kind] = slices.DeleteFunc(entries, func(m configuration.Middleware) bool { return m.Disabled })
+	}
+}
+
+// acceptForeignContent has the registry accept layers that are elsewhere (urls) and indexes of which
+// some children are absent, where the configuration says nothing of either. Such images are
+// copied from other registries: Windows images, and parts of indexes.
+func (c *Config) acceptForeignContent(document *yaml.Node) {
+	v := &c.Registry.Validation
+	silent := reflect.ValueOf(*v).IsZero()
+	section := child(document, "validation")
+	switch {
+	case silent && section == nil:
+		v.Disabled = true
+	case v.Disabled || section == nil:
+	default:
+		manifests := child(section, "manifests")
+		if manifests == nil {
+			return
+		}
+		if child(manifests, "urls") == nil && v.Manifests.URLs.Allow == nil && v.Manifests.URLs.Deny == nil {
+			v.Manifests.URLs.Allow = []string{"^https?://"}
+		}
+		if child(manifests, "indexes") == nil && v.Manifests.Indexes.Platforms == "" {
+			v.Manifests.Indexes.Platforms = "none"
+		}
 	}
 }
 

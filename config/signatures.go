@@ -9,7 +9,7 @@ import (
 // Signatures says how signatures are read, and which are believed.
 type Signatures struct {
 	Endpoint        bool                `yaml:"endpoint" json:"endpoint" jsonschema:"description=Serve /extensions/v2/NAME/signatures/DIGEST where skopeo and podman leave and find GPG signatures."`
-	Advertise       bool                `yaml:"advertise" json:"advertise" jsonschema:"description=Have skopeo and podman use the endpoint by the header X-Registry-Supports-Signatures. They do not look for signatures elsewhere then."`
+	Advertise       bool                `yaml:"advertise" json:"advertise" jsonschema:"description=Have skopeo and podman use the endpoint by the header X-Registry-Supports-Signatures. They do not look for signatures elsewhere then: not in lookaside storage either."`
 	CrossRepository bool                `yaml:"crossrepository" json:"crossrepository" jsonschema:"description=Take in signatures from repositories that do not hold the image as COSIGN_REPOSITORY makes them."`
 	ContentLimit    int64               `yaml:"contentlimit" json:"contentlimit" jsonschema:"minimum=1024,description=How many bytes one signature may have to be kept in the Image."`
 	PerImage        int                 `yaml:"perimage" json:"perimage" jsonschema:"minimum=1,description=How many signatures from the registry's content an Image may have."`

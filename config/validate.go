@@ -17,6 +17,9 @@ func (c *ImageAPI) Validate() error {
 	if c.OnStoreFailure != "defer" && c.OnStoreFailure != "reject" {
 		fault("onstorefailure", fmt.Sprintf("%q", c.OnStoreFailure), "defer or reject")
 	}
+	if c.AmbiguousManifests != "accept" && c.AmbiguousManifests != "refuse" {
+		fault("ambiguousmanifests", fmt.Sprintf("%q", c.AmbiguousManifests), "accept or refuse")
+	}
 	if strings.ContainsAny(c.RegistryHost, "/@ ") {
 		fault("registryhost", fmt.Sprintf("%q", c.RegistryHost), "host or host:port")
 	}

@@ -2,8 +2,10 @@ package registry
 
 import (
 	"context"
+	"strings"
 
 	"github.com/distribution/distribution/v3"
+	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -70,8 +72,17 @@ func (m *manifests) Put(ctx context.Context, content distribution.Manifest, opti
 	if err != nil {
 		return "", err
 	}
+	verb := "push"
+	if m.repository.tracker.PullThrough() {
+		verb = "pull" // the cache has fetched it for a client
+	}
 	push := tracker.Push{Digest: digest.FromBytes(payload)}
 	push.Manifest, push.Err = manifest.Parse(mediaType, payload)
+	if push.Manifest != nil && len(push.Manifest.Ambiguous) > 0 && m.repository.tracker.RefusesAmbiguous() {
+		err := errcode.ErrorCodeManifestInvalid.WithDetail("clients may read these fields differently: " + strings.Join(push.Manifest.Ambiguous, ", "))
+		logging.Audit(ctx, verb, m.repository.name(), "", push.Digest.String(), err)
+		return "", err
+	}
 	for _, option := range options {
 		if with, ok := option.(distribution.WithTagOption); ok {
 			push.Tag = with.Tag
@@ -87,7 +98,7 @@ func (m *manifests) Put(ctx context.Context, content distribution.Manifest, opti
 		noteSubject(ctx, push.Manifest.Subject)
 	}
 	err = unavailable(ctx, err)
-	logging.Audit(ctx, "push", m.repository.name(), push.Tag, stored.String(), err)
+	logging.Audit(ctx, verb, m.repository.name(), push.Tag, stored.String(), err)
 	return stored, err
 }
 

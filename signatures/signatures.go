@@ -83,6 +83,9 @@ const (
 	ReasonExpired = "Expired"
 	// ReasonDigestMismatch: it signs another image. Also of ForImage.
 	ReasonDigestMismatch = "DigestMismatch"
+	// ReasonAmbiguousManifest: clients may read the image's manifest differently, so that nobody can
+	// say which content was signed.
+	ReasonAmbiguousManifest = "AmbiguousManifest"
 	// ReasonNoPolicy: no policy covers a repository of the image.
 	ReasonNoPolicy = "NoPolicy"
 	// ReasonUnparsable: the content does not have the form of its type. Also of ForImage.
@@ -99,7 +102,7 @@ const (
 var reasons = map[string]bool{
 	ReasonVerified: true, ReasonSignatureInvalid: true, ReasonKeyNotTrusted: true, ReasonIdentityMismatch: true, ReasonHostNotConfigured: true,
 	ReasonCertificateUntrusted: true, ReasonTimestampMissing: true, ReasonLogEntryMissing: true, ReasonExpired: true,
-	ReasonDigestMismatch: true, ReasonNoPolicy: true, ReasonUnparsable: true, ReasonTooLarge: true,
+	ReasonDigestMismatch: true, ReasonAmbiguousManifest: true, ReasonNoPolicy: true, ReasonUnparsable: true, ReasonTooLarge: true,
 	ReasonDigestMatches: true, ReasonUnknown: true,
 }
 

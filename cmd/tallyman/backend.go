@@ -235,6 +235,7 @@ func trackerOptions(c *config.Config, api *images) tracker.Options {
 		OnStoreFailure:  tracker.FailurePolicy(c.ImageAPI.OnStoreFailure),
 		Host:            registryHost(c),
 		DefaultHost:     externalAddress(c),
+		RefuseAmbiguous: c.ImageAPI.AmbiguousManifests == "refuse",
 		PullThrough:     c.Registry.Proxy.RemoteURL != "",
 		Lock:            lockOf(api.backend),
 		SignatureLimits: api.signing.Limits,

@@ -54,7 +54,9 @@ func defaultConfiguration(dataDirectory string) ([]byte, error) {
 		},
 		"imageapi": m{
 			"store": m{"path": filepath.Join(dir, "images.db")},
-			"auth":  m{"kubeconfigfile": filepath.Join(dir, "kubeconfig")},
+			// Nothing has been signed elsewhere for a registry that begins here.
+			"signatures": m{"advertise": true},
+			"auth":       m{"kubeconfigfile": filepath.Join(dir, "kubeconfig")},
 		},
 	})
 }

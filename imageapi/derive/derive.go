@@ -40,7 +40,7 @@ const (
 	AnnotationArtifactType = AnnotationPrefix + "artifact-type" // of an OCI artifact
 	AnnotationSubject      = AnnotationPrefix + "subject"       // digest of the manifest this one is about
 	AnnotationPlatform     = AnnotationPrefix + "platform"      // os/architecture[/variant], as in `--platform`
-	AnnotationAmbiguous    = AnnotationPrefix + "ambiguous"     // fields that readers may read differently; see manifest.Manifest
+	AnnotationAmbiguous    = manifest.AnnotationAmbiguous       // fields that readers may read differently
 )
 
 // DefaultInlineLimit is the default of Input.InlineLimit.

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"tallyman/imageapi/derive"
 	"tallyman/imageapi/rules"
 )
 
@@ -53,11 +54,12 @@ func writeOf(ctx context.Context) *write {
 type verification struct {
 	before, after               []imagev1.ImageSignature
 	repositories, tags, trusted []string
+	ambiguous                   string // fields of the manifest
 }
 
 // verify makes the verification of an image.
 func verify(v Verifier, image *imagev1.Image) *verification {
-	result := &verification{before: image.Signatures, repositories: rules.Repositories(image), tags: rules.Tags(image)}
+	result := &verification{before: image.Signatures, repositories: rules.Repositories(image), tags: rules.Tags(image), ambiguous: image.Annotations[derive.AnnotationAmbiguous]}
 	verified := image.DeepCopy()
 	result.trusted = v.Verify(verified, result.repositories, result.tags)
 	result.after = verified.Signatures
@@ -66,7 +68,7 @@ func verify(v Verifier, image *imagev1.Image) *verification {
 
 // covers reports whether v is the verification of an image.
 func (v *verification) covers(image *imagev1.Image) bool {
-	return v != nil && slices.Equal(v.repositories, rules.Repositories(image)) && slices.Equal(v.tags, rules.Tags(image)) &&
+	return v != nil && v.ambiguous == image.Annotations[derive.AnnotationAmbiguous] && slices.Equal(v.repositories, rules.Repositories(image)) && slices.Equal(v.tags, rules.Tags(image)) &&
 		slices.EqualFunc(v.before, image.Signatures, func(a, b imagev1.ImageSignature) bool {
 			a.UID = b.UID // may be given anew in each attempt
 			return equality.Semantic.DeepEqual(a, b)

@@ -80,7 +80,7 @@ http: {addr: ADDR}
 imageapi:
   registryhost: ADDR
   auth: {kubeconfigfile: DIR/kubeconfig}
-  signatures: {policyfile: POLICY}
+  signatures: {policyfile: POLICY, advertise: true}
 `))
 	s := &server{t: t, dir: dir, addr: addr, kubeconfig: filepath.Join(dir, "kubeconfig"), args: []string{"serve", "--data-dir", dir, config}}
 	s.start()
@@ -136,7 +136,7 @@ imageapi:
 // TestSignatureEndpoint is the endpoint's protocol: statuses, limits, permissions.
 func TestSignatureEndpoint(t *testing.T) {
 	users := htpasswdFile(t, "alice", "secret")
-	s := startWithConfig(t, plainConfig+"auth: {htpasswd: {realm: test, path: "+users+"}}\nimageapi: {auth: {kubeconfigfile: DIR/kubeconfig}, signatures: {contentlimit: 2000}}\n")
+	s := startWithConfig(t, plainConfig+"auth: {htpasswd: {realm: test, path: "+users+"}}\nimageapi: {auth: {kubeconfigfile: DIR/kubeconfig}, signatures: {contentlimit: 2000, advertise: true}}\n")
 	login := http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("alice:secret"))}}
 	command(t, []string{"DOCKER_CONFIG=" + s.dir}, "crane", "auth", "login", s.addr, "-u", "alice", "-p", "secret")
 	pushed := command(t, []string{"DOCKER_CONFIG=" + s.dir}, "crane", "append", "-f", layerTar(t, "x"), "-t", s.addr+"/ns/app:v1")
@@ -201,7 +201,8 @@ func TestSignatureEndpointOff(t *testing.T) {
 		header  string
 		code    int
 	}{
-		"not advertised": {"advertise: false", "", 200},
+		"not advertised": {"crossrepository: true", "", 200},
+		"advertised":     {"advertise: true", "1", 200},
 		"not served":     {"endpoint: false", "", 404},
 	} {
 		s := startWithConfig(t, plainConfig+"imageapi: {auth: {kubeconfigfile: DIR/kubeconfig}, signatures: {"+test.options+"}}\n")
@@ -261,4 +262,19 @@ imageapi:
 	if err := s.client().ImageSignatures().Delete(t.Context(), name+"@forged", metav1.DeleteOptions{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestLookaside: signatures that clients keep in lookaside storage are found by a server that does
+// not advertise its endpoint, which is the default of a configuration.
+func TestLookaside(t *testing.T) {
+	s := startWithConfig(t, plainConfig+"imageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}\n")
+	h := newContainersHome(t, s.addr)
+	writeFile(t, filepath.Join(h.dir, "registries.d", "default.yaml"), "default-docker:\n  lookaside: file://"+filepath.Join(h.dir, "lookaside")+"\n")
+	s.pushImage("gpg/unsigned:v1", "gpg")
+	image := "docker://" + s.addr + "/gpg/app:v1"
+	h.skopeo("--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--sign-by", "release@example.com", "docker://"+s.addr+"/gpg/unsigned:v1", image)
+	if got := s.image(crane(t, "digest", s.addr+"/gpg/app:v1")); len(got.Signatures) != 0 {
+		t.Fatalf("the signature is at the endpoint: %+v", got.Signatures)
+	}
+	h.skopeo("--policy", h.policy, "copy", "--src-tls-verify=false", image, "dir:"+t.TempDir())
 }

@@ -55,6 +55,9 @@ type Options struct {
 	// DefaultHost takes its place for content without a pushing client, such as content from
 	// before tallyman.
 	DefaultHost string
+	// RefuseAmbiguous refuses to take manifests that clients may read differently. A pull-through
+	// cache takes them.
+	RefuseAmbiguous bool
 	// PullThrough is set if the registry is a pull-through cache.
 	PullThrough bool
 	// SignatureLimits bounds the signatures of an Image. Required.
@@ -98,6 +101,9 @@ func New(inner distribution.Namespace, d driver.StorageDriver, o Options) *Track
 
 // PullThrough reports whether the registry is a pull-through cache.
 func (t *Tracker) PullThrough() bool { return t.options.PullThrough }
+
+// RefusesAmbiguous reports whether manifests that clients may read differently are not to be taken.
+func (t *Tracker) RefusesAmbiguous() bool { return t.options.RefuseAmbiguous && !t.options.PullThrough }
 
 // Repository opens a repository of the registry, whose changes are not recorded.
 func (t *Tracker) Repository(ctx context.Context, name string) (distribution.Repository, error) {

@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// AnnotationAmbiguous is the annotation of an Image with the names of Manifest.Ambiguous.
+const AnnotationAmbiguous = "tallyman.dev/ambiguous"
+
 // fields has the fields of an object by their names in lower case, each with the fields of its
 type fields map[string]fields
 

@@ -177,7 +177,7 @@ func (v *Verifier) verifyAll(rules *ruleset, image *imagev1.Image, covers []*app
 		if !signatures.Known(s.Type) {
 			continue
 		}
-		result := v.judgeSafely(rules, digest.Digest(image.Name), covers, s)
+		result := v.judgeSafely(rules, image, covers, s)
 		verificationsTotal.WithLabelValues(s.Type, result.trusted.reason).Inc()
 		result.apply(s, v.options.Now())
 	}

@@ -454,3 +454,22 @@ func jwsTampered(t *testing.T, s signatures.Signature) signatures.Signature {
 	envelope["signature"] = base64.RawURLEncoding.EncodeToString(signed)
 	return signatures.Signature{Type: s.Type, Content: []byte(signtest.JSON(t, envelope))}
 }
+
+// TestAmbiguousManifest: no signature of an image is trusted whose manifest clients may read
+// differently. Other failures keep their reasons.
+func TestAmbiguousManifest(t *testing.T) {
+	k := signtest.NewKey(t, "ecdsa-p256")
+	v := newVerifier(t, signatures.SignedIdentity{}, publicKey(k))
+	image := &imagev1.Image{}
+	image.Name, image.Annotations = subject.String(), map[string]string{"tallyman.dev/ambiguous": "layers"}
+	for _, digest := range []digest.Digest{subject, other} {
+		s := k.Cosign(signtest.CosignPayload(digest, reference, nil))
+		image.Signatures = append(image.Signatures, imagev1.ImageSignature{Type: s.Type, Content: s.Content})
+	}
+	trusted := v.Verify(image, []string{repository}, nil)
+	wantVerdict(t, image.Signatures[0], "False", "AmbiguousManifest", "True")
+	wantVerdict(t, image.Signatures[1], "False", "DigestMismatch", "False")
+	if image.Annotations = nil; len(trusted) != 0 || len(v.Verify(image, []string{repository}, nil)) != 1 {
+		t.Errorf("trusted in %v while it is ambiguous", trusted)
+	}
+}

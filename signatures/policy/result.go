@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"tallyman/signatures"
+	"tallyman/signatures/manifest"
 )
 
 // result is the result of a verification.
@@ -34,19 +35,20 @@ var errTooLarge = errors.New("too large to be kept; the content is the descripto
 
 // judgeSafely is judge that recovers from panics of libraries: a signature must not fail the
 // push of an image.
-func (v *Verifier) judgeSafely(rules *ruleset, subject digest.Digest, covers []*applicable, s *imagev1.ImageSignature) (judged *result) {
+func (v *Verifier) judgeSafely(rules *ruleset, image *imagev1.Image, covers []*applicable, s *imagev1.ImageSignature) (judged *result) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			slog.Error("signature verification panicked", "image", subject.String(), "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
+			slog.Error("signature verification panicked", "image", image.Name, "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
 			unknown := condition{"Unknown", signatures.ReasonUnparsable, "it cannot be verified; the server's log says why"}
 			judged = &result{trusted: unknown, forImage: unknown}
 		}
 	}()
-	return v.judge(rules, subject, covers, s)
+	return v.judge(rules, image, covers, s)
 }
 
-// judge verifies one signature against the groups of all covers.
-func (v *Verifier) judge(rules *ruleset, subject digest.Digest, covers []*applicable, s *imagev1.ImageSignature) *result {
+// judge verifies one signature of an image against the groups of all covers.
+func (v *Verifier) judge(rules *ruleset, image *imagev1.Image, covers []*applicable, s *imagev1.ImageSignature) *result {
+	subject := digest.Digest(image.Name)
 	c, err := parse(s.Type, s.Content)
 	if err != nil {
 		reason := signatures.ReasonUnparsable
@@ -69,6 +71,8 @@ func (v *Verifier) judge(rules *ruleset, subject digest.Digest, covers []*applic
 		judged.trusted = condition{"Unknown", signatures.ReasonNoPolicy, "no policy covers the image's repositories"}
 	case mismatch:
 		judged.trusted = condition{"False", signatures.ReasonDigestMismatch, "it signs another digest"}
+	case image.Annotations[manifest.AnnotationAmbiguous] != "":
+		judged.trusted = condition{"False", signatures.ReasonAmbiguousManifest, "clients may read the manifest differently: " + image.Annotations[manifest.AnnotationAmbiguous]}
 	default:
 		v.verify(rules, subject, covers, s, judged)
 	}

@@ -64,6 +64,7 @@ type house struct {
 	tracker   *tracker.Tracker
 	journal   *tracker.Journal
 	namespace distribution.Namespace
+	driver    driver.StorageDriver
 	plain     distribution.Namespace // the same storage without the middleware
 }
 
@@ -95,7 +96,7 @@ func newHouseWith(t *testing.T, o tracker.Options, verifier rest.Verifier) *hous
 	o.SignatureLimits = signatures.Limits{Content: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage}
 	// The driver in memory has data races where clients push one blob at once.
 	d := filesystem.New(filesystem.DriverParameters{RootDirectory: t.TempDir(), MaxThreads: 100})
-	h.journal = tracker.NewJournal(d)
+	h.driver, h.journal = d, tracker.NewJournal(d)
 	if h.plain, err = storage.NewRegistry(t.Context(), d, storage.EnableDelete); err != nil {
 		t.Fatal(err)
 	}

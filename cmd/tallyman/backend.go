@@ -236,6 +236,7 @@ func trackerOptions(c *config.Config, api *images) tracker.Options {
 		Host:            registryHost(c),
 		DefaultHost:     externalAddress(c),
 		RefuseAmbiguous: c.ImageAPI.AmbiguousManifests == "refuse",
+		Version:         version,
 		PullThrough:     c.Registry.Proxy.RemoteURL != "",
 		Lock:            lockOf(api.backend),
 		SignatureLimits: api.signing.Limits,

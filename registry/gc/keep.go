@@ -27,7 +27,7 @@ func findReferrers(ctx context.Context, namespace distribution.Namespace) (held 
 		if err != nil {
 			return err
 		}
-		all, err := readManifests(ctx, repo)
+		all, err := readManifests(ctx, namespace, repo)
 		if err != nil {
 			return err
 		}
@@ -51,14 +51,14 @@ func findReferrers(ctx context.Context, namespace distribution.Namespace) (held 
 
 // readManifests reads all manifests of a repository. One that cannot be read is an error, because
 // it may refer to others, or be about one that stays.
-func readManifests(ctx context.Context, repo distribution.Repository) (map[digest.Digest]*manifest.Manifest, error) {
+func readManifests(ctx context.Context, n distribution.Namespace, repo distribution.Repository) (map[digest.Digest]*manifest.Manifest, error) {
 	service, err := repo.Manifests(ctx)
 	if err != nil {
 		return nil, err
 	}
 	all := map[digest.Digest]*manifest.Manifest{}
 	return all, tracker.EachManifest(ctx, repo, func(d digest.Digest) error {
-		m, err := tracker.ReadManifest(ctx, service, d)
+		m, err := tracker.ReadManifest(ctx, n, service, d)
 		if err != nil {
 			return fmt.Errorf("%s@%s cannot be read, so nothing is removed: %w", repo.Named().Name(), d, err)
 		}

@@ -39,37 +39,49 @@ func readBlob(ctx context.Context, repo distribution.Repository, name digest.Dig
 }
 
 // readManifest reads a manifest; nil if it is not there.
-func readManifest(ctx context.Context, repo distribution.Repository, name digest.Digest) (*manifest.Manifest, error) {
+func (t *Tracker) readManifest(ctx context.Context, repo distribution.Repository, name digest.Digest) (*manifest.Manifest, error) {
 	service, err := repo.Manifests(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return ReadManifest(ctx, service, name)
+	return ReadManifest(ctx, t.inner, service, name)
 }
 
-// ReadManifest reads a manifest; nil if it is not there. Its error is permanent for a manifest
-// that distribution cannot read: its manifest store panics on some that it has accepted.
-func ReadManifest(ctx context.Context, service distribution.ManifestService, name digest.Digest) (*manifest.Manifest, error) {
-	var stored distribution.Manifest
-	err := crash.Guard("manifest read", func() (err error) {
-		stored, err = service.Get(ctx, name)
-		return err
-	})
+// ReadManifest reads a manifest of the registry n; nil if it is not there. Its error is permanent
+// for a manifest that nobody can read.
+func ReadManifest(ctx context.Context, n distribution.Namespace, service distribution.ManifestService, name digest.Digest) (*manifest.Manifest, error) {
+	mediaType, payload, err := readPayload(ctx, service, name)
 	if IsManifestUnknown(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
-	}
-	mediaType, payload, err := stored.Payload()
-	if err != nil {
-		return nil, permanentError{err}
+		// distribution does not read the formats of older registries, and panics on some manifests
+		// that it has accepted. The blob may be readable all the same.
+		blobs, ok := n.Blobs().(distribution.BlobProvider)
+		if !ok {
+			return nil, err
+		}
+		var blobErr error
+		if payload, blobErr = blobs.Get(ctx, name); blobErr != nil {
+			return nil, errors.Join(err, blobErr)
+		}
 	}
 	m, err := manifest.Parse(mediaType, payload)
 	if err != nil {
 		return nil, permanentError{err}
 	}
 	return m, nil
+}
+
+func readPayload(ctx context.Context, service distribution.ManifestService, name digest.Digest) (mediaType string, payload []byte, err error) {
+	err = crash.Guard("manifest read", func() error {
+		stored, err := service.Get(ctx, name)
+		if err == nil {
+			mediaType, payload, err = stored.Payload()
+		}
+		return err
+	})
+	return mediaType, payload, err
 }
 
 // IsManifestUnknown reports whether an error of distribution says that there is no such manifest.

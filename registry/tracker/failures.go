@@ -36,6 +36,12 @@ func isPermanent(err error) bool {
 	return errors.As(err, &permanent) || errors.As(err, &panicked) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
 }
 
+// isContentError reports a permanent failure that is for the manifest's content alone.
+func isContentError(err error) bool {
+	var permanent permanentError
+	return errors.As(err, &permanent)
+}
+
 // handleFailure handles the outcome of recording a change that the registry has stored: err is the
 // error of recording it.
 func (t *Tracker) handleFailure(ctx context.Context, m Entry, err error) error {
@@ -79,8 +85,18 @@ func (t *Tracker) requeue(ctx context.Context, m Entry) {
 	t.wake()
 }
 
-// setAside reports a change that can never be recorded.
+// setAside reports a change that can never be recorded. Where that is for the manifest's content,
+// it is reported once, and noted, so that a resync passes over the manifest until another version of this
+// program may read it.
 func (t *Tracker) setAside(ctx context.Context, m Entry, err error) {
+	if isContentError(err) && m.Digest != "" {
+		first, noteErr := t.journal.SetAside(ctx, m, t.options.Version, err.Error())
+		if noteErr != nil {
+			logging.For(ctx).Warn("cannot note what is set aside", append(m.attributes(), "err", noteErr)...)
+		} else if !first {
+			return
+		}
+	}
 	recordedTotal.WithLabelValues("failed").Inc()
 	logging.For(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/opencontainers/go-digest"
@@ -68,6 +69,39 @@ func (j *Journal) Add(ctx context.Context, m Entry) (Entry, error) {
 // Remove removes an entry that List or Add returned.
 func (j *Journal) Remove(ctx context.Context, m Entry) error {
 	return ignoreMissing(j.driver.Delete(ctx, m.file))
+}
+
+// setAsideRoot is where notes are of manifests that cannot be read.
+const setAsideRoot = "/tallyman/set-aside"
+
+// setAsidePath is the file of a manifest's note for a version of this program.
+func setAsidePath(m Entry, version string) string {
+	key := digest.FromString(strings.Join([]string{version, m.Repository, m.Digest.String()}, "\n"))
+	return path.Join(setAsideRoot, key.Encoded())
+}
+
+// SetAside notes that a version of this program cannot read the manifest of m, and why. first is false if
+// that is noted already.
+func (j *Journal) SetAside(ctx context.Context, m Entry, version, reason string) (first bool, err error) {
+	if known, err := j.IsSetAside(ctx, m, version); known || err != nil {
+		return false, err
+	}
+	content, err := json.Marshal(struct {
+		Repository string        `json:"repository"`
+		Digest     digest.Digest `json:"digest"`
+		Version    string        `json:"version"`
+		Reason     string        `json:"reason"`
+	}{m.Repository, m.Digest, version, reason})
+	if err != nil {
+		return false, err
+	}
+	return true, j.driver.PutContent(ctx, setAsidePath(m, version), content)
+}
+
+// IsSetAside reports whether SetAside has noted it.
+func (j *Journal) IsSetAside(ctx context.Context, m Entry, version string) (bool, error) {
+	_, err := j.driver.Stat(ctx, setAsidePath(m, version))
+	return err == nil, ignoreMissing(err)
 }
 
 // List returns the entries. Other files in their place are reported and left alone.

@@ -117,7 +117,7 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 
 // noteDeletion writes the entry of a deletion.
 func (t *Tracker) noteDeletion(ctx context.Context, service distribution.ManifestService, m Entry) (Entry, error) {
-	parsed, err := ReadManifest(ctx, service, m.Digest)
+	parsed, err := ReadManifest(ctx, t.inner, service, m.Digest)
 	switch {
 	case err != nil: // one that cannot be read can be deleted all the same
 		logging.For(ctx).Warn("subject of a deleted manifest not readable", "repository", m.Repository, "digest", m.Digest.String(), "err", err)
@@ -174,7 +174,7 @@ func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository
 	if !alone {
 		return errBusy
 	}
-	parsed, err := readManifest(ctx, repo, m.Digest)
+	parsed, err := t.readManifest(ctx, repo, m.Digest)
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func (t *Tracker) recordTagReferrer(ctx context.Context, repo distribution.Repos
 	if to == "" {
 		return t.options.Catalog.RemoveReferrer(ctx, referrer)
 	}
-	m, err := readManifest(ctx, repo, to)
+	m, err := t.readManifest(ctx, repo, to)
 	if isPermanent(err) { // a tag on an unreadable manifest says nothing, but is a tag all the same
 		logging.For(ctx).Warn("cannot read the manifest of a referrers tag", "repository", referrer.Repository, "tag", tag, "digest", to.String(), "err", err)
 		m, err = nil, nil

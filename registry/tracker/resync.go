@@ -48,7 +48,7 @@ func (t *Tracker) Resync(ctx context.Context) {
 		logging.For(ctx).Error("cannot go over all repositories", "err", err)
 	}
 	logging.For(ctx).Info("backfill complete", "repositories", b.repositories, "manifests", b.manifests,
-		"recorded", b.recorded, "failed", b.failed, "took", time.Since(start).Round(time.Millisecond).String())
+		"recorded", b.recorded, "failed", b.failed, "setAside", b.setAside, "took", time.Since(start).Round(time.Millisecond).String())
 }
 
 // errStoreAway ends a backfill, which begins anew when the store is back.
@@ -58,6 +58,7 @@ type backfiller struct {
 	tracker                                   *Tracker
 	holders                                   imagesByTag
 	repositories, manifests, recorded, failed int
+	setAside                                  int
 	away                                      bool // the store is
 }
 
@@ -163,6 +164,10 @@ func (b *backfiller) check(ctx context.Context, m Entry, good func(*imagev1.Imag
 		return
 	case err != nil && !apierrors.IsNotFound(err):
 		b.fail(ctx, m, err)
+		return
+	}
+	if aside, err := b.tracker.journal.IsSetAside(ctx, m, b.tracker.options.Version); err == nil && aside {
+		b.setAside++
 		return
 	}
 	b.sync(ctx, m)

@@ -76,7 +76,7 @@ func (t *Tracker) Drain(ctx context.Context) int {
 			err = t.sync(ctx, m, holders)
 			if isPermanent(err) {
 				t.setAside(ctx, m, err)
-				err = nil
+				err, done = nil, true // nothing is recorded
 			}
 			synced[m.about()] = err
 		}

@@ -61,7 +61,7 @@ func (t *Tracker) moveTag(ctx context.Context, repo distribution.Repository, tag
 	}
 	err = t.options.Catalog.SetTag(ctx, repository, tag, to, true)
 	if apierrors.IsNotFound(err) {
-		if m, readErr := readManifest(ctx, repo, to); readErr == nil && m != nil && !m.HasImage() {
+		if m, readErr := t.readManifest(ctx, repo, to); readErr == nil && m != nil && !m.HasImage() {
 			return nil
 		}
 	}
@@ -107,7 +107,13 @@ func (t *Tracker) pointTag(ctx context.Context, repo distribution.Repository, m 
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
-	if err := t.syncManifest(ctx, repo, Entry{Repository: m.Repository, Digest: to, Host: m.Host}); err != nil {
+	manifest := Entry{Repository: m.Repository, Digest: to, Host: m.Host}
+	err = t.syncManifest(ctx, repo, manifest)
+	if isContentError(err) { // its tags have no Image either
+		t.setAside(ctx, manifest, err)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	err = t.options.Catalog.SetTag(ctx, m.Repository, m.Tag, to, true)

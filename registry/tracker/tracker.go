@@ -58,6 +58,9 @@ type Options struct {
 	// RefuseAmbiguous refuses to take manifests that clients may read differently. A pull-through
 	// cache takes them.
 	RefuseAmbiguous bool
+	// Version is that of this program. A manifest that one version cannot read is tried again by
+	// another.
+	Version string
 	// PullThrough is set if the registry is a pull-through cache.
 	PullThrough bool
 	// SignatureLimits bounds the signatures of an Image. Required.

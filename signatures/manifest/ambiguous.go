@@ -19,7 +19,7 @@ var (
 	descriptorFields = fields{"mediatype": nil, "digest": nil, "size": nil, "urls": nil, "artifacttype": nil, "platform": platformFields}
 	documentFields   = fields{
 		"schemaversion": nil, "mediatype": nil, "artifacttype": nil, "annotations": nil,
-		"config": descriptorFields, "layers": descriptorFields, "manifests": descriptorFields, "subject": descriptorFields,
+		"config": descriptorFields, "layers": descriptorFields, "blobs": descriptorFields, "manifests": descriptorFields, "subject": descriptorFields,
 		"fslayers": {"blobsum": nil}, "history": {"v1compatibility": nil},
 	}
 )

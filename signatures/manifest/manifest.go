@@ -1,5 +1,5 @@
 // Package manifest parses the manifests of a registry: OCI and Docker images and indexes, and
-// Docker's schema 1. It tells what a manifest is, for all other packages.
+// Docker's schema 1, and artifacts of the release candidates of OCI 1.1. It tells what a manifest is, for all other packages.
 //
 // A manifest is parsed once, and its parsed value is passed on. The reading is that of Go's
 // clients and of the registry itself, which use encoding/json: names of fields are compared
@@ -30,15 +30,18 @@ const (
 	MediaTypeDockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
 	MediaTypeSchema1            = "application/vnd.docker.distribution.manifest.v1+json"
 	MediaTypeSchema1Signed      = "application/vnd.docker.distribution.manifest.v1+prettyjws"
-	MediaTypeDockerConfig       = "application/vnd.docker.container.image.v1+json"
+	// MediaTypeArtifact was in release candidates of the image-spec's 1.1
+	// (https://github.com/opencontainers/image-spec/blob/v1.1.0-rc2/artifact.md).
+	MediaTypeArtifact     = "application/vnd.oci.artifact.manifest.v1+json"
+	MediaTypeDockerConfig = "application/vnd.docker.container.image.v1+json"
 )
 
 // Manifest is a parsed manifest.
 type Manifest struct {
 	// Content is the manifest's exact bytes.
 	Content []byte
-	// MediaType is the manifest's format: one of the OCI's two, Docker's two, or
-	// MediaTypeSchema1, signed or not.
+	// MediaType is the manifest's format: one of the OCI's two, Docker's two, MediaTypeSchema1,
+	// signed or not, or MediaTypeArtifact.
 	MediaType string
 	// Kind is what the manifest is.
 	Kind Kind
@@ -47,7 +50,7 @@ type Manifest struct {
 	ArtifactType string
 	// Config is nil if there is none, as in an index.
 	Config *imagespec.Descriptor
-	// Layers are those of an image or artifact.
+	// Layers are those of an image or artifact. Those of MediaTypeArtifact are called blobs there.
 	Layers []imagespec.Descriptor
 	// Manifests are those that an index lists.
 	Manifests []imagespec.Descriptor
@@ -79,6 +82,7 @@ type document struct {
 	ArtifactType  field[string]                 `json:"artifactType"`
 	Config        field[*imagespec.Descriptor]  `json:"config"`
 	Layers        field[[]imagespec.Descriptor] `json:"layers"`
+	Blobs         field[[]imagespec.Descriptor] `json:"blobs"`
 	Manifests     field[[]imagespec.Descriptor] `json:"manifests"`
 	Subject       field[*imagespec.Descriptor]  `json:"subject"`
 	Annotations   field[map[string]string]      `json:"annotations"`
@@ -158,6 +162,9 @@ func (d *document) fill(m *Manifest) error {
 		return named("manifests", d.Manifests.err)
 	case m.MediaType == MediaTypeSchema1:
 		return d.fillSchema1(m)
+	case m.MediaType == MediaTypeArtifact:
+		m.Layers = d.Blobs.value
+		return named("blobs", d.Blobs.err)
 	}
 	m.Config, m.Layers = d.Config.value, d.Layers.value
 	if m.ArtifactType == "" && m.Config != nil && !IsImageConfig(m.Config.MediaType) {
@@ -208,6 +215,8 @@ func (d *document) format(cameWith string) (string, error) {
 		return "", fmt.Errorf("schemaVersion: it is %d, want 1 or 2", d.SchemaVersion.value)
 	}
 	switch {
+	case declared == MediaTypeArtifact && !image && !index && !schema1: // it has no schemaVersion
+		return declared, nil
 	case !image && !index && !schema1: // nothing contradicts
 		if declared == "" || !d.SchemaVersion.given {
 			return "", errors.New("it has no config, layers or manifests")
@@ -234,6 +243,8 @@ func (d *document) shows(format string) bool {
 		return d.Manifests.given
 	case format == MediaTypeSchema1:
 		return d.FSLayers.given || d.History.given
+	case format == MediaTypeArtifact:
+		return d.Blobs.given
 	}
 	return d.Config.given || d.Layers.given
 }
@@ -243,7 +254,7 @@ func known(mediaType string) string {
 	switch mediaType {
 	case MediaTypeSchema1, MediaTypeSchema1Signed:
 		return MediaTypeSchema1 // as OpenShift: signed or not
-	case MediaTypeDockerManifest, MediaTypeDockerManifestList, imagespec.MediaTypeImageManifest, imagespec.MediaTypeImageIndex:
+	case MediaTypeDockerManifest, MediaTypeDockerManifestList, imagespec.MediaTypeImageManifest, imagespec.MediaTypeImageIndex, MediaTypeArtifact:
 		return mediaType
 	}
 	return ""

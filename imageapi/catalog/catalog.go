@@ -10,7 +10,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -29,6 +28,10 @@ import (
 	"tallyman/signatures/manifest"
 	"tallyman/storage"
 )
+
+// ErrTerminating is the error of a change of an Image that waits for its finalizers to be deleted.
+// The change is made, and has to be made again once the Image is gone.
+var ErrTerminating = errors.New("the image is being deleted")
 
 // Push is a manifest that a repository holds now.
 type Push struct {
@@ -96,9 +99,11 @@ func pullReference(host, repository, name string) string {
 }
 
 // Record stores derived, which came from Derive(p): it creates the Image, or updates the
-// derived fields and keeps the additions of users.
+// derived fields and keeps the additions of users. It fails with ErrTerminating.
 func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
-	return c.overwrite(ctx, p.Digest, true, func(image *imagev1.Image) error {
+	terminating := false
+	err := c.overwrite(ctx, p.Digest, true, func(image *imagev1.Image) error {
+		terminating = image.DeletionTimestamp != nil
 		if image.Name == "" {
 			derived.DeepCopyInto(image)
 			image.Annotations[rules.AnnotationOrigin] = rules.OriginRegistry
@@ -109,6 +114,10 @@ func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) er
 		rules.AddRepository(image, p.Repository)
 		return nil
 	})
+	if err == nil && terminating {
+		return ErrTerminating
+	}
+	return err
 }
 
 // refresh updates the derived fields of image.
@@ -132,20 +141,25 @@ func refresh(image, derived *imagev1.Image) {
 
 // SetTag notes that repository's tag points to the manifest, or does not. If it
 // points to a manifest of which there is no Image, or which the Image does not say
-// that the repository holds, NotFound is returned.
+// that the repository holds, NotFound is returned. It fails with ErrTerminating.
 func (c *Catalog) SetTag(ctx context.Context, repository, tag string, name digest.Digest, points bool) error {
 	if !points {
 		ctx = storage.WithRemoval(ctx)
 	}
+	terminating := false
 	err := c.overwrite(ctx, name, false, func(image *imagev1.Image) error {
+		terminating = image.DeletionTimestamp != nil
 		if points && !slices.Contains(rules.Repositories(image), repository) {
 			return apierrors.NewNotFound(imageapi.Images, name.String())
 		}
 		rules.SetTag(image, repository, tag, points)
 		return nil
 	})
-	if !points && apierrors.IsNotFound(err) {
+	switch {
+	case !points && apierrors.IsNotFound(err):
 		return nil
+	case err == nil && points && terminating:
+		return ErrTerminating
 	}
 	return err
 }
@@ -198,45 +212,6 @@ func ignoreNotFound(err error) error {
 		return nil
 	}
 	return err
-}
-
-// overwrite is update for callers that derive a missing Image again. It deletes a corrupt
-// Image first.
-func (c *Catalog) overwrite(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
-	err := c.update(ctx, name, create, change)
-	if !apierrors.IsInternalError(err) {
-		return err
-	}
-	if discarded, discardErr := c.images.DiscardCorrupt(ctx, name.String()); discardErr != nil || !discarded {
-		return errors.Join(err, discardErr)
-	}
-	slog.Warn("corrupt image replaced", "image", name, "err", err)
-	return c.update(ctx, name, create, change)
-}
-
-// update applies change to the Image called name, and brings its signatures up to
-// date, in one atomic step. With create, an Image that does not exist is presented
-// empty.
-func (c *Catalog) update(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
-	signed, err := c.updateOnce(ctx, name, create, change)
-	for err == nil && signed {
-		// Referrers may have changed between our read and our write, so read them once more. A
-		// writer that changes them after this second read refreshes the signatures itself.
-		signed, err = c.updateOnce(ctx, name, false, func(*imagev1.Image) error { return nil })
-	}
-	return err
-}
-
-// updateOnce reports whether the derived signatures have changed.
-func (c *Catalog) updateOnce(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) (signed bool, err error) {
-	err = c.images.Change(ctx, name.String(), create, func(ctx context.Context, image *imagev1.Image) error {
-		err := change(image)
-		if err == nil {
-			signed, err = c.mergeSignatures(ctx, image)
-		}
-		return err
-	})
-	return signed && err == nil, err
 }
 
 // RefreshSignatures updates the signatures of an Image, by the content of repositories and by the present

@@ -181,6 +181,36 @@ func TestTooManySignatures(t *testing.T) {
 	}
 }
 
+// TestTrustedFirst: a trusted signature is on the Image, however many others there are in another
+// repository that holds the image, and whatever their names.
+func TestTrustedFirst(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{Limits: signatures.Limits{PerImage: 8}})
+	h.push("app")
+	h.push("evil")
+	var junk []string
+	for i := range 100 {
+		junk = append(junk, fmt.Sprint("junk ", i))
+	}
+	h.sign("evil", junk...)
+	h.sign("app", "good a", "bad")
+	got := h.image()
+	if !strings.Contains(contents(got), "good a") || len(got.Signatures) != 8 || got.Annotations[rules.AnnotationSignaturesOmitted] != "94" {
+		t.Errorf("signatures are %s, omitted %q", contents(got), got.Annotations[rules.AnnotationSignaturesOmitted])
+	}
+	// Within one repository, trusted signatures are among the candidates: twice as many as fit.
+	lone := newSigningHouse(t, SignatureOptions{Limits: signatures.Limits{PerImage: 3}})
+	lone.push("app")
+	lone.sign("app", "a", "b", "good c", "d", "good e", "f")
+	if got := contents(lone.image()); !strings.Contains(got, "good c,good e") || strings.Count(got, ",") != 2 {
+		t.Errorf("signatures are %s", got)
+	}
+	before := lone.image()
+	lone.push("app")
+	if after := lone.image(); after.ResourceVersion != before.ResourceVersion {
+		t.Error("the same push again has changed the Image")
+	}
+}
+
 // TestBrokenReferrer: a record that cannot be read keeps no image from being recorded.
 func TestBrokenReferrer(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{})
@@ -397,5 +427,34 @@ func TestTagWithoutSignatures(t *testing.T) {
 		if got := h.image().ResourceVersion; got != before {
 			t.Errorf("the Image went from %s to %s", before, got)
 		}
+	}
+}
+
+// TestCrowdedAnnotations: an Image whose users have left no room for the server's annotations takes
+// pushes all the same: it is marked, and nothing is forgotten in silence.
+func TestCrowdedAnnotations(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	h.push("first")
+	key := rest.KeyPrefix + h.subject.String()
+	entry, _, err := storage.GetEntry(t.Context(), h.backend, key, storage.Read{})
+	if err != nil || entry == nil {
+		t.Fatal(entry, err)
+	}
+	body := strings.Replace(string(entry.Value.Body()), `"annotations":{`, `"annotations":{"example.com/large":"`+strings.Repeat("x", 235<<10)+`",`, 1)
+	if _, err := h.backend.Commit(t.Context(), storage.Mutation{Key: key, Expect: entry.Revision, Value: storage.Body([]byte(body))}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 120 {
+		if i%40 == 0 {
+			h.push(fmt.Sprintf("more/%s/%03d", strings.Repeat("r", 100), i))
+		}
+		if err := h.w.SetTag(t.Context(), "first", fmt.Sprintf("%s%03d", strings.Repeat("t", 100), i), h.subject, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.push("last")
+	image := h.image()
+	if image.Annotations[rules.AnnotationTruncated] != "true" || len(image.Annotations["example.com/large"]) != 235<<10 || len(rules.Repositories(image)) == 0 {
+		t.Errorf("truncated: %q, %d repositories, %d bytes of users", image.Annotations[rules.AnnotationTruncated], len(rules.Repositories(image)), len(image.Annotations["example.com/large"]))
 	}
 }

@@ -3,8 +3,8 @@ package catalog
 import (
 	"bytes"
 	"context"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -17,6 +17,10 @@ import (
 
 // maxSignatureBytes bounds the total size of the derived signatures of an Image.
 const maxSignatureBytes = 1 << 20
+
+// candidates is how many times the signatures that an Image can have are verified, to find those that it
+// is to have.
+const candidates = 2
 
 // SignatureOptions says which signatures get onto Images.
 type SignatureOptions struct {
@@ -40,16 +44,16 @@ func (o *SignatureOptions) complete() {
 type found struct {
 	signatures.Signature
 	name string
-	own  bool // a repository that holds the image has it
 }
 
 // mergeSignatures makes the image's derived entries those of the signatures that the
-// registry holds now, and leaves the others alone. The result does not depend on the
-// order in which anything came.
-func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (changed bool, err error) {
+// registry holds now, in the order of candidates, and leaves the others alone. There may be more than the Image
+// can have: the write takes the best of them. The result does not depend on the order in which
+// anything came. It returns the names of the derived entries.
+func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (names []string, err error) {
 	all, err := c.findSignatures(ctx, image)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	existing := map[string]*imagev1.ImageSignature{}
 	var merged []imagev1.ImageSignature
@@ -61,25 +65,21 @@ func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (ch
 			merged = append(merged, *s)
 		}
 	}
-	posted := len(merged)
 	all = withoutPosted(all, image, merged)
 	fitting := c.fitting(all)
-	c.noteOmitted(image, len(all)-fitting)
-	all = all[:fitting]
-	slices.SortFunc(all, func(a, b found) int { return strings.Compare(a.name, b.name) })
-	for _, f := range all {
+	rules.SetOmitted(image, len(all)-fitting)
+	for _, f := range all[:fitting] {
+		names = append(names, f.name)
 		if s := existing[f.name]; s != nil {
 			merged = append(merged, *s)
 			continue
 		}
-		changed = true
 		s := imagev1.ImageSignature{Type: f.Type, Content: f.Content}
 		s.Name = f.name
 		merged = append(merged, s)
 	}
-	changed = changed || len(merged)-posted != len(existing)
 	image.Signatures = merged
-	return changed, nil
+	return names, nil
 }
 
 // withoutPosted leaves out the signatures that clients have posted, too. A posted entry with other
@@ -100,62 +100,64 @@ func withoutPosted(all []found, image *imagev1.Image, posted []imagev1.ImageSign
 	return all
 }
 
-// findSignatures returns the signatures of image that repositories hold, each once:
-// first those in repositories of the image itself, as others may be anybody's.
+// findSignatures returns the signatures of image that repositories hold, each once: first those in
+// repositories of the image itself, as others may be anybody's. Of several repositories each has
+// its turn, so that one with many signatures displaces none of another.
 func (c *Catalog) findSignatures(ctx context.Context, image *imagev1.Image) ([]found, error) {
 	subject, repositories := digest.Digest(image.Name), rules.Repositories(image)
 	if subject.Validate() != nil {
 		return nil, nil
 	}
-	byName := map[string]found{}
+	own, others := map[string][]found{}, map[string][]found{}
 	err := c.referrers.EachSigning(ctx, subject, func(r *referrers.Referrer) {
-		own := slices.Contains(repositories, r.Repository)
-		if !own && c.signatures.OwnRepositoriesOnly {
+		into := others
+		if slices.Contains(repositories, r.Repository) {
+			into = own
+		} else if c.signatures.OwnRepositoriesOnly {
 			return
 		}
 		for _, s := range r.Signatures {
-			f := found{s, signatures.Name(subject, s), own}
-			f.own = f.own || byName[f.name].own
-			byName[f.name] = f
+			into[r.Repository] = append(into[r.Repository], found{s, signatures.Name(subject, s)})
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	all := make([]found, 0, len(byName))
-	for _, f := range byName {
-		all = append(all, f)
-	}
-	slices.SortFunc(all, func(a, b found) int {
-		if a.own != b.own {
-			if a.own {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a.name, b.name)
-	})
-	return all, nil
+	known := map[string]bool{}
+	return append(inTurn(own, known), inTurn(others, known)...), nil
 }
 
-// fitting returns how many of all an Image can have.
+// inTurn returns the signatures that are not known yet: the first of each repository, then the
+// second, and so on.
+func inTurn(byRepository map[string][]found, known map[string]bool) (all []found) {
+	repositories := slices.Sorted(maps.Keys(byRepository))
+	for _, list := range byRepository {
+		slices.SortFunc(list, func(a, b found) int { return strings.Compare(a.name, b.name) })
+	}
+	for n, more := 0, true; more; n++ {
+		more = false
+		for _, repository := range repositories {
+			list := byRepository[repository]
+			if n >= len(list) {
+				continue
+			}
+			more = true
+			if f := list[n]; !known[f.name] {
+				known[f.name] = true
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
+// fitting returns how many of all are candidates.
 func (c *Catalog) fitting(all []found) int {
 	size := 0
 	for n, f := range all {
-		if size += len(f.Content); n == c.signatures.Limits.PerImage || size > maxSignatureBytes {
+		if size += len(f.Content); n == candidates*c.signatures.Limits.PerImage || size > candidates*maxSignatureBytes {
 			return n
 		}
 	}
 	return len(all)
-}
-
-func (c *Catalog) noteOmitted(image *imagev1.Image, omitted int) {
-	if omitted == 0 {
-		delete(image.Annotations, rules.AnnotationSignaturesOmitted)
-		return
-	}
-	if image.Annotations == nil {
-		image.Annotations = map[string]string{}
-	}
-	image.Annotations[rules.AnnotationSignaturesOmitted] = strconv.Itoa(omitted)
 }

@@ -275,6 +275,19 @@ func (s *Store) EachSubject(ctx context.Context, fn func(digest.Digest) error) e
 	})
 }
 
+// SubjectOf returns the subject of a manifest of a repository, "" if it is not recorded. It goes
+// over all keys, for a caller that cannot read the manifest.
+func (s *Store) SubjectOf(ctx context.Context, repository string, name digest.Digest) (subject digest.Digest, err error) {
+	err = storage.Each(ctx, s.backend, Prefix, true, func(e *storage.Entry) error {
+		text, rest, _ := strings.Cut(strings.TrimPrefix(e.Key, Prefix), "/")
+		if rest == repository+"@"+name.String() {
+			subject = digest.Digest(text)
+		}
+		return nil
+	})
+	return subject, err
+}
+
 func parseReferrers(result *storage.ScanResult) ([]Referrer, error) {
 	referrers := make([]Referrer, 0, len(result.Entries))
 	for n := range result.Entries {

@@ -57,6 +57,7 @@ func (s strategy) finish(w *write, image *imagev1.Image) {
 	for i := range image.Signatures {
 		delete(image.Signatures[i].Annotations, managedSignatureAnnotation)
 	}
+	rules.FitAnnotations(image)
 	w.applyVerification(s.verifier, image)
 }
 
@@ -136,11 +137,13 @@ func (clientStrategy) ValidateUpdate(ctx context.Context, obj, old runtime.Objec
 // PrepareForCreate implements rest.RESTCreateStrategy.
 func (s registryStrategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
 	s.finish(writeOf(ctx), obj.(*imagev1.Image))
+	countTruncated(obj.(*imagev1.Image), nil)
 }
 
 // PrepareForUpdate implements rest.RESTUpdateStrategy.
-func (s registryStrategy) PrepareForUpdate(ctx context.Context, obj, _ runtime.Object) {
+func (s registryStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
 	s.finish(writeOf(ctx), obj.(*imagev1.Image))
+	countTruncated(obj.(*imagev1.Image), old.(*imagev1.Image))
 }
 
 // finish takes the manifest out of an image that says that the registry has it.

@@ -28,6 +28,8 @@ type write struct {
 	content rules.Content
 	// outside has the verifications that are there.
 	outside *outside
+	// bounds are those of derived signatures, nil if they are as they were.
+	bounds *rules.SignatureBounds
 	// unverified has the signatures to verify before the write can be made; nil if there are none.
 	unverified *imagev1.Image
 }
@@ -40,6 +42,14 @@ type mergedSignaturesKey struct{}
 // with those that are there, by name, instead of replacing them.
 func WithMergedSignatures(ctx context.Context) context.Context {
 	return context.WithValue(ctx, mergedSignaturesKey{}, true)
+}
+
+type boundsKey struct{}
+
+// WithSignatureBounds makes writes with ctx keep the derived signatures that fit into bounds, those that are
+// trusted first.
+func WithSignatureBounds(ctx context.Context, bounds rules.SignatureBounds) context.Context {
+	return context.WithValue(ctx, boundsKey{}, &bounds)
 }
 
 // writeOf returns the write that ctx belongs to, a new one outside of any.
@@ -82,7 +92,7 @@ func (v *verification) apply(image *imagev1.Image) {
 		v.after[i].DeepCopyInto(&image.Signatures[i])
 		image.Signatures[i].UID = uid
 	}
-	rules.SetList(image, rules.AnnotationTrusted, v.trusted)
+	rules.SetTrusted(image, v.trusted)
 }
 
 // maxAttempts bounds how often the signatures of one write are verified: each time that another
@@ -97,6 +107,7 @@ var errUnverified = errors.New("the signatures have to be verified first")
 // and wrote nothing. Within VerifyOutside that is left to the caller.
 func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T, error)) (result T, err error) {
 	w := &write{}
+	w.bounds, _ = ctx.Value(boundsKey{}).(*rules.SignatureBounds)
 	once := func(ctx context.Context) error {
 		w.outside, _ = ctx.Value(outsideKey{}).(*outside)
 		w.unverified = nil
@@ -146,6 +157,7 @@ func verifyOutside(ctx context.Context, v Verifier, fn func(context.Context) err
 func (w *write) applyVerification(v Verifier, image *imagev1.Image) {
 	w.unverified = nil
 	if v == nil {
+		w.trim(image)
 		return
 	}
 	if len(image.Signatures) == 0 {
@@ -155,10 +167,18 @@ func (w *write) applyVerification(v Verifier, image *imagev1.Image) {
 	if w.outside != nil {
 		if known := w.outside.verified[image.Name]; known.covers(image) {
 			known.apply(image)
+			w.trim(image)
 			return
 		}
 	}
 	w.unverified = image.DeepCopy()
+}
+
+// trim leaves the derived signatures that the Image can have.
+func (w *write) trim(image *imagev1.Image) {
+	if w.bounds != nil {
+		rules.TrimDerived(image, *w.bounds)
+	}
 }
 
 // refuseUnverified is the last step of validation.

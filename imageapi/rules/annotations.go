@@ -20,8 +20,8 @@ const (
 	// AnnotationTags lists the tags that point to the manifest, each with its
 	// repository: comma-separated, sorted, such as "team/app:v1".
 	AnnotationTags = AnnotationPrefix + "tags"
-	// AnnotationTruncated is "true" if the Image has more tags or repositories
-	// than its annotations can hold (Kubernetes allows 256 KiB for all).
+	// AnnotationTruncated is "true" if the server's annotations do not hold all that they are to
+	// say, such as tags and repositories (Kubernetes allows 256 KiB for all annotations).
 	AnnotationTruncated = AnnotationPrefix + "truncated"
 	// AnnotationOrigin is "registry" on an Image that exists because a
 	// manifest was pushed; such an Image goes with the last repository.
@@ -40,8 +40,13 @@ const (
 	// this registry.
 	AnnotationManaged = imagev1.ManagedByOpenShiftAnnotation
 
-	// maxPlacement bounds each of the two lists, in bytes.
-	maxPlacement = 96 << 10
+	// maxPlacement bounds each of the two lists, in bytes; maxTrusted that of AnnotationTrusted, and
+	// maxText any other annotation of the server.
+	maxPlacement, maxTrusted, maxText = 96 << 10, 16 << 10, 1 << 10
+
+	// MaxUserAnnotations is the size of the annotations of users, with their names, in bytes. It
+	// leaves room for all of the server's.
+	MaxUserAnnotations = 44 << 10
 )
 
 // Repositories returns the repositories that hold the image's manifest.

@@ -37,6 +37,7 @@ func Validate(image, before *imagev1.Image, content *Content) field.ErrorList {
 	errs = append(errs, validateMetadata(image)...)
 	if content != nil {
 		errs = append(errs, validateBounds(image, before)...)
+		errs = append(errs, validateUserAnnotations(image, before)...)
 	}
 	if before == nil && content != nil {
 		errs = append(errs, validateManifest(image, content)...)

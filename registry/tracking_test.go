@@ -60,6 +60,7 @@ func (u *unreliable) Window(ctx context.Context) (ourstorage.Window, error) {
 type house struct {
 	t         *testing.T
 	store     *unreliable
+	images    *rest.Images
 	catalog   *catalog.Catalog
 	tracker   *tracker.Tracker
 	journal   *tracker.Journal
@@ -90,6 +91,7 @@ func newHouseWith(t *testing.T, o tracker.Options, verifier rest.Verifier) *hous
 		t.Fatal(err)
 	}
 	t.Cleanup(images.Close)
+	h.images = images
 	o.Referrers = referrers.NewStore(h.store)
 	h.catalog = catalog.New(catalog.Options{Backend: h.store, Images: images, Referrers: o.Referrers})
 	o.Catalog, o.Host = h.catalog, "registry.example.com"

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"tallyman/imageapi/referrers"
 	"tallyman/registry/tracker"
 )
 
@@ -98,5 +99,37 @@ func TestSetAside(t *testing.T) {
 	good := h.mustPush("a", "v1", "somebody")
 	if h.lives(good) != "a a:v1" {
 		t.Errorf("an ordinary image lives in %q", h.lives(good))
+	}
+}
+
+// TestDeleteUnreadable: a signature whose manifest cannot be read any more leaves the Image when it
+// is deleted.
+func TestDeleteUnreadable(t *testing.T) {
+	h := newHouse(t, tracker.Defer)
+	image := h.mustPush("a", "v1", "somebody")
+	config, err := h.repository(h.namespace, "a").Blobs(t.Context()).Put(t.Context(), imagespec.MediaTypeImageConfig, []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := h.putContent("a", fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":"application/sbom","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":2}}`,
+		imagespec.MediaTypeImageManifest, config.Digest, imagespec.MediaTypeImageManifest, image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := referrers.NewStore(h.store)
+	if page, _, err := records.List(t.Context(), image, "a", "", 0); err != nil || len(page) != 1 {
+		t.Fatal(page, err)
+	}
+	if err := h.driver.Delete(t.Context(), "/docker/registry/v2/blobs/sha256/"+name.Encoded()[:2]+"/"+name.Encoded()); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.driver.PutContent(t.Context(), "/docker/registry/v2/blobs/sha256/"+name.Encoded()[:2]+"/"+name.Encoded()+"/data", []byte("damaged")); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.remove("a", name); err != nil {
+		t.Fatal(err)
+	}
+	if page, _, err := records.List(t.Context(), image, "a", "", 0); err != nil || len(page) != 0 {
+		t.Errorf("it is listed still: %+v, %v", page, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"tallyman/imageapi/catalog"
 	"tallyman/internal/crash"
 	"tallyman/registry/logging"
 )
@@ -54,8 +55,8 @@ func (t *Tracker) handleFailure(ctx context.Context, m Entry, err error) error {
 	}
 	// A tag without a recorded manifest is no failure of the store: a pull-through cache
 	// learns of tags before it has their manifests, and one client may delete a manifest while
-	// another tags it.
-	missing := apierrors.IsNotFound(err)
+	// another tags it. Nor is an Image that is being deleted: it comes back when it is gone.
+	missing := apierrors.IsNotFound(err) || errors.Is(err, catalog.ErrTerminating)
 	if t.options.OnStoreFailure == Reject && !missing {
 		recordedTotal.WithLabelValues("rejected").Inc()
 		logging.For(ctx).Error("push rejected: the image store is not available", append(m.attributes(), "err", err)...)

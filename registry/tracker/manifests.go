@@ -3,6 +3,7 @@ package tracker
 import (
 	"cmp"
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -120,7 +121,9 @@ func (t *Tracker) noteDeletion(ctx context.Context, service distribution.Manifes
 	parsed, err := ReadManifest(ctx, t.inner, service, m.Digest)
 	switch {
 	case err != nil: // one that cannot be read can be deleted all the same
-		logging.For(ctx).Warn("subject of a deleted manifest not readable", "repository", m.Repository, "digest", m.Digest.String(), "err", err)
+		subject, storeErr := t.options.Referrers.SubjectOf(ctx, m.Repository, m.Digest)
+		m.Subject = subject
+		logging.For(ctx).Warn("deleted manifest not readable", append(m.attributes(), "subject", subject.String(), "err", errors.Join(err, storeErr))...)
 	case parsed != nil:
 		m.Subject = parsed.Subject
 	}

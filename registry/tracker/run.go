@@ -3,9 +3,11 @@ package tracker
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
+	"tallyman/imageapi/catalog"
 	"tallyman/internal/crash"
 	"tallyman/registry/logging"
 )
@@ -85,7 +87,11 @@ func (t *Tracker) Drain(ctx context.Context) int {
 		}
 		if err != nil {
 			left++
-			logging.For(ctx).Warn("still cannot record", append(m.attributes(), "err", err)...)
+			level := slog.LevelWarn
+			if errors.Is(err, catalog.ErrTerminating) { // as long as its finalizers say
+				level = slog.LevelDebug
+			}
+			logging.For(ctx).Log(ctx, level, "still cannot record", append(m.attributes(), "err", err)...)
 		} else if !done {
 			logging.For(ctx).Info("pending change recorded", m.attributes()...)
 		}

@@ -113,6 +113,7 @@ hostile: tools ## send random reads for 5 minutes to a process with 100 000 Imag
 fuzz: ## fuzz what parses outside input, a minute each
 	go test -run '^$$' -fuzz FuzzImage -fuzztime 60s ./imageapi/derive
 	go test -run '^$$' -fuzz FuzzRouting -fuzztime 60s ./imageapi/server
+	go test -run '^$$' -fuzz FuzzCheck -fuzztime 60s ./signatures/der
 	go test -run '^$$' -fuzz FuzzParse -fuzztime 60s ./signatures/manifest
 	go test -run '^$$' -fuzz FuzzDigest -fuzztime 60s ./signatures/manifest
 	go test -run '^$$' -fuzz FuzzExtract -fuzztime 60s ./signatures

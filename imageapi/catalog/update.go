@@ -6,10 +6,9 @@ import (
 	"log/slog"
 	"slices"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"

@@ -77,7 +77,8 @@ var allowed = map[string][]string{
 
 	"tallyman/signatures":          {"signatures/manifest"},
 	"tallyman/signatures/manifest": {},
-	"tallyman/signatures/policy":   {"internal/crash", "signatures"},
+	"tallyman/signatures/policy":   {"internal/crash", "signatures", "signatures/der", "signatures/manifest"},
+	"tallyman/signatures/der":      {},
 	"tallyman/signatures/signtest": {"signatures"},
 
 	"tallyman/storage":                 {},

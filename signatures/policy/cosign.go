@@ -18,7 +18,12 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"tallyman/signatures"
+	"tallyman/signatures/der"
 )
+
+// maxEvidence is the number of timestamps, and of log entries, that a signature may have: each is verified
+// by itself.
+const maxEvidence = 8
 
 // bundleV01 is the media type of the one version of bundle that a log entry without
 // inclusion proof fits in, as cosign's annotations have it.
@@ -33,6 +38,9 @@ func parseBundle(content []byte) (*payload, error) {
 	b := &bundle.Bundle{}
 	if err := b.UnmarshalJSON(content); err != nil {
 		return nil, errors.New("the bundle is not a sigstore bundle of a known version")
+	}
+	if err := checkMaterial(b.GetVerificationMaterial()); err != nil {
+		return nil, err
 	}
 	c := &payload{sigstore: &sigstorePayload{entity: b}, claims: map[string]string{}}
 	if message := b.GetMessageSignature(); message != nil {
@@ -55,6 +63,34 @@ func parseBundle(content []byte) (*payload, error) {
 		}
 	}
 	return c, nil
+}
+
+// checkMaterial bounds what the verification of a bundle will parse.
+func checkMaterial(m *protobundle.VerificationMaterial) error {
+	certificates := m.GetX509CertificateChain().GetCertificates()
+	if c := m.GetCertificate(); c != nil {
+		certificates = append(certificates, c)
+	}
+	size := 0
+	for _, c := range certificates {
+		size += len(c.GetRawBytes())
+		if err := der.Check(c.GetRawBytes()); err != nil {
+			return fmt.Errorf("the bundle's certificate cannot be read: %w", err)
+		}
+	}
+	if size > der.MaxBytes {
+		return fmt.Errorf("the bundle's certificates have %d bytes, more than %d", size, der.MaxBytes)
+	}
+	timestamps := m.GetTimestampVerificationData().GetRfc3161Timestamps()
+	if len(timestamps) > maxEvidence || len(m.GetTlogEntries()) > maxEvidence {
+		return fmt.Errorf("the bundle has more than %d timestamps or log entries", maxEvidence)
+	}
+	for _, t := range timestamps {
+		if err := der.Check(t.GetSignedTimestamp()); err != nil {
+			return fmt.Errorf("the bundle's timestamp cannot be read: %w", err)
+		}
+	}
+	return nil
 }
 
 // parseCosign reads a layer of cosign's classic form, and makes of it the bundle
@@ -88,6 +124,9 @@ func parseCosign(content []byte) (*payload, error) {
 		return nil, errors.New("the layer's annotations make no signature")
 	}
 	c.sigstore = &sigstorePayload{entity: b, payload: layer.Payload}
+	if len(layer.Annotations[signatures.AnnotationCosignChain]) > 2*der.MaxBytes { // in PEM
+		return nil, fmt.Errorf("the annotation %s has more than %d bytes", signatures.AnnotationCosignChain, 2*der.MaxBytes)
+	}
 	if chain := parseChain(layer.Annotations[signatures.AnnotationCosignChain]); len(chain) > 0 {
 		c.sigstore.entity = withChain{b, chain}
 	}
@@ -101,6 +140,9 @@ func cosignMaterial(annotations map[string]string) (*protobundle.VerificationMat
 		block, _ := pem.Decode([]byte(text))
 		if block == nil {
 			return nil, fmt.Errorf("the annotation %s is not a certificate in PEM", signatures.AnnotationCosignCertificate)
+		}
+		if err := der.Check(block.Bytes); err != nil {
+			return nil, fmt.Errorf("the certificate cannot be read: %w", err)
 		}
 		m.Content = &protobundle.VerificationMaterial_X509CertificateChain{X509CertificateChain: &protocommon.X509CertificateChain{
 			Certificates: []*protocommon.X509Certificate{{RawBytes: block.Bytes}},
@@ -119,6 +161,9 @@ func cosignMaterial(annotations map[string]string) (*protobundle.VerificationMat
 		}
 		if err := strictJSON([]byte(text), &t); err != nil {
 			return nil, fmt.Errorf("the annotation %s is %w", signatures.AnnotationCosignTimestamp, err)
+		}
+		if err := der.Check(t.SignedRFC3161Timestamp); err != nil {
+			return nil, fmt.Errorf("the timestamp cannot be read: %w", err)
 		}
 		m.TimestampVerificationData = &protobundle.TimestampVerificationData{
 			Rfc3161Timestamps: []*protocommon.RFC3161SignedTimestamp{{SignedTimestamp: t.SignedRFC3161Timestamp}},

@@ -22,6 +22,7 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"tallyman/signatures"
+	"tallyman/signatures/der"
 )
 
 // anyReference is the reference that a trust policy for everything is asked about.
@@ -47,6 +48,14 @@ func parseNotary(signatureType string, content []byte) (*payload, error) {
 	signed, err := envelope.Content()
 	if err != nil {
 		return nil, unreadable
+	}
+	for _, c := range signed.SignerInfo.CertificateChain {
+		if err := der.Check(c.Raw); err != nil {
+			return nil, fmt.Errorf("the envelope's certificate cannot be read: %w", err)
+		}
+	}
+	if err := der.Check(signed.SignerInfo.UnsignedAttributes.TimestampSignature); err != nil {
+		return nil, fmt.Errorf("the envelope's timestamp cannot be read: %w", err)
 	}
 	target, err := targetOf(signed)
 	if err != nil {

@@ -145,7 +145,7 @@ func (r *publicKey) verify(c *payload, subject digest.Digest, _ time.Time) (*sig
 		}, nil
 	}
 	switch {
-	case c.sigstore.check(r.material, subject) == nil:
+	case !failedAt(err, failedSignature) && c.sigstore.check(r.material, subject) == nil:
 		return nil, &failure{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log that can be verified"}
 	case content.PublicKey().Hint() == r.hint:
 		return nil, &failure{signatures.ReasonSignatureInvalid, "the signature is not one of its content by the key that it names"}

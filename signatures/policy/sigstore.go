@@ -50,7 +50,7 @@ func (r *certificates) verify(c *payload, subject digest.Digest, _ time.Time) (*
 	}
 	result, err := r.verifier.Verify(entity, verify.NewPolicy(c.sigstore.artifact(subject), verify.WithoutIdentitiesUnsafe()))
 	if err != nil {
-		return nil, r.diagnose(c.sigstore, subject, content.Certificate())
+		return nil, r.diagnose(err, c.sigstore, subject, content.Certificate())
 	}
 	leaf := content.Certificate()
 	if !r.allows(leaf) {
@@ -93,27 +93,31 @@ func (r *certificates) missing(entity verify.SignedEntity) *failure {
 	return nil
 }
 
-// diagnose says why a verification has failed. Whether it has, sigstore-go has said;
-// its steps are taken one by one here to see which.
-func (r *certificates) diagnose(c *sigstorePayload, subject digest.Digest, leaf *x509.Certificate) *failure {
-	if c.check(r.material, subject) != nil {
+// The beginnings of sigstore-go's errors, each of one step of a verification
+// (https://github.com/sigstore/sigstore-go/blob/main/pkg/verify/signed_entity.go).
+const (
+	failedLog       = "failed to verify log inclusion"
+	failedTime      = "failed to verify timestamps"
+	failedLeaf      = "failed to verify leaf certificate"
+	failedSignature = "failed to verify signature"
+)
+
+// failedAt reports whether an error of sigstore-go is of a step.
+func failedAt(err error, step string) bool { return strings.HasPrefix(err.Error(), step) }
+
+// diagnose returns the reason of a failed verification from its error. The signature is the last
+// step of a verification, so it is looked at only if another step has failed before.
+func (r *certificates) diagnose(err error, c *sigstorePayload, subject digest.Digest, leaf *x509.Certificate) *failure {
+	switch {
+	case failedAt(err, failedSignature), c.check(r.material, subject) != nil:
 		return &failure{signatures.ReasonSignatureInvalid, "the signature is not one of its content by its certificate's key"}
-	}
-	logged, err := r.verifier.VerifyTransparencyLogInclusion(c.entity)
-	if err != nil {
-		if loggedOutside(c.entity, leaf) {
-			return &failure{signatures.ReasonExpired, "the certificate was not valid when the signature was made"}
-		}
+	case failedAt(err, failedLog) && loggedOutside(c.entity, leaf):
+		return &failure{signatures.ReasonExpired, "the certificate was not valid when the signature was made"}
+	case failedAt(err, failedLog):
 		return &failure{signatures.ReasonLogEntryMissing, "the signature has no entry of a transparency log that can be verified"}
-	}
-	observed, err := r.verifier.VerifyObserverTimestamps(c.entity, logged)
-	if err != nil {
+	case failedAt(err, failedTime):
 		return &failure{signatures.ReasonTimestampMissing, "the signature has no time that can be verified"}
-	}
-	for _, t := range observed {
-		if _, err := verify.VerifyLeafCertificate(t.Timestamp, leaf, r.material); err == nil {
-			continue
-		}
+	case failedAt(err, failedLeaf):
 		if _, err := verify.VerifyLeafCertificate(leaf.NotBefore.Add(time.Second), leaf, r.material); err == nil {
 			return &failure{signatures.ReasonExpired, "the certificate was not valid when the signature was made"}
 		}

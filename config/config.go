@@ -130,8 +130,10 @@ type Auth struct {
 
 // Delegation lets a Kubernetes cluster authenticate and authorize requests.
 type Delegation struct {
-	Enabled        bool   `yaml:"enabled" json:"enabled" jsonschema:"description=Honour the cluster's client certificates and bearer tokens and the headers of its aggregator; and authorize by its RBAC."`
-	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=How to reach the cluster. Default: as a pod in it does."`
+	Enabled          bool   `yaml:"enabled" json:"enabled" jsonschema:"description=Honour the cluster's client certificates and bearer tokens and the headers of its aggregator; and authorize by its RBAC."`
+	KubeconfigFile   string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=How to reach the cluster. Default: as a pod in it does."`
+	Admission        bool   `yaml:"admission" json:"admission" jsonschema:"description=Have the cluster's admission policies and webhooks decide on what clients write to Images."`
+	GarbageCollector bool   `yaml:"garbagecollector" json:"garbagecollector" jsonschema:"description=The cluster's garbage collector sees Images as it does where the API is registered with the aggregator. Deletions honour the propagation policies orphan and foreground then."`
 }
 
 // RequestHeader names the headers in which a front proxy sends the user of a request.
@@ -161,7 +163,7 @@ func Defaults() ImageAPI {
 			Endpoint: true, CrossRepository: true,
 			ContentLimit: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage, VerifyInterval: time.Hour,
 		},
-		Auth: Auth{RequestHeader: RequestHeader{
+		Auth: Auth{Delegation: Delegation{Admission: true, GarbageCollector: true}, RequestHeader: RequestHeader{
 			UsernameHeaders: []string{"X-Remote-User"}, UIDHeaders: []string{"X-Remote-Uid"},
 			GroupHeaders: []string{"X-Remote-Group"}, ExtraHeaderPrefixes: []string{"X-Remote-Extra-"},
 		}},

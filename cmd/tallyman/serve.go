@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 	"k8s.io/apiserver/pkg/server/healthz"
+	restclient "k8s.io/client-go/rest"
 
 	"tallyman/config"
 	"tallyman/imageapi/access"
@@ -172,7 +173,21 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 }
 
 func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Server, error) {
+	var cluster *restclient.Config
+	if d := access.Delegation(c.ImageAPI.Auth.Delegation); d.Enabled {
+		if d.GarbageCollector {
+			resources.images.EnableGarbageCollection()
+		}
+		var err error
+		if cluster, err = d.ClientConfig(); err != nil {
+			return nil, fmt.Errorf("imageapi.auth.delegation: %w", err)
+		}
+		if !d.Admission {
+			cluster = nil
+		}
+	}
 	return server.New(server.Options{
+		Cluster:         cluster,
 		Images:          resources.images,
 		Signatures:      rest.NewImageSignatures(resources.images, resources.catalog),
 		ExternalAddress: externalAddress(c),

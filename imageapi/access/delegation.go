@@ -48,6 +48,9 @@ type Delegation struct {
 	Enabled bool
 	// KubeconfigFile is how the cluster is reached; "" is as a pod in it does.
 	KubeconfigFile string
+	// Admission and GarbageCollector are for the API server: the cluster's admission decides on
+	// writes, and its garbage collector sees Images.
+	Admission, GarbageCollector bool
 }
 
 // delegate holds the authenticator and the authorizer of a cluster. The registry starts
@@ -81,6 +84,15 @@ func newDelegate(ctx context.Context, o *Delegation) (*delegate, error) {
 }
 
 func (o *Delegation) client() (kubernetes.Interface, error) {
+	c, err := o.ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewForConfig(c)
+}
+
+// ClientConfig returns the way to the cluster.
+func (o *Delegation) ClientConfig() (*rest.Config, error) {
 	var c *rest.Config
 	var err error
 	if o.KubeconfigFile != "" {
@@ -92,7 +104,7 @@ func (o *Delegation) client() (kubernetes.Interface, error) {
 		return nil, err
 	}
 	c.QPS, c.Burst, c.Timeout = delegatedQPS, delegatedBurst, delegatedTimeout
-	return kubernetes.NewForConfig(c)
+	return c, nil
 }
 
 // followConfigMap authenticates clients by the current content of the ConfigMap.

@@ -104,6 +104,13 @@ func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 	return i, nil
 }
 
+// EnableGarbageCollection makes deletions honour the propagation policies orphan and foreground,
+// by finalizers that the garbage collector of a cluster takes off. Without one an Image would
+// keep them for ever.
+func (i *Images) EnableGarbageCollection() {
+	i.Store.EnableGarbageCollection, i.registry.EnableGarbageCollection = true, true
+}
+
 // Close ends all watches.
 func (i *Images) Close() { i.encoded.Close() }
 

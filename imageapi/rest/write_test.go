@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -279,6 +280,36 @@ func TestSignatureAnswers(t *testing.T) {
 		o := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &version}, DryRun: []string{metav1.DryRunAll}}
 		if _, _, err := api.Delete(internal(t.Context()), "a@b", nil, o); apierrors.IsConflict(err) != conflicts || !conflicts && err != nil {
 			t.Errorf("deletion at %s: %v", version, err)
+		}
+	}
+}
+
+// TestDeletionPolicies: with a garbage collector a deletion leaves its finalizer; without one, the
+// Image goes whatever the policy.
+func TestDeletionPolicies(t *testing.T) {
+	for _, collected := range []bool{true, false} {
+		for policy, finalizer := range map[metav1.DeletionPropagation]string{
+			metav1.DeletePropagationOrphan: "orphan", metav1.DeletePropagationForeground: "foregroundDeletion", metav1.DeletePropagationBackground: "",
+		} {
+			images, _, _ := newWatched(t)
+			if collected {
+				images.EnableGarbageCollection()
+			}
+			name := images.mustCreate(t, imagetest.Image("a", nil)).Name
+			ctx, nothing := internal(t.Context()), func(context.Context, runtime.Object) error { return nil }
+			if _, _, err := images.Delete(ctx, name, nothing, &metav1.DeleteOptions{PropagationPolicy: &policy}); err != nil {
+				t.Fatal(err)
+			}
+			image, err := images.Image(ctx, name)
+			if !collected || finalizer == "" {
+				if !apierrors.IsNotFound(err) {
+					t.Errorf("%s, %t: %+v, %v", policy, collected, image, err)
+				}
+				continue
+			}
+			if err != nil || image.DeletionTimestamp == nil || !slices.Equal(image.Finalizers, []string{finalizer}) {
+				t.Errorf("%s: %v, %+v", policy, err, image)
+			}
 		}
 	}
 }

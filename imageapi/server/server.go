@@ -57,6 +57,9 @@ type Options struct {
 	ReadyChecks []healthz.HealthChecker
 	// AccessLog logs a line for each request.
 	AccessLog bool
+	// Cluster is the Kubernetes cluster whose admission decides on what clients write; nil for
+	// none.
+	Cluster *restclient.Config
 	// ShutdownDelay is how long requests are taken after NotReady.
 	ShutdownDelay time.Duration
 }
@@ -134,6 +137,11 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	c.RuleResolver = s.options.Access.Rules
 	if err := s.options.Audit.ApplyTo(c); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
+	}
+	if s.options.Cluster != nil {
+		if err := admit(c, s.options.Cluster); err != nil {
+			return nil, err
+		}
 	}
 	c.ReadyzChecks = append(c.ReadyzChecks, indexProgress{s.options.Images})
 	c.ReadyzChecks = append(c.ReadyzChecks, s.options.ReadyChecks...)

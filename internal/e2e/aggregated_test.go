@@ -182,6 +182,8 @@ func TestAggregated(t *testing.T) {
 		{"RBAC", func(t *testing.T) { a.testRBAC(t, alice, first, second) }},
 		{"identity", func(t *testing.T) { a.testIdentity(t, first) }},
 		{"informer", a.testInformer},
+		{"admission", func(t *testing.T) { a.testAdmission(t, second) }},
+		{"deletion policies", a.testDeletion},
 		{"past the aggregator", a.testDirect},
 		{"smuggled headers", a.testSmuggling},
 		{"new certificate", a.testNewCertificate},

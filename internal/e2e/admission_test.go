@@ -1,0 +1,94 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	imagev1client "github.com/openshift/client-go/image/clientset/versioned/typed/image/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// testAdmission: the cluster's policies decide on what clients write to Images, and not on what
+// the registry writes.
+func (a *aggregated) testAdmission(t *testing.T, image string) {
+	policy := a.t.TempDir() + "/policy.yaml"
+	writeFile(t, policy, `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: images}
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+      - {apiGroups: [image.openshift.io], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [images]}
+  validations:
+    - expression: "!has(object.metadata.labels) || !('forbidden' in object.metadata.labels)"
+      message: the label is forbidden by policy
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: images}
+spec: {policyName: images, validationActions: [Deny]}
+`)
+	a.kubectl("apply", "-f", policy)
+	eventually(t, "the policy holds", func() error {
+		out, err := a.kubectlAs(a.kubeconfig, "label", "--overwrite", "image", image, "forbidden=1")
+		if err == nil {
+			_, _ = a.kubectlAs(a.kubeconfig, "label", "image", image, "forbidden-")
+			return fmt.Errorf("labelled: %s", out)
+		}
+		if !strings.Contains(err.Error()+out, "the label is forbidden by policy") {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return nil
+	})
+	a.kubectl("label", "--overwrite", "image", image, "allowed=1")
+	a.push("while-a-policy-holds")
+	a.kubectl("delete", "-f", policy)
+	eventually(t, "the policy does not hold any more", func() error {
+		_, err := a.kubectlAs(a.kubeconfig, "label", "--overwrite", "image", image, "forbidden=1")
+		return err
+	})
+	a.kubectl("label", "image", image, "forbidden-")
+}
+
+// testDeletion: an Image that is deleted with a policy waits for the garbage collector, which this
+// cluster does not have.
+func (a *aggregated) testDeletion(t *testing.T) {
+	config, err := clientcmd.BuildConfigFromFlags("", a.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := imagev1client.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for policy, finalizer := range map[metav1.DeletionPropagation]string{
+		metav1.DeletePropagationOrphan: "orphan", metav1.DeletePropagationForeground: "foregroundDeletion", metav1.DeletePropagationBackground: "",
+	} {
+		name := a.push("deleted-" + strings.ToLower(string(policy)))
+		if err := client.Images().Delete(t.Context(), name, metav1.DeleteOptions{PropagationPolicy: &policy}); err != nil {
+			t.Fatal(err)
+		}
+		image, err := client.Images().Get(t.Context(), name, metav1.GetOptions{})
+		if finalizer == "" {
+			if err == nil {
+				t.Errorf("%s: the Image is there: %v", policy, image.Finalizers)
+			}
+			continue
+		}
+		if err != nil || image.DeletionTimestamp == nil || len(image.Finalizers) != 1 || image.Finalizers[0] != finalizer {
+			t.Errorf("%s: %v, finalizers %v", policy, err, image.Finalizers)
+			continue
+		}
+		image.Finalizers = nil // as the garbage collector does
+		if _, err := client.Images().Update(t.Context(), image, metav1.UpdateOptions{}); err != nil {
+			t.Errorf("%s: %v", policy, err)
+		}
+		if _, err := client.Images().Get(t.Context(), name, metav1.GetOptions{}); err == nil {
+			t.Errorf("%s: without finalizers the Image is there", policy)
+		}
+	}
+}

@@ -119,6 +119,8 @@ func verifyImage(cmd *cobra.Command, o *storeOptions, what imageName, output str
 	switch {
 	case err != nil:
 		return err
+	case len(image.Signatures) == 0 && !report.Satisfied:
+		return exitError{errors.New("it has no signature"), exitProblems}
 	case !report.Trusted:
 		return exitError{errors.New("no signature is trusted"), exitProblems}
 	case !report.Satisfied:

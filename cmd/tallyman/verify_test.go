@@ -37,7 +37,7 @@ func TestVerifyCommand(t *testing.T) {
 		{[]string{s.addr + "/ns/app:v1"}, 0, "KeyNotTrusted: policy all: "},
 		{[]string{"ns/app@" + trusted.String()}, 0, "ns/app@" + trusted.String()},
 		{[]string{"ns/app:v2"}, 3, "no signature is trusted"},
-		{[]string{"ns/app:v3"}, 3, "no signature is trusted"},
+		{[]string{"ns/app:v3"}, 3, "it has no signature"},
 		{[]string{"ns/app"}, 1, "ns/app has no tag latest"},
 		{[]string{"ns/other@" + trusted.String()}, 1, "ns/other holds no image"},
 		{[]string{"NS/App"}, 2, "is not an image"},

@@ -150,6 +150,7 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	if err != nil {
 		return nil, err
 	}
+	installClientPaths(generic)
 	healthz.InstallPathHandler(generic.Handler.NonGoRestfulMux, "/readyz/store", healthz.NamedCheck("store", func(*http.Request) error {
 		return s.options.Images.ReadinessCheck()
 	}))

@@ -380,7 +380,7 @@ func (s *server) growList(t *testing.T, c *crowd) {
 	t.Helper()
 	filler := strings.Repeat("x", 200<<10)
 	for i := range 100 {
-		body := fmt.Sprintf(`{"kind":"Image","apiVersion":"image.openshift.io/v1","metadata":{"name":"sha256:%064d","annotations":{"filler":%q}},"dockerImageReference":"a"}`, i, filler)
+		body := fmt.Sprintf(`{"kind":"Image","apiVersion":"image.openshift.io/v1","metadata":{"name":"sha256:%064d"},"dockerImageReference":"a","dockerImageConfig":%q}`, i, filler)
 		conn, err := c.say(fmt.Sprintf("POST %s/images HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", api, len(body), body))
 		if err != nil {
 			t.Fatal(err)

@@ -48,7 +48,8 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Handler {
 	unauthorized := withChallenge(apifilters.Unauthorized(c.Serializer), s.options.Access.Challenges)
 	unauthenticated := apifilters.WithFailedAuthenticationAudit(unauthorized, c.AuditBackend, c.AuditPolicyRuleEvaluator)
-	h := rest.WithPlainObjects(api)
+	h := withAvailability(api, s.options.Images.ReadinessCheck)
+	h = rest.WithPlainObjects(h)
 	h = rest.WithLists(h, s.options.Images)
 	h = withSignaturePatches(h, c.MaxRequestBodyBytes)
 	h = apifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)

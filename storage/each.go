@@ -14,12 +14,7 @@ func Each(ctx context.Context, s Scanner, prefix string, keysOnly bool, fn func(
 	if keysOnly {
 		page = 500
 	}
-	return EachPage(ctx, s, ScanRequest{From: prefix, To: prefix + "\xff", Limit: page, KeysOnly: keysOnly}, fn)
-}
-
-// EachPage calls fn with every entry of a scan, in pages of request.Limit. It ends with the
-// first error of fn.
-func EachPage(ctx context.Context, s Scanner, request ScanRequest, fn func(*Entry) error) error {
+	request := ScanRequest{From: prefix, To: prefix + "\xff", Limit: page, KeysOnly: keysOnly}
 	for {
 		result, err := s.Scan(ctx, request)
 		if err != nil {

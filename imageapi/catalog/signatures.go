@@ -109,7 +109,7 @@ func (c *Catalog) findSignatures(ctx context.Context, image *imagev1.Image) ([]f
 		return nil, nil
 	}
 	own, others := map[string][]found{}, map[string][]found{}
-	err := c.referrers.EachSigning(ctx, subject, func(r *referrers.Referrer) {
+	err := c.referrers.EachSigning(ctx, subject, c.share(), func(r *referrers.Referrer) {
 		into := others
 		if slices.Contains(repositories, r.Repository) {
 			into = own
@@ -149,6 +149,11 @@ func inTurn(byRepository map[string][]found, known map[string]bool) (all []found
 		}
 	}
 	return all
+}
+
+// share is what one repository has at most among the candidates: all of them.
+func (c *Catalog) share() referrers.Share {
+	return referrers.Share{Count: candidates * c.signatures.Limits.PerImage, Bytes: candidates * maxSignatureBytes}
 }
 
 // fitting returns how many of all are candidates.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -94,7 +95,7 @@ func TestSeparateReads(t *testing.T) {
 	}
 	c.bytes = 0
 	var found []string
-	if err := s.EachSigning(t.Context(), subject, func(r *Referrer) {
+	if err := s.EachSigning(t.Context(), subject, Share{1 << 20, 1 << 30}, func(r *Referrer) {
 		found = append(found, fmt.Sprint(r.Repository, len(r.Signatures[0].Content)))
 	}); err != nil || !slices.Equal(found, []string{"app30720", "old30720"}) {
 		t.Errorf("signatures of %v, %v", found, err)
@@ -116,5 +117,37 @@ func TestSeparateReads(t *testing.T) {
 	}
 	if again, err := s.Get(t.Context(), former); err != nil || again.Descriptor.Annotations["of"] != "old" || len(again.Signatures) != 1 {
 		t.Errorf("written anew it is %+v, %v", again, err)
+	}
+}
+
+// TestShare: of a repository with many signatures only its share is read, and all of the others.
+func TestShare(t *testing.T) {
+	c := &counting{Backend: memory.New(memory.Options{})}
+	s := NewStore(c)
+	subject := digest.FromString("subject")
+	for repository, n := range map[string]int{"app": 2, "evil": 400, "evil-too": 2, "evil/x": 2, "evilx": 2} {
+		for i := range n {
+			r := &Referrer{Subject: subject, Repository: repository, Signatures: []signatures.Signature{{Type: "cosign", Content: []byte(strings.Repeat("s", 10<<10))}}}
+			r.Descriptor.Digest = digest.FromString(fmt.Sprint(repository, i))
+			if i%2 == 0 {
+				r.Tag = fmt.Sprint("tag", i)
+			}
+			if _, err := s.Set(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, share := range []Share{{Count: 16, Bytes: 1 << 30}, {Count: 1 << 20, Bytes: 160 << 10}} {
+		c.bytes = 0
+		found := map[string]int{}
+		if err := s.EachSigning(t.Context(), subject, share, func(r *Referrer) { found[r.Repository]++ }); err != nil {
+			t.Fatal(err)
+		}
+		if want := map[string]int{"app": 2, "evil": 16, "evil-too": 2, "evil/x": 2, "evilx": 2}; !maps.Equal(found, want) {
+			t.Errorf("%+v: %v, want %v", share, found, want)
+		}
+		if most := 4 * signingPage * 15 << 10; c.bytes > most {
+			t.Errorf("%+v: %d bytes are read, more than %d of %d", share, c.bytes, most, 408*14<<10)
+		}
 	}
 }

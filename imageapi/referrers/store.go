@@ -147,22 +147,60 @@ func (s *Store) Get(ctx context.Context, r *Referrer) (*Referrer, error) {
 	return parseReferrer(entry)
 }
 
-// EachSigning calls fn with the referrers to subject, of all repositories, that carry signatures. They have
+// Share bounds the signatures that each repository has among those of one subject.
+type Share struct{ Count, Bytes int }
+
+// EachSigning calls fn with the referrers to subject, of all repositories, that carry signatures,
+// until a repository has used up its share: one with many costs no more to read than one with a few. They have
 // no annotations. One that cannot be read is reported and passed over.
-func (s *Store) EachSigning(ctx context.Context, subject digest.Digest, fn func(*Referrer)) error {
+func (s *Store) EachSigning(ctx context.Context, subject digest.Digest, share Share, fn func(*Referrer)) error {
 	prefix := Prefix + subject.String() + "/"
-	request := storage.ScanRequest{From: prefix, To: prefix + "\xff", Read: storage.Read{Sections: []string{storage.SectionBody, sectionSignatures}}}
-	return storage.EachPage(ctx, s.backend, request, func(e *storage.Entry) error {
-		r, err := parseReferrer(e)
-		if err != nil { // which is to keep no image from being recorded
-			slog.ErrorContext(ctx, "referrer not readable", "err", err)
-			return nil
+	request := storage.ScanRequest{
+		From: prefix, To: prefix + "\xff", Limit: signingPage, Read: storage.Read{Sections: []string{storage.SectionBody, sectionSignatures}},
+	}
+	used := map[string]Share{} // by repository
+	for more := true; more; {
+		result, err := s.backend.Scan(ctx, request)
+		if err != nil {
+			return err
 		}
-		if len(r.Signatures) > 0 {
-			fn(r)
+		more = result.More
+		for i := range result.Entries {
+			e := &result.Entries[i]
+			request.From = e.Key + "\x00"
+			r, err := parseReferrer(e)
+			if err != nil { // which is to keep no image from being recorded
+				slog.ErrorContext(ctx, "referrer not readable", "err", err)
+				continue
+			}
+			of := used[r.Repository]
+			if of.Count >= share.Count || of.Bytes >= share.Bytes {
+				request.From, more = afterAll(r), true
+				break
+			}
+			if len(r.Signatures) > 0 {
+				fn(r)
+			}
+			for _, signature := range r.Signatures {
+				of.Count, of.Bytes = of.Count+1, of.Bytes+len(signature.Content)
+			}
+			used[r.Repository] = of
 		}
-		return nil
-	})
+	}
+	return nil
+}
+
+// signingPage is the number of referrers that EachSigning reads at once.
+const signingPage = 64
+
+// afterAll returns the first key after those of the repository's referrers, by tag or by digest as r
+// is.
+func afterAll(r *Referrer) string {
+	key := referrerKey(r.Subject, r.Repository)
+	if r.Tag != "" {
+		return key + ";" // which follows the colon
+	}
+	return key + "A" // which follows the at sign
 }
 
 // EachSubject calls fn with every digest that a referrer is about, once. It ends with the

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	imagev1 "github.com/openshift/api/image/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"tallyman/imageapi/derive"
@@ -81,7 +80,7 @@ func (v *verification) covers(image *imagev1.Image) bool {
 	return v != nil && v.ambiguous == image.Annotations[derive.AnnotationAmbiguous] && slices.Equal(v.repositories, rules.Repositories(image)) && slices.Equal(v.tags, rules.Tags(image)) &&
 		slices.EqualFunc(v.before, image.Signatures, func(a, b imagev1.ImageSignature) bool {
 			a.UID = b.UID // may be given anew in each attempt
-			return equality.Semantic.DeepEqual(a, b)
+			return rules.EqualSignatures(&a, &b)
 		})
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"tallyman/signatures"
@@ -17,6 +18,17 @@ import (
 func IsDerived(image *imagev1.Image, s *imagev1.ImageSignature) bool {
 	full := signatures.FullName(digest.Digest(image.Name), signatures.Signature{Type: s.Type, Content: s.Content})
 	return s.UID == "" && (s.Name == full || s.Name == full[:len(full)-32])
+}
+
+// EqualSignatures reports whether two signatures are the same. Contents may have 1 MiB, which
+// reflection compares byte by byte.
+func EqualSignatures(a, b *imagev1.ImageSignature) bool {
+	if !bytes.Equal(a.Content, b.Content) {
+		return false
+	}
+	x, y := *a, *b
+	x.Content, y.Content = nil, nil
+	return equality.Semantic.DeepEqual(x, y)
 }
 
 // KeepConditions gives the signatures that a client has sent without conditions those

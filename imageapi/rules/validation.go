@@ -55,7 +55,7 @@ func Validate(image, before *imagev1.Image, content *Content) field.ErrorList {
 			"dockerImageLayers should not be set when dockerImageManifests is set"))
 	}
 	for i := range image.Signatures {
-		if before != nil && i < len(before.Signatures) && equality.Semantic.DeepEqual(image.Signatures[i], before.Signatures[i]) {
+		if before != nil && i < len(before.Signatures) && EqualSignatures(&image.Signatures[i], &before.Signatures[i]) {
 			continue
 		}
 		errs = append(errs, ValidateSignature(&image.Signatures[i], field.NewPath("signatures").Index(i))...)

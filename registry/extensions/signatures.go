@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -91,7 +92,7 @@ func (e *Extensions) ownSignatures(ctx context.Context, repository string, image
 	if !slices.ContainsFunc(image.Signatures, func(s imagev1.ImageSignature) bool { return rules.IsDerived(image, &s) }) {
 		return own, nil
 	}
-	return own, e.options.Referrers.EachSigning(ctx, subject, func(r *referrers.Referrer) {
+	return own, e.options.Referrers.EachSigning(ctx, subject, referrers.Share{Count: math.MaxInt, Bytes: maxSignatures}, func(r *referrers.Referrer) {
 		if r.Repository != repository {
 			return
 		}

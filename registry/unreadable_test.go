@@ -37,11 +37,15 @@ func (h *house) storeManifest(repository, content string) digest.Digest {
 func TestOlderFormats(t *testing.T) {
 	h := newHouse(t, tracker.Defer)
 	subject := digest.FromString("subject")
+	config, err := h.repository(h.namespace, "old").Blobs(t.Context()).Put(t.Context(), imagespec.MediaTypeImageConfig, []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	schema1 := h.storeManifest("old", `{"schemaVersion":1,"name":"old","tag":"v1","architecture":"amd64",`+
 		`"fsLayers":[{"blobSum":"`+subject.String()+`"}],"history":[{"v1Compatibility":"{\"id\":\"a\",\"architecture\":\"amd64\",\"os\":\"linux\"}"}]}`)
 	artifact := h.storeManifest("old", fmt.Sprintf(`{"mediaType":"application/vnd.oci.artifact.manifest.v1+json","artifactType":"application/sbom",`+
 		`"blobs":[{"mediaType":"text/plain","digest":%q,"size":3}],"subject":{"mediaType":%q,"digest":%q,"size":2}}`, subject, imagespec.MediaTypeImageManifest, subject))
-	panics := h.storeManifest("old", fmt.Sprintf(`{"schemaVersion":2,"manifests":"x","manifests":null,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[]}`, subject))
+	panics := h.storeManifest("old", fmt.Sprintf(`{"schemaVersion":2,"manifests":"x","manifests":null,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[]}`, config.Digest))
 	h.tracker.Resync(t.Context())
 	for name, want := range map[digest.Digest]string{
 		schema1:  "application/vnd.docker.distribution.manifest.v1+json 1 ",
@@ -62,6 +66,14 @@ func TestOlderFormats(t *testing.T) {
 	}
 	if n := h.entries(); n != 0 {
 		t.Errorf("%d entries are left", n)
+	}
+	var log bytes.Buffer
+	former := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(former)
+	h.tracker.Resync(t.Context())
+	if !strings.Contains(log.String(), "recorded=0") {
+		t.Errorf("a second resync records something: %s", log.String())
 	}
 }
 

@@ -209,7 +209,7 @@ func (b *backfiller) fail(ctx context.Context, m Entry, err error) {
 // lacksConfig reports that an image was recorded before its config arrived,
 // which happens in a pull-through cache.
 func lacksConfig(image *imagev1.Image) bool {
-	if manifest.IsIndex(image.DockerImageManifestMediaType) || image.DockerImageConfig != "" ||
+	if !manifest.HasConfig(image.DockerImageManifestMediaType) || image.DockerImageConfig != "" ||
 		image.Annotations[derive.AnnotationBlobStored] == "true" {
 		return false
 	}

@@ -265,6 +265,11 @@ func IsIndex(mediaType string) bool {
 	return mediaType == MediaTypeDockerManifestList || mediaType == imagespec.MediaTypeImageIndex
 }
 
+// HasConfig reports whether a manifest of this media type names a config.
+func HasConfig(mediaType string) bool {
+	return mediaType == MediaTypeDockerManifest || mediaType == imagespec.MediaTypeImageManifest
+}
+
 // IsImageConfig reports whether a config of this media type is a container image's.
 func IsImageConfig(mediaType string) bool {
 	return mediaType == imagespec.MediaTypeImageConfig || mediaType == MediaTypeDockerConfig || mediaType == ""

@@ -8,6 +8,7 @@ export GOFLAGS := -trimpath -buildvcs=false
 version = $(shell git describe --tags --always --dirty)
 platforms := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 IMAGE ?= tallyman
+FUZZTIME ?= 60s
 
 # The collector of the compiler and the linter runs less often, below 4 GiB: they use less CPU.
 calm := env GOGC=400 GOMEMLIMIT=4GiB
@@ -110,18 +111,18 @@ faults: tools ## run clients through 1 000 failures of Redis, and 20 processes t
 hostile: tools ## send random reads for 5 minutes to a process with 100 000 Images
 	go test -count=1 -v -run TestHostileReads -timeout 60m ./internal/e2e -args -hostile-reads 20000 -hostile-time 5m -hostile-images 100000
 
-fuzz: ## fuzz what parses outside input, a minute each
-	go test -run '^$$' -fuzz FuzzImage -fuzztime 60s ./imageapi/derive
-	go test -run '^$$' -fuzz FuzzRouting -fuzztime 60s ./imageapi/server
-	go test -run '^$$' -fuzz FuzzCheck -fuzztime 60s ./signatures/der
-	go test -run '^$$' -fuzz FuzzParse -fuzztime 60s ./signatures/manifest
-	go test -run '^$$' -fuzz FuzzDigest -fuzztime 60s ./signatures/manifest
-	go test -run '^$$' -fuzz FuzzExtract -fuzztime 60s ./signatures
-	go test -run '^$$' -fuzz FuzzVerify -fuzztime 60s -fuzzminimizetime 100x ./signatures/policy
-	go test -run '^$$' -fuzz FuzzSplicer -fuzztime 60s ./storage/encoding
-	go test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./storage/redis
-	go test -run '^$$' -fuzz FuzzMember -fuzztime 60s ./storage/redis
-	go test -run '^$$' -fuzz FuzzImport -fuzztime 60s ./storage/migrate
+fuzz: ## fuzz what parses outside input, FUZZTIME each
+	go test -run '^$$' -fuzz FuzzImage -fuzztime $(FUZZTIME) ./imageapi/derive
+	go test -run '^$$' -fuzz FuzzRouting -fuzztime $(FUZZTIME) ./imageapi/server
+	go test -run '^$$' -fuzz FuzzCheck -fuzztime $(FUZZTIME) ./signatures/der
+	go test -run '^$$' -fuzz FuzzSignature -fuzztime $(FUZZTIME) ./registry/extensions
+	go test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./signatures/manifest
+	go test -run '^$$' -fuzz FuzzDigest -fuzztime $(FUZZTIME) ./signatures/manifest
+	go test -run '^$$' -fuzz FuzzExtract -fuzztime $(FUZZTIME) ./signatures
+	go test -run '^$$' -fuzz FuzzVerify -fuzztime $(FUZZTIME) -fuzzminimizetime 100x ./signatures/policy
+	go test -run '^$$' -fuzz FuzzSplicer -fuzztime $(FUZZTIME) ./storage/encoding
+	go test -run '^$$' -fuzz FuzzDecode -fuzztime $(FUZZTIME) ./storage/section
+	go test -run '^$$' -fuzz FuzzImport -fuzztime $(FUZZTIME) ./storage/migrate
 
 generate: ## write generated code anew
 	go generate ./...

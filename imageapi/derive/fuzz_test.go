@@ -19,6 +19,8 @@ func FuzzImage(f *testing.F) {
 	f.Add(imagespec.MediaTypeImageManifest, []byte(manifestOf("", imagespec.MediaTypeImageConfig, imageConfig, layers(layer(layerA, 1, tarGzip)))), []byte(imageConfig))
 	f.Add("", []byte(`{"schemaVersion":2,"manifests":[{"platform":null}]}`), []byte(nil))
 	f.Add(manifest.MediaTypeSchema1, []byte(`{"schemaVersion":1,"fsLayers":[{}],"history":[{"v1Compatibility":"{}"}],"signatures":[{"protected":"e30"}]}`), []byte(nil))
+	f.Add(manifest.MediaTypeArtifact, []byte(`{"mediaType":"application/vnd.oci.artifact.manifest.v1+json","artifactType":"x/y","blobs":[{"size":1}]}`), []byte(nil))
+	f.Add(imagespec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"manifests":"x","manifests":null,"config":{"size":2},"layers":[]}`), []byte("{}"))
 	f.Add("text/plain; x", []byte(`{"layers":null,"layers":[{"size":-1}],"subject":7}`), []byte(`{"config":{"Env":1}}`))
 	f.Fuzz(func(t *testing.T, mediaType string, content, config []byte) {
 		in := raw{MediaType: mediaType, Manifest: content, Config: config}

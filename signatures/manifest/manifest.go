@@ -244,7 +244,7 @@ func (d *document) shows(format string) bool {
 	case format == MediaTypeSchema1:
 		return d.FSLayers.given || d.History.given
 	case format == MediaTypeArtifact:
-		return d.Blobs.given
+		return false // with fields of another format it is of that one
 	}
 	return d.Config.given || d.Layers.given
 }

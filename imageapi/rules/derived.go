@@ -65,7 +65,7 @@ func TrimDerived(image *imagev1.Image, bounds SignatureBounds) {
 		SetOmitted(image, before+omitted)
 	}
 	slices.SortFunc(kept, func(a, b imagev1.ImageSignature) int { return strings.Compare(a.Name, b.Name) })
-	image.Signatures = append(posted, kept...)
+	image.Signatures = slices.Concat(posted, kept)
 }
 
 // verdictRank orders signatures by the use that they are of.

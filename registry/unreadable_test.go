@@ -2,11 +2,14 @@ package registry
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 
+	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -143,5 +146,30 @@ func TestDeleteUnreadable(t *testing.T) {
 	}
 	if page, _, err := records.List(t.Context(), image, "a", "", 0); err != nil || len(page) != 0 {
 		t.Errorf("it is listed still: %+v, %v", page, err)
+	}
+}
+
+// failing is a manifest service whose reads fail, as those of a storage that does not answer.
+type failing struct {
+	distribution.ManifestService
+	holds bool
+}
+
+func (f failing) Get(context.Context, digest.Digest, ...distribution.ManifestServiceOption) (distribution.Manifest, error) {
+	return nil, errDown
+}
+
+func (f failing) Exists(context.Context, digest.Digest) (bool, error) { return f.holds, nil }
+
+// TestReadManifest: a blob that another repository has is no manifest of this one when a read
+// fails, which is not for good.
+func TestReadManifest(t *testing.T) {
+	h := newHouse(t, tracker.Defer)
+	name := h.mustPush("a", "v1", "somebody")
+	if m, err := tracker.ReadManifest(t.Context(), h.plain, failing{holds: true}, name); err != nil || m == nil {
+		t.Errorf("held: %v, %v", m, err)
+	}
+	if m, err := tracker.ReadManifest(t.Context(), h.plain, failing{}, name); !errors.Is(err, errDown) || m != nil {
+		t.Errorf("not held: %v, %v", m, err)
 	}
 }

@@ -18,8 +18,8 @@ import (
 // maxSignatureBytes bounds the total size of the derived signatures of an Image.
 const maxSignatureBytes = 1 << 20
 
-// candidates is how many times the signatures that an Image can have are verified, to find those that it
-// is to have.
+// candidates is the number of signatures that are verified, to find the best of them, as a multiple
+// of those that an Image can have.
 const candidates = 2
 
 // SignatureOptions says which signatures get onto Images.
@@ -47,9 +47,9 @@ type found struct {
 }
 
 // mergeSignatures makes the image's derived entries those of the signatures that the
-// registry holds now, in the order of candidates, and leaves the others alone. There may be more than the Image
-// can have: the write takes the best of them. The result does not depend on the order in which
-// anything came. It returns the names of the derived entries.
+// registry holds now, in the order of candidates, and leaves the others alone. There may be more
+// than the Image can have: the write takes the best of them. The result does not depend on the
+// order in which anything came. It returns the names of the derived entries.
 func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (names []string, err error) {
 	all, err := c.findSignatures(ctx, image)
 	if err != nil {

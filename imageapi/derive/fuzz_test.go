@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"testing"
 
-	"tallyman/signatures/manifest"
-
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tallyman/signatures/manifest"
 )
 
 func base64URL(b []byte) string { return base64.URLEncoding.EncodeToString(b) }

@@ -151,8 +151,8 @@ func (s *Store) Get(ctx context.Context, r *Referrer) (*Referrer, error) {
 type Share struct{ Count, Bytes int }
 
 // EachSigning calls fn with the referrers to subject, of all repositories, that carry signatures,
-// until a repository has used up its share: one with many costs no more to read than one with a few. They have
-// no annotations. One that cannot be read is reported and passed over.
+// until a repository has used up its share: one with many costs no more to read than one with a
+// few. They have no annotations. One that cannot be read is reported and passed over.
 func (s *Store) EachSigning(ctx context.Context, subject digest.Digest, share Share, fn func(*Referrer)) error {
 	prefix := Prefix + subject.String() + "/"
 	request := storage.ScanRequest{

@@ -45,8 +45,8 @@ func WithMergedSignatures(ctx context.Context) context.Context {
 
 type boundsKey struct{}
 
-// WithSignatureBounds makes writes with ctx keep the derived signatures that fit into bounds, those that are
-// trusted first.
+// WithSignatureBounds makes writes with ctx keep the derived signatures that fit into bounds, those
+// that are trusted first.
 func WithSignatureBounds(ctx context.Context, bounds rules.SignatureBounds) context.Context {
 	return context.WithValue(ctx, boundsKey{}, &bounds)
 }

@@ -32,9 +32,9 @@ func DerivedNames(image *imagev1.Image) []string {
 	return names
 }
 
-// TrimDerived leaves the derived signatures that fit into bounds: first those that are trusted, then those that
-// can be read, then the rest, each in the order that they have. It sorts them by name, after the posted
-// ones, and adds the number of the others to AnnotationSignaturesOmitted.
+// TrimDerived leaves the derived signatures that fit into bounds: first those that are trusted, then
+// those that can be read, then the rest, each in the order that they have. It sorts them by name,
+// after the posted ones, and adds the number of the others to AnnotationSignaturesOmitted.
 func TrimDerived(image *imagev1.Image, bounds SignatureBounds) {
 	var posted, derived []imagev1.ImageSignature
 	for i := range image.Signatures {

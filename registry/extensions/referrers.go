@@ -19,8 +19,8 @@ import (
 	"tallyman/registry/logging"
 )
 
-// maxReferrers is the size of the descriptors of one answer in bytes: clients read manifests of up to
-// 4 MiB.
+// maxReferrers is the size of the descriptors of one answer in bytes: clients read manifests of up
+// to 4 MiB.
 const maxReferrers = 3 << 20
 
 // getReferrers implements the referrers API (distribution-spec, Listing Referrers): an

@@ -55,14 +55,8 @@ func ReadManifest(ctx context.Context, n distribution.Namespace, service distrib
 		return nil, nil
 	}
 	if err != nil {
-		// distribution does not read the formats of older registries, and panics on some manifests
-		// that it has accepted. The blob may be readable all the same.
-		blobs, ok := n.Blobs().(distribution.BlobProvider)
-		if !ok {
-			return nil, err
-		}
 		var blobErr error
-		if payload, blobErr = blobs.Get(ctx, name); blobErr != nil {
+		if payload, blobErr = readStored(ctx, n, service, name); blobErr != nil {
 			return nil, errors.Join(err, blobErr)
 		}
 	}
@@ -71,6 +65,20 @@ func ReadManifest(ctx context.Context, n distribution.Namespace, service distrib
 		return nil, permanentError{err}
 	}
 	return m, nil
+}
+
+// readStored reads the bytes of a manifest that the repository holds and distribution cannot read: it
+// does not know the formats of older registries, and panics on some manifests that it has accepted.
+func readStored(ctx context.Context, n distribution.Namespace, service distribution.ManifestService, name digest.Digest) ([]byte, error) {
+	held, err := service.Exists(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	blobs, ok := n.Blobs().(distribution.BlobProvider)
+	if !held || !ok {
+		return nil, distribution.ErrBlobUnknown
+	}
+	return blobs.Get(ctx, name)
 }
 
 func readPayload(ctx context.Context, service distribution.ManifestService, name digest.Digest) (mediaType string, payload []byte, err error) {

@@ -87,8 +87,8 @@ func (t *Tracker) requeue(ctx context.Context, m Entry) {
 }
 
 // setAside reports a change that can never be recorded. Where that is for the manifest's content,
-// it is reported once, and noted, so that a resync passes over the manifest until another version of this
-// program may read it.
+// it is reported once, and noted, so that a resync passes over the manifest until another version
+// of this program may read it.
 func (t *Tracker) setAside(ctx context.Context, m Entry, err error) {
 	if isContentError(err) && m.Digest != "" {
 		first, noteErr := t.journal.SetAside(ctx, m, t.options.Version, err.Error())

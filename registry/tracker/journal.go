@@ -80,8 +80,8 @@ func setAsidePath(m Entry, version string) string {
 	return path.Join(setAsideRoot, key.Encoded())
 }
 
-// SetAside notes that a version of this program cannot read the manifest of m, and why. first is false if
-// that is noted already.
+// SetAside notes that a version of this program cannot read the manifest of m, and why. first is
+// false if that is noted already.
 func (j *Journal) SetAside(ctx context.Context, m Entry, version, reason string) (first bool, err error) {
 	if known, err := j.IsSetAside(ctx, m, version); known || err != nil {
 		return false, err

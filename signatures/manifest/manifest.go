@@ -1,5 +1,6 @@
-// Package manifest parses the manifests of a registry: OCI and Docker images and indexes, and
-// Docker's schema 1, and artifacts of the release candidates of OCI 1.1. It tells what a manifest is, for all other packages.
+// Package manifest parses the manifests of a registry: OCI and Docker images and indexes, Docker's
+// schema 1, and artifacts of the release candidates of OCI 1.1. It tells what a manifest is, for
+// all other packages.
 //
 // A manifest is parsed once, and its parsed value is passed on. The reading is that of Go's
 // clients and of the registry itself, which use encoding/json: names of fields are compared

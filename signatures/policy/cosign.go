@@ -21,8 +21,8 @@ import (
 	"tallyman/signatures/der"
 )
 
-// maxEvidence is the number of timestamps, and of log entries, that a signature may have: each is verified
-// by itself.
+// maxEvidence is the number of timestamps, and of log entries, that a signature may have: each is
+// verified by itself.
 const maxEvidence = 8
 
 // bundleV01 is the media type of the one version of bundle that a log entry without

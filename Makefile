@@ -16,7 +16,7 @@ calm := env GOGC=400 GOMEMLIMIT=4GiB
 # The packages whose tests run with the race detector: those that start goroutines.
 race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access
 
-.PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 verdicts cluster crowd bench lists scale faults hostile fuzz generate
+.PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 verdicts cluster crowd bench lists scale faults hostile outage fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -107,6 +107,9 @@ scale: ## measure with 200 000 Images in Redis
 faults: tools ## run clients through 1 000 failures of Redis, and 20 processes that write for 10 minutes
 	go test -count=1 -v -run TestFaults -timeout 120m ./internal/e2e -args -fault-rounds 375
 	go test -count=1 -v -run TestWritersWithinBounds -timeout 30m ./storage/redis -args -writing 10m
+
+outage: tools ## push, pull and probe for ten minutes without Redis
+	go test -count=1 -v -run TestProbesWithoutStore -timeout 30m ./internal/e2e -args -outage-time 10m
 
 hostile: tools ## send random reads for 5 minutes to a process with 100 000 Images
 	go test -count=1 -v -run TestHostileReads -timeout 60m ./internal/e2e -args -hostile-reads 20000 -hostile-time 5m -hostile-images 100000

@@ -72,14 +72,21 @@ func TestAmbiguousManifests(t *testing.T) {
 	}
 }
 
+// captureLog returns the log until the test ends.
+func captureLog(t *testing.T) *bytes.Buffer {
+	t.Helper()
+	var log bytes.Buffer
+	former := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	t.Cleanup(func() { slog.SetDefault(former) })
+	return &log
+}
+
 // TestAuditOfPulls: a manifest that a pull-through cache has fetched was pulled.
 func TestAuditOfPulls(t *testing.T) {
 	for verb, options := range map[string]tracker.Options{"push": {}, "pull": {PullThrough: true}} {
-		var log bytes.Buffer
-		former := slog.Default()
-		slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+		log := captureLog(t)
 		newHouseWith(t, options, nil).mustPush("a", "v1", "somebody")
-		slog.SetDefault(former)
 		if !strings.Contains(log.String(), `msg="registry audit" verb=`+verb+" ") {
 			t.Errorf("%s: the log is %s", verb, log.String())
 		}

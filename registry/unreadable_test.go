@@ -1,11 +1,9 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 
@@ -70,10 +68,7 @@ func TestOlderFormats(t *testing.T) {
 	if n := h.entries(); n != 0 {
 		t.Errorf("%d entries are left", n)
 	}
-	var log bytes.Buffer
-	former := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	defer slog.SetDefault(former)
+	log := captureLog(t)
 	h.tracker.Resync(t.Context())
 	if !strings.Contains(log.String(), "recorded=0") {
 		t.Errorf("a second resync records something: %s", log.String())
@@ -83,10 +78,7 @@ func TestOlderFormats(t *testing.T) {
 // TestSetAside: a manifest that nobody can read is reported once, whatever looks at it, until
 // another version of this program does.
 func TestSetAside(t *testing.T) {
-	var log bytes.Buffer
-	former := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	defer slog.SetDefault(former)
+	log := captureLog(t)
 	h := newHouseWith(t, tracker.Options{Version: "v1"}, nil)
 	name := h.storeManifest("old", "this is no JSON")
 	reports := func() int { return strings.Count(log.String(), "cannot record a manifest") }

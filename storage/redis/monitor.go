@@ -149,6 +149,9 @@ func (s *Store) reposition(ctx context.Context, seen int64) error {
 	if err != nil {
 		return err
 	}
+	if s.seen.Load() != seen {
+		return nil // this process has seen more meanwhile: the next probe asks for that
+	}
 	isLoss := seen != 0 && seen >= window.Compacted
 	if isLoss {
 		if err := s.graceLeft(); err != nil {

@@ -159,11 +159,15 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 			return t
 		})},
 	})
-	if o.SignatureEndpoint && o.AdvertiseSignatures && !o.Tracker.PullThrough {
+	switch {
+	case !o.SignatureEndpoint || o.Tracker.PullThrough: // there is no endpoint
+	case o.AdvertiseSignatures:
 		if c.HTTP.Headers == nil {
 			c.HTTP.Headers = http.Header{}
 		}
 		c.HTTP.Headers.Set(extensions.SupportsSignatures, "1")
+	default:
+		slog.Info("GPG signature endpoint not advertised: skopeo and podman use lookaside storage; imageapi.signatures.advertise has them use the endpoint and nothing else")
 	}
 	var extensionsErr error
 	registry.RegisterHandler(func(_ *configuration.Configuration, next http.Handler) http.Handler {

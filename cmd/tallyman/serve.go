@@ -125,9 +125,6 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	for _, warning := range c.ImageAPI.Deprecated() {
 		slog.Warn("configuration: " + warning)
 	}
-	if s := &c.ImageAPI.Signatures; s.Endpoint && !s.Advertise && c.Registry.Proxy.RemoteURL == "" {
-		slog.Info("GPG signature endpoint not advertised: skopeo and podman use lookaside storage; imageapi.signatures.advertise has them use the endpoint and nothing else")
-	}
 	prometheus.MustRegister(slices.Concat(crash.Collectors(), objects.Collectors(), tracker.Collectors(), policy.Collectors(), rest.Collectors())...)
 	if c.UsesRedis() {
 		prometheus.MustRegister(redis.Collectors()...)

@@ -182,7 +182,7 @@ func TestTooManySignatures(t *testing.T) {
 }
 
 // TestTrustedFirst: a trusted signature is on the Image, however many others there are in another
-// repository that holds the image, and whatever their names.
+// repository that holds the image, and under any names.
 func TestTrustedFirst(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{Limits: signatures.Limits{PerImage: 8}})
 	h.push("app")

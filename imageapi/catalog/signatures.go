@@ -49,11 +49,12 @@ type found struct {
 // mergeSignatures makes the image's derived entries those of the signatures that the
 // registry holds now, in the order of candidates, and leaves the others alone. There may be more
 // than the Image can have: the write takes the best of them. The result does not depend on the
-// order in which anything came. It returns the names of the derived entries.
-func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (names []string, err error) {
+// order in which anything came. It returns the names of the derived entries, and whether they are
+// others than before.
+func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (names []string, changed bool, err error) {
 	all, err := c.findSignatures(ctx, image)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	existing := map[string]*imagev1.ImageSignature{}
 	var merged []imagev1.ImageSignature
@@ -74,12 +75,13 @@ func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (na
 			merged = append(merged, *s)
 			continue
 		}
+		changed = true
 		s := imagev1.ImageSignature{Type: f.Type, Content: f.Content}
 		s.Name = f.name
 		merged = append(merged, s)
 	}
 	image.Signatures = merged
-	return names, nil
+	return names, changed || len(names) != len(existing), nil
 }
 
 // withoutPosted leaves out the signatures that clients have posted, too. A posted entry with other
@@ -151,7 +153,7 @@ func inTurn(byRepository map[string][]found, known map[string]bool) (all []found
 	return all
 }
 
-// share is what one repository has at most among the candidates: all of them.
+// share is the most that one repository has among the candidates: all of them.
 func (c *Catalog) share() referrers.Share {
 	return referrers.Share{Count: candidates * c.signatures.Limits.PerImage, Bytes: candidates * maxSignatureBytes}
 }

@@ -50,9 +50,7 @@ func (c *Catalog) updateOnce(ctx context.Context, name digest.Digest, create boo
 	err = c.images.Change(ctx, name.String(), create, func(ctx context.Context, image *imagev1.Image) error {
 		err := change(image)
 		if err == nil {
-			before := rules.DerivedNames(image)
-			signed, err = c.mergeSignatures(ctx, image)
-			changed = !slices.Equal(before, slices.Sorted(slices.Values(signed)))
+			signed, changed, err = c.mergeSignatures(ctx, image)
 		}
 		return err
 	})

@@ -20,18 +20,6 @@ type SignatureBounds struct {
 	Bytes int
 }
 
-// DerivedNames returns the names of the derived signatures, sorted.
-func DerivedNames(image *imagev1.Image) []string {
-	var names []string
-	for i := range image.Signatures {
-		if s := &image.Signatures[i]; IsDerived(image, s) {
-			names = append(names, s.Name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 // TrimDerived leaves the derived signatures that fit into bounds: first those that are trusted, then
 // those that can be read, then the rest, each in the order that they have. It sorts them by name,
 // after the posted ones, and adds the number of the others to AnnotationSignaturesOmitted.

@@ -24,7 +24,7 @@ func crowded(users int) *imagev1.Image {
 	return image
 }
 
-// TestFitAnnotations: whatever users have, and whatever a manifest says, all annotations together
+// TestFitAnnotations: beside any annotations of users and any manifest, all annotations together
 // are valid, and a cut list is one of whole elements.
 func TestFitAnnotations(t *testing.T) {
 	for _, users := range []int{0, MaxUserAnnotations, 100 << 10, 200 << 10, 240 << 10} {

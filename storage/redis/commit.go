@@ -46,7 +46,7 @@ func (s *Store) commitIn(ctx context.Context, format int32, mutations []storage.
 		if m.Operation != storage.CheckEmpty {
 			keys = append(keys, s.valueKey(m.Key), s.historyKey(m.Key), s.objectKey(m.Key))
 		}
-		args = appendMutation(args, m, m.Expect)
+		args = appendMutation(args, m, m.Expect, section.Append)
 	}
 	return s.runCommit(ctx, commit2Script, newFormat, keys, args, mutations)
 }
@@ -56,8 +56,8 @@ var operations = map[storage.Operation]string{storage.Put: "put", storage.Delete
 
 var termOperations = map[storage.TermOperation]string{storage.ReplaceTerms: "replace", storage.AddTerms: "add", storage.RemoveTerms: "remove"}
 
-// appendMutation appends the arguments for m.
-func appendMutation(args []any, m *storage.Mutation, expect int64) []any {
+// appendMutation appends the arguments for m, whose sections encode appends.
+func appendMutation(args []any, m *storage.Mutation, expect int64, encode func(dst, data []byte) []byte) []any {
 	if m.Operation == storage.CheckEmpty {
 		term := ""
 		if m.Term != "" {
@@ -70,7 +70,7 @@ func appendMutation(args []any, m *storage.Mutation, expect int64) []any {
 		if part.Data == nil {
 			args = append(args, part.Name, "0", "")
 		} else {
-			args = append(args, part.Name, "1", section.Append(nil, part.Data))
+			args = append(args, part.Name, "1", encode(nil, part.Data))
 		}
 	}
 	args = append(args, len(m.Terms))

@@ -12,6 +12,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"tallyman/storage"
+	"tallyman/storage/section"
 )
 
 const (
@@ -207,7 +208,7 @@ func (s *Store) commitAt(ctx context.Context, mutations []storage.Mutation, expe
 		if m.Operation != storage.CheckEmpty {
 			keys = append(keys, s.valueKey(m.Key), s.versionKey(expect[i]), s.objectKey(m.Key))
 		}
-		args = appendMutation(args, &m, expect[i])
+		args = appendMutation(args, &m, expect[i], section.AppendFormat1)
 	}
 	return s.runCommit(ctx, commit1Script, oldFormat, keys, args, mutations)
 }

@@ -40,23 +40,39 @@ var (
 
 // Append appends the encoded form of data to dst.
 func Append(dst, data []byte) []byte {
-	dst = append(strconv.AppendInt(dst, int64(len(data)), 10), ':')
-	head := len(dst)
-	if len(data) >= minCompress {
-		dst = compressor.EncodeAll(data, append(dst, codecZstd))
-		if len(dst)-head <= len(data) {
-			return dst
-		}
+	if encoded, ok := appendCompressed(dst, data); ok {
+		return encoded
 	}
-	dst = binary.BigEndian.AppendUint32(append(dst[:head], codecChecked), crc32.Checksum(data, castagnoli))
-	return append(dst, data...)
+	dst = append(appendSize(dst, data), codecChecked)
+	return append(binary.BigEndian.AppendUint32(dst, crc32.Checksum(data, castagnoli)), data...)
+}
+
+// AppendFormat1 is Append for a store that versions of format 1 read as well.
+func AppendFormat1(dst, data []byte) []byte {
+	if encoded, ok := appendCompressed(dst, data); ok {
+		return encoded
+	}
+	return AppendPlain(dst, data)
 }
 
 // AppendPlain appends data in the encoding that has no checksum. It is for data that
 // format 1 has stored so.
 func AppendPlain(dst, data []byte) []byte {
-	dst = append(strconv.AppendInt(dst, int64(len(data)), 10), ':', codecPlain)
-	return append(dst, data...)
+	return append(append(appendSize(dst, data), codecPlain), data...)
+}
+
+// appendCompressed appends data compressed, if that saves space.
+func appendCompressed(dst, data []byte) (_ []byte, ok bool) {
+	if len(data) < minCompress {
+		return dst, false
+	}
+	sized := appendSize(dst, data)
+	encoded := compressor.EncodeAll(data, append(sized, codecZstd))
+	return encoded, len(encoded)-len(sized) <= len(data)
+}
+
+func appendSize(dst, data []byte) []byte {
+	return append(strconv.AppendInt(dst, int64(len(data)), 10), ':')
 }
 
 // Size returns the size of the data of an encoded section, 0 if that is malformed.

@@ -3,6 +3,7 @@ package section
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -25,8 +26,18 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	if decoded, err := Decode(AppendPlain(nil, []byte("old"))); err != nil || string(decoded) != "old" {
-		t.Errorf("format 1: %q, %v", decoded, err)
+}
+
+// TestFormat1: versions of format 1 know two codecs.
+func TestFormat1(t *testing.T) {
+	noise := make([]byte, 4*minCompress)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+	for data, codec := range map[string]byte{"": 'p', "old": 'p', strings.Repeat("compressible ", 100): 'z', string(noise): 'p'} {
+		encoded := AppendFormat1(nil, []byte(data))
+		decoded, err := Decode(encoded)
+		if _, body, _ := split(encoded); err != nil || string(decoded) != data || body[0] != codec {
+			t.Errorf("%.20q became %.20q by codec %c, %v", data, decoded, body[0], err)
+		}
 	}
 }
 

@@ -161,7 +161,8 @@ func Defaults() ImageAPI {
 		Backfill:           true,
 		Signatures: Signatures{
 			Endpoint: true, CrossRepository: true,
-			ContentLimit: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage, VerifyInterval: time.Hour,
+			ContentLimit: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage,
+			VerifyInterval: time.Hour, VerifyLimit: 100 * time.Millisecond, VerifyPerMinute: 2 * time.Second,
 		},
 		Auth: Auth{Delegation: Delegation{Admission: true, GarbageCollector: true}, RequestHeader: RequestHeader{
 			UsernameHeaders: []string{"X-Remote-User"}, UIDHeaders: []string{"X-Remote-Uid"},

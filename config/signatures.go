@@ -14,6 +14,8 @@ type Signatures struct {
 	ContentLimit    int64               `yaml:"contentlimit" json:"contentlimit" jsonschema:"minimum=1024,description=How many bytes one signature may have to be kept in the Image."`
 	PerImage        int                 `yaml:"perimage" json:"perimage" jsonschema:"minimum=1,description=How many signatures from the registry's content an Image may have."`
 	VerifyInterval  time.Duration       `yaml:"verifyinterval" json:"verifyinterval" jsonschema:"description=How often all signatures are verified again as keys and certificates expire. They are also when a key or policy file has changed."`
+	VerifyLimit     time.Duration       `yaml:"verifylimit" json:"verifylimit" jsonschema:"description=How much CPU time the signatures of an Image may take while its push waits. The rest is verified in the background; the annotation tallyman.dev/verification says pending until then."`
+	VerifyPerMinute time.Duration       `yaml:"verifyperminute" json:"verifyperminute" jsonschema:"description=How much of it all pushes to one repository may take in a minute\\, and all writes of one user of the API."`
 	PolicyFile      string              `yaml:"policyfile" json:"policyfile" jsonschema:"description=A containers-policy.json(5) to be honoured as well."`
 	Policies        []signatures.Policy `yaml:"policies" json:"policies" jsonschema:"description=Whose signatures are believed for which repositories."`
 }
@@ -27,5 +29,11 @@ func (s *Signatures) validate(fault func(key string, value any, want string)) {
 	}
 	if s.VerifyInterval < time.Minute {
 		fault("signatures.verifyinterval", s.VerifyInterval, "at least 1m")
+	}
+	if s.VerifyLimit < time.Millisecond {
+		fault("signatures.verifylimit", s.VerifyLimit, "at least 1ms")
+	}
+	if s.VerifyPerMinute < s.VerifyLimit {
+		fault("signatures.verifyperminute", s.VerifyPerMinute, "at least signatures.verifylimit")
 	}
 }

@@ -7,13 +7,12 @@ import (
 	"testing"
 	"time"
 
-	imagev1 "github.com/openshift/api/image/v1"
-
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
 	"tallyman/registry/tracker"
 	"tallyman/signatures"
 	"tallyman/signatures/signtest"
+	ourstorage "tallyman/storage"
 )
 
 // TestLock: each change is made under the lock that all processes share. Without
@@ -111,12 +110,12 @@ type outsideOfLocks struct {
 	calls int
 }
 
-func (v *outsideOfLocks) Verify(image *imagev1.Image, repositories, tags []string) []string {
+func (v *outsideOfLocks) Verify(ctx context.Context, r *rest.VerifyRequest) *rest.Verdict {
 	v.calls++
 	if v.held.Load() != 0 {
 		v.t.Error("signatures are verified under a lock")
 	}
-	return v.Verifier.Verify(image, repositories, tags)
+	return v.Verifier.Verify(ctx, r)
 }
 
 // TestVerifiedOutsideLocks: whatever changes signatures, or an Image that has some, verifies them
@@ -124,11 +123,14 @@ func (v *outsideOfLocks) Verify(image *imagev1.Image, repositories, tags []strin
 func TestVerifiedOutsideLocks(t *testing.T) {
 	key := signtest.NewKey(t, "ecdsa-p256")
 	var held atomic.Int64
-	verifier := &outsideOfLocks{Verifier: newVerifier(t, key), t: t, held: &held}
+	verifier := &outsideOfLocks{t: t, held: &held}
 	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, string) (func() bool, error) {
 		held.Add(1)
 		return func() bool { held.Add(-1); return true }, nil
-	}}, verifier)
+	}}, func(backend ourstorage.Backend) rest.Verifier {
+		verifier.Verifier = newVerifier(t, key)(backend)
+		return verifier
+	})
 	name := h.mustPush("a", "v1", "one")
 	bundle := signtest.Referrer(name, key.Bundle(signtest.Statement(name, signatures.PredicateCosignSign, nil)))
 	classic := signtest.Classic(key.Cosign(signtest.CosignPayload(name, "registry.example.com/a", nil)))

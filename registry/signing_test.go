@@ -16,13 +16,22 @@ import (
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	k8srest "k8s.io/apiserver/pkg/registry/rest"
 
 	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/imagetest"
+	"tallyman/imageapi/rest"
+	"tallyman/imageapi/rules"
+	"tallyman/imageapi/verification"
 	"tallyman/registry/tracker"
 	"tallyman/signatures"
 	"tallyman/signatures/manifest"
 	"tallyman/signatures/policy"
 	"tallyman/signatures/signtest"
+	ourstorage "tallyman/storage"
 )
 
 // newSigningHouse is a house that believes a key, at a time that stands still.
@@ -31,9 +40,10 @@ func newSigningHouse(t *testing.T, key *signtest.Key) *house {
 	return newHouseWith(t, tracker.Options{}, newVerifier(t, key))
 }
 
-func newVerifier(t *testing.T, key *signtest.Key) *policy.Verifier {
+// newVerifier returns the constructor of a Verifier that believes a key.
+func newVerifier(t *testing.T, key *signtest.Key) func(ourstorage.Backend) rest.Verifier {
 	t.Helper()
-	verifier, err := policy.New(policy.Options{
+	policies, err := policy.New(policy.Options{
 		Hosts: []string{"registry.example.com"}, Now: func() time.Time { return time.Unix(1_800_000_000, 0) },
 		Policies: []signatures.Policy{{Name: "all", Scopes: []string{"*"}, RootsOfTrust: []signatures.RootOfTrust{
 			{Name: "release", PolicyType: "PublicKey", PublicKey: &signatures.PublicKey{KeyData: key.PEM()}},
@@ -42,7 +52,11 @@ func newVerifier(t *testing.T, key *signtest.Key) *policy.Verifier {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return verifier
+	return func(backend ourstorage.Backend) rest.Verifier {
+		v := verification.New(verification.Options{Backend: backend, Policies: policies})
+		v.Start(t.Context())
+		return v
+	}
 }
 
 // pushArtifact pushes a signature, under a tag if there is one.
@@ -256,7 +270,7 @@ func TestPostedSignatures(t *testing.T) {
 	bundle := key.Bundle(signtest.Statement(image, signatures.PredicateCosignSign, nil))
 	posted := &imagev1.ImageSignature{Type: bundle.Type, Content: bundle.Content}
 	posted.Name = image.String() + "@mine"
-	if err := h.catalog.CreateSignature(ctx, posted); err != nil {
+	if err := h.catalog.PutSignature(ctx, "app", posted); err != nil {
 		t.Fatal(err)
 	}
 	if got := h.signatures(image); !strings.Contains(got, "@mine") || !strings.Contains(got, `"reason":"Verified"`) {
@@ -279,6 +293,83 @@ func TestPostedSignatures(t *testing.T) {
 	}
 	if got := h.signatures(image); !strings.Contains(got, "@mine") {
 		t.Errorf("the posted one went with the manifest: %s", got)
+	}
+}
+
+// TestPutSignatures: a signature that is put into repositories leaves with the last of them. What a
+// client says of them through the API is reverted, and one that is posted there stays.
+func TestPutSignatures(t *testing.T) {
+	h := newSigningHouse(t, signtest.NewKey(t, "ecdsa-p256"))
+	image := h.mustPush("a", "v1", "somebody")
+	for _, repository := range []string{"b", "stays"} {
+		h.mustPush(repository, "v1", "somebody")
+	}
+	get := func() *imagev1.Image {
+		t.Helper()
+		got, err := h.catalog.Get(t.Context(), image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	put := func(repository, name, content string) error {
+		s := &imagev1.ImageSignature{Type: signatures.TypeAtomic, Content: []byte(content)}
+		s.Name = image.String() + "@" + name
+		return h.catalog.PutSignature(t.Context(), repository, s)
+	}
+	names := func() string {
+		var all []string
+		for _, s := range get().Signatures {
+			_, name, _ := strings.Cut(s.Name, "@")
+			all = append(all, name+" "+s.Annotations[rules.AnnotationRepositories])
+		}
+		return strings.Join(all, ", ")
+	}
+	for _, step := range []struct {
+		repository, name, content string
+		fails                     func(error) bool
+	}{
+		{"a", "one", "1", nil},
+		{"a", "one", "1", apierrors.IsAlreadyExists},
+		{"a", "again", "1", apierrors.IsAlreadyExists},
+		{"b", "again", "1", nil},
+		{"b", "one", "other", apierrors.IsAlreadyExists},
+		{"b", "two", "2", nil},
+		{"none", "three", "3", apierrors.IsNotFound},
+	} {
+		if err := put(step.repository, step.name, step.content); err != nil && (step.fails == nil || !step.fails(err)) || err == nil && step.fails != nil {
+			t.Errorf("%+v: %v", step, err)
+		}
+	}
+	posted := imagetest.Signature(image.String()+"@posted", nil)
+	if _, err := rest.NewImageSignatures(h.images, h.catalog).Create(request.WithNamespace(t.Context(), ""), &posted, nil, &metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := names(), "one a,b, two b, posted "; got != want {
+		t.Errorf("signatures are %q, want %q", got, want)
+	}
+	client := get()
+	client.Labels = map[string]string{"a": "b"}
+	client.Signatures[0].Annotations, client.Signatures[2].Annotations = nil, map[string]string{rules.AnnotationRepositories: "a"}
+	if _, _, err := h.images.Update(request.WithNamespace(t.Context(), ""), client.Name, k8srest.DefaultUpdatedObjectInfo(client), nil, nil, false, &metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := names(), "one a,b, two b, posted "; got != want {
+		t.Errorf("after a client's update signatures are %q, want %q", got, want)
+	}
+	for _, step := range [][2]string{{"a", "one b, two b, posted "}, {"b", "posted "}} {
+		if err := h.remove(step[0], image); err != nil {
+			t.Fatal(err)
+		}
+		if got := names(); got != step[1] {
+			t.Errorf("without %s signatures are %q, want %q", step[0], got, step[1])
+		}
+	}
+	for n := range rules.MaxRepositorySignatures + 1 {
+		err := put("stays", fmt.Sprint(n), fmt.Sprint("content ", n))
+		if full := n == rules.MaxRepositorySignatures; full != apierrors.IsInvalid(err) || !full && err != nil {
+			t.Errorf("signature %d: %v", n, err)
+		}
 	}
 }
 

@@ -74,7 +74,8 @@ func newHouse(t *testing.T, policy tracker.FailurePolicy) *house {
 	return newHouseWith(t, tracker.Options{OnStoreFailure: policy}, nil)
 }
 
-func newHouseWith(t *testing.T, o tracker.Options, verifier rest.Verifier) *house {
+// newHouseWith is newHouse with options; verifier is nil, or makes the Verifier on a store.
+func newHouseWith(t *testing.T, o tracker.Options, verifier func(ourstorage.Backend) rest.Verifier) *house {
 	t.Helper()
 	backend, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "images.db")})
 	if err != nil {
@@ -86,7 +87,11 @@ func newHouseWith(t *testing.T, o tracker.Options, verifier rest.Verifier) *hous
 		}
 	})
 	h := &house{t: t, store: &unreliable{Backend: backend}}
-	images, err := rest.NewImages(h.store, verifier)
+	var v rest.Verifier
+	if verifier != nil {
+		v = verifier(h.store)
+	}
+	images, err := rest.NewImages(h.store, v)
 	if err != nil {
 		t.Fatal(err)
 	}

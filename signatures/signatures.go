@@ -86,6 +86,9 @@ const (
 	// ReasonAmbiguousManifest: clients may read the image's manifest differently, so that nobody can
 	// say which content was signed.
 	ReasonAmbiguousManifest = "AmbiguousManifest"
+	// ReasonPending: it has not been verified yet: it takes more time than a push may, or the process
+	// that wrote it has policies that are not in force. It will be, in the background.
+	ReasonPending = "Pending"
 	// ReasonNoPolicy: no policy covers a repository of the image.
 	ReasonNoPolicy = "NoPolicy"
 	// ReasonUnparsable: the content does not have the form of its type. Also of ForImage.
@@ -102,7 +105,7 @@ const (
 var reasons = map[string]bool{
 	ReasonVerified: true, ReasonSignatureInvalid: true, ReasonKeyNotTrusted: true, ReasonIdentityMismatch: true, ReasonHostNotConfigured: true,
 	ReasonCertificateUntrusted: true, ReasonTimestampMissing: true, ReasonLogEntryMissing: true, ReasonExpired: true,
-	ReasonDigestMismatch: true, ReasonAmbiguousManifest: true, ReasonNoPolicy: true, ReasonUnparsable: true, ReasonTooLarge: true,
+	ReasonDigestMismatch: true, ReasonAmbiguousManifest: true, ReasonPending: true, ReasonNoPolicy: true, ReasonUnparsable: true, ReasonTooLarge: true,
 	ReasonDigestMatches: true, ReasonUnknown: true,
 }
 

@@ -23,6 +23,9 @@ var (
 	// ErrFull is returned by a commit that adds data to a store without free memory.
 	// Nothing of the commit was written.
 	ErrFull = errors.New("the image store is full")
+	// ErrConditionFailed is returned for an object whose commit WithConditions has given a condition
+	// that does not hold. Nothing was written.
+	ErrConditionFailed = errors.New("a condition of the commit does not hold")
 	// ErrNoIndex is returned by a scan by term where the index cannot answer: it is
 	// not complete, or was not yet at that revision, or the store's format has none.
 	ErrNoIndex = errors.New("the index of terms is not complete")

@@ -95,6 +95,23 @@ func Removes(ctx context.Context, mutations []Mutation) bool {
 	return ctx.Value(removalKey{}) != nil || !slices.ContainsFunc(mutations, func(m Mutation) bool { return m.Operation == Put })
 }
 
+type conditionsKey struct{}
+
+// WithConditions returns a context that adds mutations, of the kinds that change nothing, to the
+// commits of objects. conditions is called for each commit. A commit fails with ErrConditionFailed
+// if one of them does not hold.
+func WithConditions(ctx context.Context, conditions func() []Mutation) context.Context {
+	return context.WithValue(ctx, conditionsKey{}, conditions)
+}
+
+// Conditions returns the mutations that WithConditions adds to a commit with ctx.
+func Conditions(ctx context.Context) []Mutation {
+	if conditions, ok := ctx.Value(conditionsKey{}).(func() []Mutation); ok {
+		return conditions()
+	}
+	return nil
+}
+
 func (m *Mutation) validate() error {
 	switch {
 	case m.Operation == CheckEmpty:

@@ -17,8 +17,10 @@ import (
 	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
+	"tallyman/imageapi/verification"
 	"tallyman/registry/gc"
 	"tallyman/registry/tracker"
+	"tallyman/signatures/policy"
 	"tallyman/storage"
 	"tallyman/storage/bolt"
 	"tallyman/storage/redis"
@@ -41,15 +43,24 @@ func openStore(ctx context.Context, c *config.Config, dataDirectory string, onLo
 	return backend, nil
 }
 
-// locker is a store whose locks are one for all processes on it.
+// locker is a store whose locks and leases are one for all processes on it.
 type locker interface {
 	Lock(ctx context.Context, name string) (unlock func() (kept bool), err error)
+	verification.Leases
 }
 
 // lockOf returns the store's Lock, nil if it is this process' own store.
 func lockOf(backend storage.Backend) func(context.Context, string) (func() bool, error) {
 	if l, ok := backend.(locker); ok {
 		return l.Lock
+	}
+	return nil
+}
+
+// leasesOf returns the store's leases, nil if it is this process' own store.
+func leasesOf(backend storage.Backend) verification.Leases {
+	if l, ok := backend.(locker); ok {
+		return l
 	}
 	return nil
 }
@@ -195,11 +206,11 @@ func drainJournal(ctx context.Context, c *config.Config, dataDirectory string) (
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
-	signing, verifier, err := signatureOptions(c)
+	signing, policies, err := signatureOptions(c)
 	if err != nil {
 		return 0, err
 	}
-	api, err := openImages(c, backend, verifier, signing)
+	api, err := openImages(c, backend, policies, signing)
 	if err != nil {
 		return 0, err
 	}
@@ -213,16 +224,21 @@ type images struct {
 	images    *rest.Images
 	referrers *referrers.Store
 	catalog   *catalog.Catalog
+	verifier  *verification.Verifier
 	signing   catalog.SignatureOptions
 }
 
-func openImages(c *config.Config, backend storage.Backend, verifier rest.Verifier, signing catalog.SignatureOptions) (*images, error) {
+func openImages(c *config.Config, backend storage.Backend, policies *policy.Verifier, signing catalog.SignatureOptions) (*images, error) {
+	verifier := verification.New(verification.Options{
+		Backend: backend, Policies: policies, Leases: leasesOf(backend),
+		Limit: c.ImageAPI.Signatures.VerifyLimit, PerMinute: c.ImageAPI.Signatures.VerifyPerMinute,
+	})
 	resource, err := rest.NewImages(backend, verifier)
 	if err != nil {
 		return nil, err
 	}
 	records := referrers.NewStore(backend)
-	return &images{backend: backend, images: resource, referrers: records, signing: signing, catalog: catalog.New(catalog.Options{
+	return &images{backend: backend, images: resource, referrers: records, verifier: verifier, signing: signing, catalog: catalog.New(catalog.Options{
 		Backend: backend, Images: resource, Referrers: records, InlineLimit: inlineLimit(c), Signatures: signing,
 	})}, nil
 }

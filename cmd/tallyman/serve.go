@@ -23,6 +23,7 @@ import (
 	"tallyman/imageapi/access"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/server"
+	"tallyman/imageapi/verification"
 	"tallyman/internal/crash"
 	"tallyman/registry"
 	"tallyman/registry/logging"
@@ -125,11 +126,11 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	for _, warning := range c.ImageAPI.Deprecated() {
 		slog.Warn("configuration: " + warning)
 	}
-	prometheus.MustRegister(slices.Concat(crash.Collectors(), objects.Collectors(), tracker.Collectors(), policy.Collectors(), rest.Collectors())...)
+	prometheus.MustRegister(slices.Concat(crash.Collectors(), objects.Collectors(), tracker.Collectors(), policy.Collectors(), rest.Collectors(), verification.Collectors())...)
 	if c.UsesRedis() {
 		prometheus.MustRegister(redis.Collectors()...)
 	}
-	signing, verifier, err := signatureOptions(c)
+	signing, policies, err := signatureOptions(c)
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
-	resources, err := openImages(c, backend, verifier, signing)
+	resources, err := openImages(c, backend, policies, signing)
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,8 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	defer background.Wait()
 	defer stop()
 	background.Go(func() { who.Run(ctx) })
-	background.Go(func() { resources.catalog.KeepVerified(ctx, verifier, c.ImageAPI.Signatures.VerifyInterval) })
+	resources.verifier.Start(ctx)
+	background.Go(func() { resources.verifier.Run(ctx, resources.catalog, c.ImageAPI.Signatures.VerifyInterval) })
 	track := trackerOptions(c, resources)
 	track.Lost = lost
 	return serveRegistry(cmd.Context(), c, api, certificate, track)

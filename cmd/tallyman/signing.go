@@ -16,12 +16,14 @@ func signatureOptions(c *config.Config) (catalog.SignatureOptions, *policy.Verif
 	if host := registryHost(c); host != "" {
 		o.Hosts = []string{host}
 	}
-	verifier, err := policy.New(o)
+	signing := catalog.SignatureOptions{
+		Limits:              signatures.Limits{Content: s.ContentLimit, PerImage: s.PerImage},
+		OwnRepositoriesOnly: !s.CrossRepository,
+	}
+	o.Context = fmt.Sprintf("%+v", signing)
+	policies, err := policy.New(o)
 	if err != nil {
 		return catalog.SignatureOptions{}, nil, fmt.Errorf("imageapi.signatures: %w", err)
 	}
-	return catalog.SignatureOptions{
-		Limits:              signatures.Limits{Content: s.ContentLimit, PerImage: s.PerImage},
-		OwnRepositoriesOnly: !s.CrossRepository,
-	}, verifier, nil
+	return signing, policies, nil
 }

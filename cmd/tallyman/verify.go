@@ -106,7 +106,7 @@ func verifyImage(cmd *cobra.Command, o *storeOptions, what imageName, output str
 	if what.tag != "" {
 		satisfied = verifier.VerifyTag(image, what.repository, what.tag)
 	} else {
-		satisfied = slices.Contains(verifier.Verify(image, []string{what.repository}, rules.Tags(image)), what.repository)
+		satisfied = slices.Contains(verifier.Verify(image, []string{what.repository}, rules.Tags(image), 0).Trusted, what.repository)
 	}
 	report := reportOf(image, what.repository, satisfied)
 	if output == "json" {

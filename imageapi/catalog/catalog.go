@@ -17,8 +17,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/derive"
@@ -102,6 +100,7 @@ func pullReference(host, repository, name string) string {
 // derived fields and keeps the additions of users. It fails with ErrTerminating.
 func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
 	terminating := false
+	ctx = rest.WithAccount(ctx, p.Repository)
 	err := c.overwrite(ctx, p.Digest, true, func(image *imagev1.Image) error {
 		terminating = image.DeletionTimestamp != nil
 		if image.Name == "" {
@@ -147,6 +146,7 @@ func (c *Catalog) SetTag(ctx context.Context, repository, tag string, name diges
 		ctx = storage.WithRemoval(ctx)
 	}
 	terminating := false
+	ctx = rest.WithAccount(ctx, repository)
 	err := c.overwrite(ctx, name, false, func(image *imagev1.Image) error {
 		terminating = image.DeletionTimestamp != nil
 		if points && !slices.Contains(rules.Repositories(image), repository) {
@@ -168,7 +168,7 @@ func (c *Catalog) SetTag(ctx context.Context, repository, tag string, name diges
 // takes an Image with it that exists only because the manifest was pushed; as
 // with any deletion, finalizers on it are waited for.
 func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Digest) error {
-	ctx = storage.WithRemoval(ctx)
+	ctx = rest.WithAccount(storage.WithRemoval(ctx), repository)
 	var orphan *imagev1.Image
 	err := c.overwrite(ctx, name, false, func(image *imagev1.Image) error {
 		orphan = nil
@@ -220,6 +220,12 @@ func (c *Catalog) RefreshSignatures(ctx context.Context, name digest.Digest) err
 	return ignoreNotFound(c.update(ctx, name, false, func(*imagev1.Image) error { return nil }))
 }
 
+// VerifyOutside calls fn, which takes locks, changes Images with the context that it is given, and
+// frees the locks. It calls fn again when it has verified signatures that fn was to write.
+func (c *Catalog) VerifyOutside(ctx context.Context, fn func(context.Context) error) error {
+	return c.images.VerifyOutside(ctx, fn)
+}
+
 // ImagesByTag returns, for each tag (repository:tag) that an Image carries, the
 // digests of the Images that do. It goes over all Images, page by page.
 func (c *Catalog) ImagesByTag(ctx context.Context) (map[string][]digest.Digest, error) {
@@ -232,13 +238,11 @@ func (c *Catalog) ImagesByTag(ctx context.Context) (map[string][]digest.Digest, 
 	return holders, err
 }
 
-// CreateSignature adds a signature that a client has posted to the registry to the
-// Image that its name starts with. Its errors are those of the API: NotFound without
-// the Image, AlreadyExists, Invalid.
-func (c *Catalog) CreateSignature(ctx context.Context, s *imagev1.ImageSignature) error {
-	ctx = request.WithNamespace(ctx, "")
-	_, err := rest.NewImageSignatures(c.images, c).Create(ctx, s, nil, &metav1.CreateOptions{})
-	return err
+// PutSignature adds a signature that a client has put into repository to the Image that its name
+// starts with. It leaves with the repository. Its errors are those of the API: NotFound without the
+// Image, AlreadyExists, Invalid.
+func (c *Catalog) PutSignature(ctx context.Context, repository string, s *imagev1.ImageSignature) error {
+	return rest.NewImageSignatures(c.images, c).Put(rest.WithAccount(ctx, repository), repository, s)
 }
 
 // Get returns the Image called name.

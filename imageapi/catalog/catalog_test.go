@@ -31,7 +31,10 @@ import (
 // in it.
 type trusting struct{}
 
-func (trusting) Verify(image *imagev1.Image, repositories, _ []string) (trusted []string) {
+func (trusting) Refresh(context.Context) {}
+
+func (trusting) Verify(_ context.Context, r *rest.VerifyRequest) *rest.Verdict {
+	image, verdict := r.Image, &rest.Verdict{}
 	for i := range image.Signatures {
 		s := &image.Signatures[i]
 		if !signatures.Known(s.Type) {
@@ -42,13 +45,13 @@ func (trusting) Verify(image *imagev1.Image, repositories, _ []string) (trusted 
 		if who, ok := strings.CutPrefix(string(s.Content), "good "); ok {
 			s.Conditions[0].Status = "True"
 			s.IssuedTo = &imagev1.SignatureSubject{SignatureGenericEntity: imagev1.SignatureGenericEntity{CommonName: who}, PublicKeyID: "id of " + who}
-			trusted = repositories
+			verdict.Trusted = rules.Repositories(image)
 		}
 		if strings.HasPrefix(string(s.Content), "not of this image") {
 			s.Conditions[1].Status = "False"
 		}
 	}
-	return trusted
+	return verdict
 }
 
 type signingHouse struct {
@@ -152,12 +155,12 @@ func TestDerivedSignatures(t *testing.T) {
 	if got := contents(h.image()); got != "b,good a" {
 		t.Errorf("without it: %s", got)
 	}
-	// The walk over all Images at start and by period.
+	// At start and by period all are refreshed.
 	if _, err := h.w.referrers.Remove(t.Context(), &referrers.Referrer{Subject: h.subject, Repository: "app", Descriptor: imagespec.Descriptor{Digest: digest.FromString(fmt.Sprint("app", []string{"good a", "b"}))}}); err != nil {
 		t.Fatal(err)
 	}
-	if signed, err := h.w.VerifyAll(t.Context()); err != nil || signed != 1 || contents(h.image()) != "" || h.image().Annotations[rules.AnnotationTrusted] != "" {
-		t.Errorf("after VerifyAll of %d: %s, %v", signed, contents(h.image()), err)
+	if err := h.w.RefreshSignatures(t.Context(), h.subject); err != nil || contents(h.image()) != "" || h.image().Annotations[rules.AnnotationTrusted] != "" {
+		t.Errorf("after a refresh: %s, %v", contents(h.image()), err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"tallyman/imageapi/referrers"
+	"tallyman/imageapi/rest"
 )
 
 // SetReferrer stores a referrer in a repository, and brings the signatures of its subject's
@@ -13,7 +14,7 @@ func (c *Catalog) SetReferrer(ctx context.Context, r *referrers.Referrer) error 
 	if err != nil || !r.Signs() || r.Tag == "" && len(r.Signatures) == 0 {
 		return err
 	}
-	return c.RefreshSignatures(ctx, r.Subject)
+	return c.RefreshSignatures(rest.WithAccount(ctx, r.Repository), r.Subject)
 }
 
 // RemoveReferrer removes the referrer that SetReferrer stored under the same subject,
@@ -23,5 +24,5 @@ func (c *Catalog) RemoveReferrer(ctx context.Context, r *referrers.Referrer) err
 	if err != nil || !r.Signs() {
 		return err
 	}
-	return c.RefreshSignatures(ctx, r.Subject)
+	return c.RefreshSignatures(rest.WithAccount(ctx, r.Repository), r.Subject)
 }

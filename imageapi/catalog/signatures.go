@@ -40,6 +40,23 @@ func (o *SignatureOptions) complete() {
 	}
 }
 
+// EachSigned calls fn with every Image that has signatures and, with subjects, with all digests to
+// which something in a repository refers: Images may lack signatures that are there. It ends with
+// the first error of fn.
+func (c *Catalog) EachSigned(ctx context.Context, subjects bool, fn func(digest.Digest) error) error {
+	err := c.images.EachSigned(ctx, func(name string) error { return fn(digest.Digest(name)) })
+	if err == nil && subjects {
+		err = c.referrers.EachSubject(ctx, fn)
+	}
+	return err
+}
+
+// EachPending calls fn with every Image whose signatures are not all verified. It fails with
+// storage.ErrNoIndex while the index of Images cannot answer, and ends with the first error of fn.
+func (c *Catalog) EachPending(ctx context.Context, fn func(digest.Digest) error) error {
+	return c.images.EachPending(ctx, func(name string) error { return fn(digest.Digest(name)) })
+}
+
 // found is a signature that the registry holds.
 type found struct {
 	signatures.Signature

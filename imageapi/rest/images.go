@@ -46,6 +46,7 @@ const KeyPrefix = "/images/"
 type Images struct {
 	*registry.Store
 	registry *registry.Store // with the strategy for the registry
+	backend  storage.Backend
 	encoded  *objects.Store
 	verifier Verifier
 }
@@ -75,7 +76,7 @@ func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 	}
 	common := newStrategy(verifier)
 	clients := clientStrategy{common}
-	i := &Images{encoded: encoded, verifier: verifier, Store: &registry.Store{
+	i := &Images{backend: backend, encoded: encoded, verifier: verifier, Store: &registry.Store{
 		NewFunc:                   func() runtime.Object { return &imagev1.Image{} },
 		NewListFunc:               func() runtime.Object { return &imagev1.ImageList{} },
 		PredicateFunc:             rules.Match,

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"tallyman/imageapi"
@@ -72,24 +73,24 @@ func (r *ImageSignatures) Create(ctx context.Context, obj runtime.Object, valida
 	signature.Created, signature.IssuedBy, signature.IssuedTo = nil, nil, nil
 	rest.FillObjectMetaSystemFields(signature)
 	if errs := rules.ValidateSignature(signature, nil); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(imagev1.GroupVersion.WithKind("ImageSignature").GroupKind(), signature.Name, errs)
+		return nil, invalidSignature(signature, errs)
 	}
 	if validate != nil {
 		if err := validate(ctx, signature); err != nil {
 			return nil, err
 		}
 	}
+	return r.add(ctx, signature, options.DryRun)
+}
+
+// add adds a signature to the Image that its name starts with.
+func (r *ImageSignatures) add(ctx context.Context, signature *imagev1.ImageSignature, dryRun []string) (runtime.Object, error) {
 	imageName, _ := rules.SignedImage(signature.Name)
-	stored, err := r.images.change(ctx, r.images.Store, imageName, false, options.DryRun, func(_ context.Context, image *imagev1.Image) error {
-		exists := slices.ContainsFunc(image.Signatures, func(s imagev1.ImageSignature) bool {
-			return s.Name == signature.Name || (s.Type == signature.Type && bytes.Equal(s.Content, signature.Content))
-		})
-		if exists {
+	stored, err := r.images.change(ctx, r.images.Store, imageName, false, dryRun, func(_ context.Context, image *imagev1.Image) error {
+		if findSignature(image, signature) != nil {
 			return apierrors.NewAlreadyExists(signatureErrors, signature.Name)
 		}
-		added := signature.DeepCopy()
-		added.TypeMeta = metav1.TypeMeta{} // the Image has it
-		image.Signatures = append(image.Signatures, *added)
+		appendSignature(image, signature)
 		return nil
 	})
 	if err != nil {
@@ -100,6 +101,58 @@ func (r *ImageSignatures) Create(ctx context.Context, obj runtime.Object, valida
 		return signature, nil // deleted since
 	}
 	return &stored.Signatures[at], nil
+}
+
+// findSignature returns the entry of image with the name or the content of s, nil if there is none.
+func findSignature(image *imagev1.Image, s *imagev1.ImageSignature) *imagev1.ImageSignature {
+	at := slices.IndexFunc(image.Signatures, func(old imagev1.ImageSignature) bool {
+		return old.Name == s.Name || (old.Type == s.Type && bytes.Equal(old.Content, s.Content))
+	})
+	if at < 0 {
+		return nil
+	}
+	return &image.Signatures[at]
+}
+
+func appendSignature(image *imagev1.Image, s *imagev1.ImageSignature) {
+	added := s.DeepCopy()
+	added.TypeMeta = metav1.TypeMeta{} // the Image has it
+	image.Signatures = append(image.Signatures, *added)
+}
+
+// Put adds a signature that a client has put into a repository: it leaves with the repository, or
+// with the last one of several that have the same. Its errors are those of Create.
+func (r *ImageSignatures) Put(ctx context.Context, repository string, signature *imagev1.ImageSignature) error {
+	rest.FillObjectMetaSystemFields(signature)
+	if errs := rules.ValidateSignature(signature, nil); len(errs) > 0 {
+		return invalidSignature(signature, errs)
+	}
+	imageName, _ := rules.SignedImage(signature.Name)
+	_, err := r.images.change(internal(ctx), r.images.registry, imageName, false, nil, func(_ context.Context, image *imagev1.Image) error {
+		before := image.DeepCopy()
+		if !slices.Contains(rules.Repositories(image), repository) && image.Annotations[rules.AnnotationTruncated] != "true" {
+			return apierrors.NewNotFound(imageapi.Images, imageName)
+		}
+		switch old := findSignature(image, signature); {
+		case old == nil:
+			appendSignature(image, signature)
+			rules.AddSignatureRepository(&image.Signatures[len(image.Signatures)-1], repository)
+		case old.Type != signature.Type || !bytes.Equal(old.Content, signature.Content),
+			len(rules.SignatureRepositories(old)) == 0, slices.Contains(rules.SignatureRepositories(old), repository):
+			return apierrors.NewAlreadyExists(signatureErrors, signature.Name)
+		default:
+			rules.AddSignatureRepository(old, repository)
+		}
+		if errs := rules.ValidateRepositorySignature(image, before, repository); len(errs) > 0 {
+			return invalidSignature(signature, errs)
+		}
+		return nil
+	})
+	return err
+}
+
+func invalidSignature(s *imagev1.ImageSignature, errs field.ErrorList) error {
+	return apierrors.NewInvalid(imagev1.GroupVersion.WithKind("ImageSignature").GroupKind(), s.Name, errs)
 }
 
 // Delete implements rest.GracefulDeleter: it takes the signature off its Image.

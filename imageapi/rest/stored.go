@@ -23,7 +23,7 @@ const termGroup = "image"
 
 // imageIndex says by which terms Images are found. Its version changes with rules.Terms.
 var imageIndex = objects.Index{
-	Version: "1", Group: termGroup, Terms: rules.Terms, FieldTerm: rules.FieldTerm, LabelTerm: rules.LabelTerm,
+	Version: "2", Group: termGroup, Terms: rules.Terms, FieldTerm: rules.FieldTerm, LabelTerm: rules.LabelTerm,
 }
 
 // StoredTerms returns the terms that the store is to have for a value under key, which

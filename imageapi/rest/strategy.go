@@ -50,7 +50,7 @@ func (strategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object
 }
 
 // finish is the last step before validation.
-func (s strategy) finish(w *write, image *imagev1.Image) {
+func (s strategy) finish(w *write, image, before *imagev1.Image) {
 	// Validate reports invalid metadata.
 	_ = rules.NormalizeMetadata(image)
 	rules.StampIndex(image)
@@ -58,7 +58,7 @@ func (s strategy) finish(w *write, image *imagev1.Image) {
 		delete(image.Signatures[i].Annotations, managedSignatureAnnotation)
 	}
 	rules.FitAnnotations(image)
-	w.applyVerification(s.verifier, image)
+	w.applyVerification(s.verifier, image, before)
 }
 
 // clientStrategy is for writes by clients of the API: it fills in, resets and refuses fields. It
@@ -85,10 +85,11 @@ func (s clientStrategy) PrepareForCreate(ctx context.Context, obj runtime.Object
 	w, image := writeOf(ctx), obj.(*imagev1.Image)
 	rules.RemoveOwnAnnotations(image)
 	rules.OwnSignatures(image, nil)
+	rules.RestoreSignatureRepositories(image, nil)
 	if image.DockerImageManifest != "" {
 		w.content.Fill(image)
 	}
-	s.finish(w, image)
+	s.finish(w, image, nil)
 }
 
 // PrepareForUpdate implements rest.RESTUpdateStrategy. It restores the fields that a client
@@ -108,18 +109,19 @@ func (s clientStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.O
 	rules.ProtectContent(image, before)
 	w.content.RestoreManifest(image, before)
 	rules.RestoreSignatures(image, before)
+	rules.RestoreSignatureRepositories(image, before)
 	if s.verifier != nil {
 		rules.KeepConditions(image, before)
 	}
-	s.finish(w, image)
+	s.finish(w, image, before)
 }
 
 // finish takes a valid manifest out of an image that says that the registry has it.
-func (s clientStrategy) finish(w *write, image *imagev1.Image) {
+func (s clientStrategy) finish(w *write, image, before *imagev1.Image) {
 	if image.Annotations[derive.AnnotationBlobStored] == "true" && w.content.Check(image) == nil {
 		image.DockerImageManifest, image.DockerImageConfig = "", ""
 	}
-	s.strategy.finish(w, image)
+	s.strategy.finish(w, image, before)
 }
 
 // Validate implements rest.RESTCreateStrategy.
@@ -136,22 +138,22 @@ func (clientStrategy) ValidateUpdate(ctx context.Context, obj, old runtime.Objec
 
 // PrepareForCreate implements rest.RESTCreateStrategy.
 func (s registryStrategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
-	s.finish(writeOf(ctx), obj.(*imagev1.Image))
+	s.finish(writeOf(ctx), obj.(*imagev1.Image), nil)
 	countTruncated(obj.(*imagev1.Image), nil)
 }
 
 // PrepareForUpdate implements rest.RESTUpdateStrategy.
 func (s registryStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
-	s.finish(writeOf(ctx), obj.(*imagev1.Image))
+	s.finish(writeOf(ctx), obj.(*imagev1.Image), old.(*imagev1.Image))
 	countTruncated(obj.(*imagev1.Image), old.(*imagev1.Image))
 }
 
 // finish takes the manifest out of an image that says that the registry has it.
-func (s registryStrategy) finish(w *write, image *imagev1.Image) {
+func (s registryStrategy) finish(w *write, image, before *imagev1.Image) {
 	if image.Annotations[derive.AnnotationBlobStored] == "true" {
 		image.DockerImageManifest, image.DockerImageConfig = "", ""
 	}
-	s.strategy.finish(w, image)
+	s.strategy.finish(w, image, before)
 }
 
 // Validate implements rest.RESTCreateStrategy.

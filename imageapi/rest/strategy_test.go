@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -252,12 +253,15 @@ type stamping struct{}
 
 var stamps atomic.Int64
 
-func (stamping) Verify(image *imagev1.Image, _, _ []string) []string {
+func (stamping) Refresh(context.Context) {}
+
+func (stamping) Verify(_ context.Context, r *VerifyRequest) *Verdict {
+	image := r.Image
 	for i := range image.Signatures {
 		if s := &image.Signatures[i]; len(s.Conditions) == 0 {
 			at := metav1.NewTime(time.Unix(stamps.Add(1), 0))
 			s.Conditions = []imagev1.SignatureCondition{{Type: signatures.ConditionTrusted, Status: "Unknown", Reason: signatures.ReasonNoPolicy, LastProbeTime: at}, {Type: signatures.ConditionForImage, Status: "Unknown", Reason: signatures.ReasonUnknown, LastProbeTime: at}}
 		}
 	}
-	return nil
+	return &Verdict{}
 }

@@ -3,22 +3,15 @@ package rest
 import (
 	"context"
 	"errors"
-	"slices"
 
 	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"tallyman/imageapi/derive"
+	"tallyman/imageapi"
 	"tallyman/imageapi/rules"
+	"tallyman/storage"
 )
-
-// Verifier verifies the signatures of an Image. policy.Verifier is one.
-type Verifier interface {
-	// Verify writes the results of verification on the image's signatures, and returns the
-	// repositories whose policy is satisfied. repositories hold the image; tags
-	// (repository:tag) point to it.
-	Verify(image *imagev1.Image, repositories, tags []string) (trusted []string)
-}
 
 // write is one write of an Image. The steps of a strategy share it through the context, and the
 // store may go through them several times: when another write comes first, and after the
@@ -30,7 +23,9 @@ type write struct {
 	// bounds are those of derived signatures, nil if they are as they were.
 	bounds *rules.SignatureBounds
 	// unverified has the signatures to verify before the write can be made; nil if there are none.
-	unverified *imagev1.Image
+	unverified *VerifyRequest
+	// condition is that of the verdict that is being written; nil for none.
+	condition *storage.Mutation
 }
 
 type writeKey struct{}
@@ -59,44 +54,12 @@ func writeOf(ctx context.Context) *write {
 	return &write{}
 }
 
-// verification is the result of verifying an image's signatures, with all that it depends on.
-type verification struct {
-	before, after               []imagev1.ImageSignature
-	repositories, tags, trusted []string
-	ambiguous                   string // fields of the manifest
-}
-
-// verify makes the verification of an image.
-func verify(v Verifier, image *imagev1.Image) *verification {
-	result := &verification{before: image.Signatures, repositories: rules.Repositories(image), tags: rules.Tags(image), ambiguous: image.Annotations[derive.AnnotationAmbiguous]}
-	verified := image.DeepCopy()
-	result.trusted = v.Verify(verified, result.repositories, result.tags)
-	result.after = verified.Signatures
-	return result
-}
-
-// covers reports whether v is the verification of an image.
-func (v *verification) covers(image *imagev1.Image) bool {
-	return v != nil && v.ambiguous == image.Annotations[derive.AnnotationAmbiguous] && slices.Equal(v.repositories, rules.Repositories(image)) && slices.Equal(v.tags, rules.Tags(image)) &&
-		slices.EqualFunc(v.before, image.Signatures, func(a, b imagev1.ImageSignature) bool {
-			a.UID = b.UID // may be given anew in each attempt
-			return rules.EqualSignatures(&a, &b)
-		})
-}
-
-// apply writes the results on an image that v covers.
-func (v *verification) apply(image *imagev1.Image) {
-	for i := range image.Signatures {
-		uid := image.Signatures[i].UID
-		v.after[i].DeepCopyInto(&image.Signatures[i])
-		image.Signatures[i].UID = uid
-	}
-	rules.SetTrusted(image, v.trusted)
-}
-
 // maxAttempts bounds how often the signatures of one write are verified: each time that another
 // write has changed them meanwhile.
 const maxAttempts = 64
+
+// errOutdated is the error of a write that found other policies in force at each attempt.
+var errOutdated = apierrors.NewConflict(imageapi.Images, "", errors.New("the signature policies in force have changed meanwhile; try again"))
 
 // errUnverified prevents the write of an Image with signatures that are not verified.
 var errUnverified = errors.New("the signatures have to be verified first")
@@ -109,9 +72,16 @@ func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T
 	w.bounds, _ = ctx.Value(boundsKey{}).(*rules.SignatureBounds)
 	once := func(ctx context.Context) error {
 		w.outside, _ = ctx.Value(outsideKey{}).(*outside)
-		w.unverified = nil
-		if result, err = fn(context.WithValue(ctx, writeKey{}, w)); err != nil && w.unverified != nil {
+		w.unverified, w.condition = nil, nil
+		written := storage.WithConditions(context.WithValue(ctx, writeKey{}, w), w.conditions)
+		result, err = fn(written)
+		switch {
+		case err != nil && w.unverified != nil:
+			w.unverified.Account, w.unverified.Full = accountOf(ctx), ctx.Value(fullKey{}) != nil
 			w.outside.unverified = w.unverified
+		case errors.Is(err, storage.ErrConditionFailed):
+			w.outside.outdated = true
+			err = errOutdated
 		}
 		return err
 	}
@@ -126,7 +96,8 @@ func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T
 // outside has the verifications for writes that do not wait for them.
 type outside struct {
 	verified   map[string]*verification // by the name of the Image
-	unverified *imagev1.Image
+	unverified *VerifyRequest
+	outdated   bool // the verifications are not to be written any more
 }
 
 type outsideKey struct{}
@@ -142,35 +113,49 @@ func verifyOutside(ctx context.Context, v Verifier, fn func(context.Context) err
 	o := &outside{verified: map[string]*verification{}}
 	ctx = context.WithValue(ctx, outsideKey{}, o)
 	for attempt := 1; ; attempt++ {
-		o.unverified = nil
+		o.unverified, o.outdated = nil, false
 		err := fn(ctx)
-		if o.unverified == nil || ctx.Err() != nil || attempt == maxAttempts {
+		if o.unverified == nil && !o.outdated || ctx.Err() != nil || attempt == maxAttempts {
 			return err
 		}
-		o.verified[o.unverified.Name] = verify(v, o.unverified)
+		if o.outdated {
+			v.Refresh(ctx)
+			clear(o.verified)
+			continue
+		}
+		o.verified[o.unverified.Image.Name] = verify(ctx, v, o.unverified)
 	}
 }
 
-// applyVerification writes the results of the verification on the image. An image whose
-// signatures are not verified yet is noted, and must not be written.
-func (w *write) applyVerification(v Verifier, image *imagev1.Image) {
-	w.unverified = nil
+// applyVerification writes the results of the verification on the image, which takes the place of
+// before, nil if it is new. An image whose signatures are not verified yet is noted, and must not
+// be written.
+func (w *write) applyVerification(v Verifier, image, before *imagev1.Image) {
+	w.unverified, w.condition = nil, nil
 	if v == nil {
 		w.trim(image)
 		return
 	}
 	if len(image.Signatures) == 0 {
-		rules.SetList(image, rules.AnnotationTrusted, nil)
+		(&Verdict{}).write(image)
 		return
 	}
 	if w.outside != nil {
 		if known := w.outside.verified[image.Name]; known.covers(image) {
-			known.apply(image)
+			w.condition = known.apply(image)
 			w.trim(image)
 			return
 		}
 	}
-	w.unverified = image.DeepCopy()
+	w.unverified = &VerifyRequest{Image: image.DeepCopy(), Before: before.DeepCopy()}
+}
+
+// conditions has the condition of the verdict that is being written.
+func (w *write) conditions() []storage.Mutation {
+	if w.condition == nil {
+		return nil
+	}
+	return []storage.Mutation{*w.condition}
 }
 
 // trim leaves the derived signatures that the Image can have.

@@ -49,7 +49,10 @@ type counting struct {
 	during func()
 }
 
-func (c *counting) Verify(image *imagev1.Image, repositories, _ []string) []string {
+func (c *counting) Refresh(context.Context) {}
+
+func (c *counting) Verify(_ context.Context, r *VerifyRequest) *Verdict {
+	image := r.Image
 	c.calls++
 	if c.during != nil {
 		c.during()
@@ -58,7 +61,7 @@ func (c *counting) Verify(image *imagev1.Image, repositories, _ []string) []stri
 		image.Signatures[i].Conditions = []imagev1.SignatureCondition{{Type: "Trusted", Status: "True", Reason: "Verified"}, {Type: "ForImage", Status: "True", Reason: "DigestMatches"}}
 		image.Signatures[i].SignedClaims = map[string]string{"n": fmt.Sprint(len(image.Signatures))}
 	}
-	return repositories
+	return &Verdict{Trusted: rules.Repositories(image)}
 }
 
 func newWatched(t *testing.T) (*Images, *watched, *counting) {

@@ -32,6 +32,14 @@ const (
 	// AnnotationTrusted lists the repositories whose signature policy the image
 	// satisfies: comma-separated, sorted.
 	AnnotationTrusted = AnnotationPrefix + "trusted"
+	// AnnotationVerification says whether the signatures are verified: VerificationComplete or
+	// VerificationPending. Every Image that the server has written has it.
+	AnnotationVerification = AnnotationPrefix + "verification"
+	VerificationComplete   = "complete"
+	VerificationPending    = "pending"
+	// AnnotationPolicies is the digest of the signature policies that apply to the image, by which
+	// its signatures were verified. An Image without signatures, or that no policy covers, has none.
+	AnnotationPolicies = AnnotationPrefix + "policies"
 	// AnnotationSignaturesOmitted is how many signatures the registry holds that
 	// are not among the Image's, as there are too many.
 	AnnotationSignaturesOmitted = AnnotationPrefix + "signatures-omitted"
@@ -40,9 +48,10 @@ const (
 	// this registry.
 	AnnotationManaged = imagev1.ManagedByOpenShiftAnnotation
 
-	// maxPlacement bounds each of the two lists, in bytes; maxTrusted that of AnnotationTrusted, and
-	// maxText any other annotation of the server.
-	maxPlacement, maxTrusted, maxText = 96 << 10, 16 << 10, 1 << 10
+	// maxPlacement bounds each of the two lists, in bytes; maxTrusted that of AnnotationTrusted,
+	// maxText any other annotation of the server, and maxVerification those that a verification
+	// writes besides, with their names.
+	maxPlacement, maxTrusted, maxText, maxVerification = 96 << 10, 16 << 10, 1 << 10, 256
 
 	// MaxUserAnnotations is the size of the annotations of users, with their names, in bytes. It
 	// leaves room for all of the server's.
@@ -59,6 +68,11 @@ func Tags(image *imagev1.Image) []string {
 	return split(image.Annotations[AnnotationTags])
 }
 
+// TrustedRepositories returns the repositories whose signature policy the image satisfies.
+func TrustedRepositories(image *imagev1.Image) []string {
+	return split(image.Annotations[AnnotationTrusted])
+}
+
 // split is the inverse of joining with commas, which neither repository names
 // nor tags contain.
 func split(list string) []string {
@@ -68,16 +82,21 @@ func split(list string) []string {
 	return strings.Split(list, ",")
 }
 
-// SetList makes the annotation key a comma-separated list; an empty list removes it.
-func SetList(image *imagev1.Image, key string, list []string) {
-	if len(list) == 0 {
+// SetText sets the annotation key; an empty value removes it.
+func SetText(image *imagev1.Image, key, value string) {
+	if value == "" {
 		delete(image.Annotations, key)
 		return
 	}
 	if image.Annotations == nil {
 		image.Annotations = map[string]string{}
 	}
-	image.Annotations[key] = strings.Join(list, ",")
+	image.Annotations[key] = value
+}
+
+// SetList makes the annotation key a comma-separated list; an empty list removes it.
+func SetList(image *imagev1.Image, key string, list []string) {
+	SetText(image, key, strings.Join(list, ","))
 }
 
 // addToList inserts element into the sorted list under key.
@@ -103,8 +122,9 @@ func AddRepository(image *imagev1.Image, repository string) {
 	addToList(image, AnnotationRepositories, repository)
 }
 
-// RemoveRepository notes that repository, and with it its tags, is no more.
+// RemoveRepository notes that repository, and with it its tags and signatures, is no more.
 func RemoveRepository(image *imagev1.Image, repository string) {
+	removeSignatures(image, repository)
 	removeFromList(image, AnnotationRepositories, func(r string) bool { return r == repository })
 	removeFromList(image, AnnotationTags, func(tag string) bool { return strings.HasPrefix(tag, repository+":") })
 }

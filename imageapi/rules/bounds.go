@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -17,6 +18,10 @@ const (
 	MaxPostedSignatures = 64
 	// MaxImageBytes is the largest Image, as protobuf. etcd has the same limit for a request.
 	MaxImageBytes = 3 << 19
+	// MaxRepositorySignatures and MaxRepositoryBytes are the number of signatures that may be put into
+	// one repository for an Image, and the size of their contents together; one may be larger alone.
+	MaxRepositorySignatures = 16
+	MaxRepositoryBytes      = 256 << 10
 )
 
 // extent is what the bounds are about.
@@ -31,6 +36,27 @@ func extentOf(image *imagev1.Image) extent {
 		}
 	}
 	return e
+}
+
+// ValidateRepositorySignature refuses a signature that has been put into repository, the last one of
+// image, if there is no room for it.
+func ValidateRepositorySignature(image, before *imagev1.Image, repository string) field.ErrorList {
+	count, size := 0, 0
+	for i := range image.Signatures {
+		if s := &image.Signatures[i]; slices.Contains(SignatureRepositories(s), repository) {
+			count++
+			size += len(s.Content)
+		}
+	}
+	at := field.NewPath("signatures")
+	errs := validateBounds(image, before)
+	if count > MaxRepositorySignatures {
+		errs = append(errs, field.Invalid(at, count, fmt.Sprintf("a repository may have %d signatures for an image", MaxRepositorySignatures)))
+	}
+	if count > 1 && size > MaxRepositoryBytes {
+		errs = append(errs, field.Invalid(at, fmt.Sprintf("%d bytes", size), fmt.Sprintf("the signatures of a repository for an image may have %d bytes together", MaxRepositoryBytes)))
+	}
+	return errs
 }
 
 // validateBounds refuses an Image that grows beyond the bounds. One that is larger already may

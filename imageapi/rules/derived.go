@@ -70,12 +70,9 @@ func verdictRank(s *imagev1.ImageSignature) int {
 
 // SetOmitted notes how many signatures of the registry are not on the Image.
 func SetOmitted(image *imagev1.Image, omitted int) {
-	if omitted == 0 {
-		delete(image.Annotations, AnnotationSignaturesOmitted)
-		return
+	text := ""
+	if omitted != 0 {
+		text = strconv.Itoa(omitted)
 	}
-	if image.Annotations == nil {
-		image.Annotations = map[string]string{}
-	}
-	image.Annotations[AnnotationSignaturesOmitted] = strconv.Itoa(omitted)
+	SetText(image, AnnotationSignaturesOmitted, text)
 }

@@ -20,7 +20,7 @@ func FitAnnotations(image *imagev1.Image) {
 		}
 	}
 	for _, key := range []string{AnnotationTags, AnnotationRepositories} {
-		cutList(image, key, max(0, roomFor(image, key)-maxTrusted-len(AnnotationTrusted)))
+		cutList(image, key, max(0, roomFor(image, key)-maxTrusted-len(AnnotationTrusted)-maxVerification))
 	}
 }
 

@@ -33,6 +33,8 @@ const (
 	// the name or the key ID of the signer of a trusted signature.
 	fieldTrustedIn = "trustedRepository"
 	fieldSigner    = "signer"
+	// fieldVerification selects Images whose signatures are all verified, or are not.
+	fieldVerification = "verification"
 	// fieldLayer selects by the digest of a layer.
 	fieldLayer = "layer"
 )
@@ -43,7 +45,7 @@ var manyFields = map[string]bool{fieldRepository: true, fieldTag: true, fieldTru
 var selectableFields = map[string]bool{
 	"metadata.name": true, "metadata.namespace": true, fieldRepository: true, fieldTag: true, fieldReference: true,
 	fieldMediaType: true, fieldArtifactType: true, fieldSubject: true, fieldPlatform: true, fieldSigned: true, fieldTrusted: true,
-	fieldTrustedIn: true, fieldSigner: true, fieldLayer: true,
+	fieldTrustedIn: true, fieldSigner: true, fieldLayer: true, fieldVerification: true,
 }
 
 // ConvertFieldLabel checks a field selector's term. An Image may have many repositories, while
@@ -82,6 +84,7 @@ func Attributes(obj runtime.Object) (labels.Set, fields.Set, error) {
 		fieldArtifactType: image.Annotations[derive.AnnotationArtifactType],
 		fieldSubject:      image.Annotations[derive.AnnotationSubject],
 		fieldPlatform:     image.Annotations[derive.AnnotationPlatform],
+		fieldVerification: image.Annotations[AnnotationVerification],
 	}
 	for _, repository := range Repositories(image) {
 		set[manyField(fieldRepository, repository)] = "true"
@@ -107,7 +110,7 @@ func Match(label labels.Selector, field fields.Selector) storage.SelectionPredic
 func signatureAttributes(image *imagev1.Image, set fields.Set) {
 	signed, trusted := countSignatures(image)
 	set[fieldSigned], set[fieldTrusted] = strconv.FormatBool(signed > 0), strconv.FormatBool(trusted > 0)
-	for _, repository := range split(image.Annotations[AnnotationTrusted]) {
+	for _, repository := range TrustedRepositories(image) {
 		set[manyField(fieldTrustedIn, repository)] = "true"
 	}
 	for i := range image.Signatures {

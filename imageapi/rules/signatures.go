@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
@@ -98,6 +99,58 @@ func MergeSignatures(image, before *imagev1.Image) {
 		}
 	}
 	image.Signatures = append(missing, image.Signatures...)
+}
+
+// SignatureRepositories returns the repositories that a signature was put into, by the registry's
+// signature endpoint: the annotation AnnotationRepositories of the entry. One without any belongs
+// to the Image.
+func SignatureRepositories(s *imagev1.ImageSignature) []string {
+	return split(s.Annotations[AnnotationRepositories])
+}
+
+// AddSignatureRepository notes that a signature was put into repository, too.
+func AddSignatureRepository(s *imagev1.ImageSignature, repository string) {
+	setSignatureRepositories(s, append(SignatureRepositories(s), repository))
+}
+
+func setSignatureRepositories(s *imagev1.ImageSignature, repositories []string) {
+	s.Annotations = nil // it has no others
+	if len(repositories) > 0 {
+		slices.Sort(repositories)
+		s.Annotations = map[string]string{AnnotationRepositories: strings.Join(slices.Compact(repositories), ",")}
+	}
+}
+
+// removeSignatures removes the signatures that were put into repository and into no other.
+func removeSignatures(image *imagev1.Image, repository string) {
+	image.Signatures = slices.DeleteFunc(image.Signatures, func(s imagev1.ImageSignature) bool {
+		all := SignatureRepositories(&s)
+		return len(all) == 1 && all[0] == repository
+	})
+	for i := range image.Signatures {
+		s := &image.Signatures[i]
+		if all := SignatureRepositories(s); slices.Contains(all, repository) {
+			setSignatureRepositories(s, slices.DeleteFunc(all, func(r string) bool { return r == repository }))
+		}
+	}
+}
+
+// RestoreSignatureRepositories reverts what a client says of the repositories of signatures. before
+// is nil for a new image.
+func RestoreSignatureRepositories(image, before *imagev1.Image) {
+	repositories := map[string][]string{}
+	if before != nil {
+		for i := range before.Signatures {
+			repositories[before.Signatures[i].Name] = SignatureRepositories(&before.Signatures[i])
+		}
+	}
+	for i := range image.Signatures {
+		s := &image.Signatures[i]
+		delete(s.Annotations, AnnotationRepositories)
+		if all := repositories[s.Name]; len(all) > 0 {
+			setSignatureRepositories(s, all)
+		}
+	}
 }
 
 // OwnSignatures marks the entries that a client has written, but for those whose

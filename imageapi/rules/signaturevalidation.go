@@ -28,7 +28,7 @@ func ValidateSignature(s *imagev1.ImageSignature, at *field.Path) field.ErrorLis
 	if len(s.Labels) > 0 {
 		errs = append(errs, field.Forbidden(meta.Child("labels"), "signature labels cannot be set"))
 	}
-	if len(s.Annotations) > 0 {
+	if _, own := s.Annotations[AnnotationRepositories]; len(s.Annotations) > 1 || len(s.Annotations) == 1 && (!own || at == nil) {
 		errs = append(errs, field.Forbidden(meta.Child("annotations"), "signature annotations cannot be set"))
 	}
 	if _, ok := SignedImage(s.Name); !ok {

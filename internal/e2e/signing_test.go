@@ -252,3 +252,54 @@ func TestSigningReplicas(t *testing.T) {
 		}
 	}
 }
+
+// TestPolicyRollout: two replicas with different policies, as in a rolling update. The newer ones are
+// in force: the other replica trusts nothing, though its key would, and takes no verdict away. When
+// the newer replica is gone, the update was taken back.
+func TestPolicyRollout(t *testing.T) {
+	revoked, next := signtest.NewKey(t, "ecdsa-p256"), signtest.NewKey(t, "ecdsa-p256")
+	redis, shared := redisAt(redistest.Start(t, "redis-server").Addr)(0), t.TempDir()
+	start := func(key *signtest.Key) *server {
+		path := filepath.Join(t.TempDir(), "key.pub")
+		writeFile(t, path, key.PEM())
+		return startWithConfig(t, strings.NewReplacer("SHARED", shared, "REDIS", redis).Replace(replicaConfig)+
+			"  signatures: {policies: [{name: all, scopes: ['*'], rootsOfTrust: [{policyType: PublicKey, publicKey: {keyPath: '"+path+"'}}]}]}\n")
+	}
+	old := start(revoked)
+	name := digest.Digest(old.pushImage("ns/app:v1", "rollout"))
+	sign := func(s *server, key *signtest.Key) {
+		t.Helper()
+		a := signtest.Referrer(name, key.Bundle(signtest.Statement(name, signatures.PredicateCosignSign, nil)))
+		s.pushArtifact("ns/app", a.Digest.String(), a)
+	}
+	await := func(s *server, signed, trusted string) {
+		t.Helper()
+		s.kubectl("wait", "--timeout=120s", `--for=jsonpath={.metadata.annotations.tallyman\.dev/verification}=complete`, "image/"+name.String())
+		eventually(t, trusted+" signatures are trusted", func() error {
+			if got := s.kubectl("get", "image", name.String(), "-o", "wide"); !strings.Contains(got, signed+" signed, "+trusted+" trusted") {
+				return errors.New(got)
+			}
+			return nil
+		})
+	}
+	sign(old, revoked)
+	await(old, "1", "1")
+	newer := start(next)
+	await(newer, "1", "0")
+	sign(old, revoked)
+	if got := old.image(name.String()); got.Annotations["tallyman.dev/trusted"] != "" {
+		t.Errorf("the old replica trusts %+v", got.Signatures)
+	}
+	await(newer, "2", "0")
+	sign(old, next)
+	await(old, "3", "1")
+	if got := old.request(http.MethodGet, "/metrics", "", nil); got.code == http.StatusOK && !strings.Contains(got.body, "imageapi_signature_policies_in_force 0") {
+		t.Error("the metrics of the old replica do not say that its policies are not in force")
+	}
+	newer.stop()
+	await(old, "3", "2")
+	out, err := tryCommand(t, nil, binary, "verify", "--config", filepath.Join(old.dir, "config.yml"), "ns/app:v1")
+	if err != nil || !strings.Contains(out, "(policies ") {
+		t.Errorf("verify: %v, %s", err, out)
+	}
+}

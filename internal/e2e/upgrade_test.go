@@ -96,8 +96,8 @@ func TestUpgrade(t *testing.T) {
 			t.Errorf("%s: %d images, %v", selector, len(list.Items), err)
 		}
 	}
-	if left, _ := redis.Command(t, "KEYS", "{tallyman}:object:*").([]any); len(left) > 0 {
-		t.Errorf("%d values are still as format 1 stored them, such as %v", len(left), left[0])
+	if left, _ := redis.Command(t, "KEYS", "{tallyman}:object:/images/*").([]any); len(left) > 0 {
+		t.Errorf("%d Images are still as format 1 stored them, such as %v", len(left), left[0])
 	}
 	replicas[0].stop()
 	out, err := exec.Command(old, append([]string{"serve"}, replicas[0].args[1:]...)...).CombinedOutput()

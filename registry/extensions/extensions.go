@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -42,10 +43,6 @@ type Options struct {
 	Signatures bool
 }
 
-// maxRequests is the number of requests that are answered at a time, because an answer holds up to
-// 3 MiB. Others wait.
-const maxRequests = 16
-
 // Extensions are the registry's endpoints besides distribution's own: the referrers API, and
 // the endpoint for simple signing signatures. The registry's own auth protects them.
 type Extensions struct {
@@ -54,7 +51,7 @@ type Extensions struct {
 	headers  http.Header           // on every answer, as the configuration says
 	prefix   string                // before /v2 and /extensions, without a slash at its end
 	readOnly bool
-	requests chan struct{} // as many as are answered
+	places   *places
 }
 
 // New returns the Extensions. It fails if the configuration's auth cannot be set up.
@@ -62,7 +59,7 @@ func New(o Options) (*Extensions, error) {
 	c := o.Configuration
 	e := &Extensions{
 		options: o, headers: c.HTTP.Headers, prefix: strings.TrimRight(c.HTTP.Prefix, "/"), readOnly: isReadOnly(c),
-		requests: make(chan struct{}, maxRequests),
+		places: newPlaces(),
 	}
 	if o.Anonymous {
 		return e, nil
@@ -138,13 +135,25 @@ func (e *Extensions) guard(methods map[string]endpoint) http.Handler {
 			fail(w, http.StatusBadRequest, "DIGEST_INVALID", "provided digest did not match uploaded content", err.Error())
 			return
 		}
-		select {
-		case e.requests <- struct{}{}:
-			defer func() { <-e.requests }()
-			method.serve(w, r, repository, name)
-		case <-r.Context().Done(): // nobody waits for the answer
+		free, ok := e.places.take(r.Context(), clientOf(r))
+		if !ok {
+			return // nobody waits for the answer
 		}
+		defer free()
+		method.serve(w, r, repository, name)
 	})
+}
+
+// clientOf returns the user of a request, or, without one, the address that it comes from.
+func clientOf(r *http.Request) string {
+	if user := logging.User(r.Context()); user != "" {
+		return "user " + user
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
 }
 
 // digestOf reads a digest as it is in a path, escaped or not.

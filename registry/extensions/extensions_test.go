@@ -174,8 +174,8 @@ func TestPullThrough(t *testing.T) {
 	}
 }
 
-// TestConcurrentRequests: a bounded number of requests is answered at a time, and one whose client
-// leaves waits no longer.
+// TestConcurrentRequests: a bounded number of requests is answered at a time, fewer of one client,
+// and one whose client leaves waits no longer.
 func TestConcurrentRequests(t *testing.T) {
 	h := newHouse(t)
 	subject := h.push("a", "application/x", "")
@@ -184,30 +184,49 @@ func TestConcurrentRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	handler := e.Handler(http.NotFoundHandler())
-	for range maxRequests {
-		e.requests <- struct{}{}
+	ask := func(ctx context.Context, address string) *httptest.ResponseRecorder {
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/v2/a/referrers/"+subject.String(), nil)
+		r.RemoteAddr = address
+		handler.ServeHTTP(w, r)
+		return w
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	w, answered := httptest.NewRecorder(), make(chan struct{})
-	go func() {
-		defer close(answered)
-		handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/v2/a/referrers/"+subject.String(), nil))
-	}()
-	select {
-	case <-answered:
-		t.Error("answered beside as many as may be")
-	case <-time.After(50 * time.Millisecond):
+	take := func(client string) (free func()) {
+		t.Helper()
+		free, ok := e.places.take(t.Context(), client)
+		if !ok {
+			t.Fatal("no place")
+		}
+		return free
 	}
-	cancel()
-	<-answered
-	if w.Body.Len() > 0 {
-		t.Errorf("the client had left: %s", w.Body)
+	waits := func(address string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if w := ask(ctx, address); w.Body.Len() > 0 {
+			t.Errorf("%s is answered beside as many as may be: %s", address, w.Body)
+		}
 	}
-	<-e.requests
-	w = httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequest("GET", "/v2/a/referrers/"+subject.String(), nil))
-	if w.Code != http.StatusOK || len(e.requests) != maxRequests-1 {
-		t.Errorf("with room: %d, %d requests", w.Code, len(e.requests))
+	var all []func()
+	for range maxClientRequests {
+		all = append(all, take("192.0.2.1"))
+	}
+	waits("192.0.2.1:1000")
+	if w := ask(t.Context(), "192.0.2.2:1000"); w.Code != http.StatusOK {
+		t.Errorf("another client: %d", w.Code)
+	}
+	for n := len(all); n < maxRequests; n++ {
+		all = append(all, take(fmt.Sprint("user ", n)))
+	}
+	waits("192.0.2.2:1000")
+	all[0]()
+	if w := ask(t.Context(), "192.0.2.1:1001"); w.Code != http.StatusOK {
+		t.Errorf("with room: %d", w.Code)
+	}
+	for _, free := range all[1:] {
+		free()
+	}
+	if len(e.places.all) != 0 || len(e.places.clients) != 0 {
+		t.Errorf("%d places are taken, %d clients known, of none", len(e.places.all), len(e.places.clients))
 	}
 }
 
@@ -295,6 +314,10 @@ func TestSignatures(t *testing.T) {
 	}
 	if got := strings.Join(list("?all"), "\n"); !strings.Contains(got, "signed in a") || strings.Contains(got, "secret") {
 		t.Errorf("with those of repositories: %s", got)
+	}
+	h.push("b", "application/x", "") // the same manifest
+	if got := h.ask("GET", "/extensions/v2/b/signatures/"+image+"?all", "").Body.String(); !strings.Contains(got, "[]") {
+		t.Errorf("another repository has them: %s", got)
 	}
 	h.options.Signatures = false
 	if w := h.ask("GET", path, ""); w.Code != 404 {

@@ -71,7 +71,8 @@ func (e *Extensions) getSignatures(w http.ResponseWriter, r *http.Request, repos
 	left := maxSignatures
 	for i := range image.Signatures {
 		s := &image.Signatures[i]
-		if rules.IsDerived(image, s) && !own[s.Name] {
+		into := rules.SignatureRepositories(s)
+		if rules.IsDerived(image, s) && !own[s.Name] || len(into) > 0 && !slices.Contains(into, repository) {
 			continue // of another repository, which the client may not see
 		}
 		if left -= 2 * len(s.Content); left < 0 { // base64, and the rest
@@ -141,7 +142,7 @@ func (e *Extensions) createSignature(r *http.Request, repository string, name di
 	create := func() error {
 		signature := &imagev1.ImageSignature{Type: s.Type, Content: s.Content}
 		signature.Name = s.Name
-		return e.options.Catalog.CreateSignature(r.Context(), signature)
+		return e.options.Catalog.PutSignature(r.Context(), repository, signature)
 	}
 	err := create()
 	if !apierrors.IsNotFound(err) {

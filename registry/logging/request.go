@@ -29,16 +29,24 @@ func WithUser(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, userKey{}, name)
 }
 
+// User returns the user that WithUser has put into ctx, or distribution has; "" for none.
+func User(ctx context.Context) string {
+	for _, key := range []any{userKey{}, "auth.user.name"} {
+		if name, ok := ctx.Value(key).(string); ok {
+			return name
+		}
+	}
+	return ""
+}
+
 // For returns a logger with the request's id and user, which distribution keeps
 // in the context under these names.
 func For(ctx context.Context) *slog.Logger {
 	logger := slog.Default()
-	for _, key := range []string{"http.request.id", "auth.user.name"} {
-		if value, ok := ctx.Value(key).(string); ok && value != "" {
-			logger = logger.With(key, value)
-		}
+	if id, ok := ctx.Value("http.request.id").(string); ok && id != "" {
+		logger = logger.With("http.request.id", id)
 	}
-	if user, ok := ctx.Value(userKey{}).(string); ok && user != "" { // of our own endpoints
+	if user := User(ctx); user != "" {
 		logger = logger.With("auth.user.name", user)
 	}
 	return logger

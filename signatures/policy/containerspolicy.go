@@ -95,8 +95,10 @@ func compilePolicyFile(path string, hosts []string, files *fileReader) ([]rule, 
 	return rules, errors.Join(errs...)
 }
 
-func compileRequirements(name string, s scope, requirements []policyRequirement, hosts []string, files *fileReader) (rule, error) {
-	r := rule{scope: s, policy: name, silent: true}
+func compileRequirements(name string, s scope, requirements []policyRequirement, hosts []string, all *fileReader) (r rule, err error) {
+	r = rule{scope: s, policy: name, silent: true}
+	files := &fileReader{}
+	defer func() { all.add(files) }()
 	if len(requirements) == 0 {
 		return r, errors.New(`want at least one requirement, such as {"type":"reject"}`)
 	}
@@ -117,7 +119,8 @@ func compileRequirements(name string, s scope, requirements []policyRequirement,
 		}
 		r.silent, r.groups = false, append(r.groups, g)
 	}
-	return r, nil
+	r.digest, err = files.fingerprint.digestOf([]any{s.text, requirements, hosts})
+	return r, err
 }
 
 // requirementFields are the fields of each type: those that hold keys, of which one is wanted, and

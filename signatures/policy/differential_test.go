@@ -135,7 +135,7 @@ func (c *corpus) judge(v *policy.Verifier, reference int, all ...int) (*imagev1.
 		image.Signatures = append(image.Signatures, imagev1.ImageSignature{Type: c.Signatures[i].Type, Content: c.Signatures[i].Content})
 	}
 	if repository, _, ok := strings.Cut(name, "@"); ok {
-		return image, len(v.Verify(image, []string{repository}, nil)) == 1
+		return image, len(v.Verify(image, []string{repository}, nil, 0).Trusted) == 1
 	}
 	repository, tag, _ := strings.Cut(name, ":")
 	return image, v.VerifyTag(image, repository, tag)

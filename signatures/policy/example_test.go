@@ -63,7 +63,7 @@ func ExampleVerifier_Verify() {
 		ObjectMeta: metav1.ObjectMeta{Name: subject},
 		Signatures: []imagev1.ImageSignature{{Type: signatures.TypeCosign, Content: content}},
 	}
-	fmt.Println(verifier.Verify(image, []string{"team/app"}, nil))
+	fmt.Println(verifier.Verify(image, []string{"team/app"}, nil, 0).Trusted)
 	for _, condition := range image.Signatures[0].Conditions {
 		fmt.Println(condition.Type, condition.Status, condition.Reason)
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -13,6 +15,7 @@ import (
 
 	corex509 "github.com/notaryproject/notation-core-go/x509"
 	"github.com/notaryproject/notation-go/verifier/truststore"
+	"github.com/opencontainers/go-digest"
 )
 
 // maxFile is the largest key or policy file that is read.
@@ -23,6 +26,20 @@ const maxFile = 4 << 20
 type fingerprint map[string][sha256.Size]byte
 
 func (f fingerprint) equal(other fingerprint) bool { return maps.Equal(f, other) }
+
+// rulesVersion is raised when the same policies may come to another verdict by a new version of
+// this package, so that replicas of two versions know that they differ.
+const rulesVersion = 1
+
+// digestOf returns the digest of a part of the configuration and of the files that it names.
+func (f fingerprint) digestOf(configuration any) (digest.Digest, error) {
+	files := map[string]string{}
+	for path, hash := range f {
+		files[path] = hex.EncodeToString(hash[:])
+	}
+	content, err := json.Marshal([]any{rulesVersion, configuration, files}) // maps in the order of their keys
+	return digest.FromBytes(content), err
+}
 
 // again returns the present content of the same files.
 func (f fingerprint) again() fingerprint {
@@ -48,6 +65,13 @@ func hashOf(path string) [sha256.Size]byte {
 
 // fileReader reads files and remembers their content.
 type fileReader struct{ fingerprint fingerprint }
+
+// add remembers all that another reader has read.
+func (r *fileReader) add(other *fileReader) {
+	for path, hash := range other.fingerprint {
+		r.remember(path, hash)
+	}
+}
 
 func (r *fileReader) remember(path string, hash [sha256.Size]byte) {
 	if r.fingerprint == nil {

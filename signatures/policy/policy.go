@@ -41,6 +41,9 @@ type Options struct {
 	// Hosts are the host[:port] names of this registry in references. Without any, a policy
 	// that names a host is an error, and nothing is compared with one.
 	Hosts []string
+	// Context is more of the configuration on which verdicts depend, any text. It is a part of
+	// Digest.
+	Context string
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
@@ -54,9 +57,10 @@ type Verifier struct {
 
 // ruleset is the result of one reading of the configuration and of all files.
 type ruleset struct {
-	rules []rule
-	files fingerprint
-	cache *lru.Cache[cacheKey, cached]
+	rules  []rule
+	digest digest.Digest // of the whole
+	files  fingerprint
+	cache  *lru.Cache[cacheKey, cached]
 }
 
 type cacheKey struct {
@@ -93,11 +97,15 @@ func (v *Verifier) load() (*ruleset, error) {
 	if err != nil {
 		return nil, err
 	}
+	identifier, err := reader.fingerprint.digestOf([]any{v.options.Policies, v.options.PolicyFile, v.hosts, v.options.Context})
+	if err != nil {
+		return nil, err
+	}
 	cache, err := lru.New[cacheKey, cached](cacheSize)
 	if err != nil {
 		return nil, err // only for a size below one
 	}
-	return &ruleset{rules: rules, files: reader.fingerprint, cache: cache}, nil
+	return &ruleset{rules: rules, digest: identifier, files: reader.fingerprint, cache: cache}, nil
 }
 
 // Watch reloads the files whenever one of them has changed, until ctx ends, and calls changed
@@ -141,46 +149,75 @@ func (v *Verifier) Watch(ctx context.Context, interval time.Duration, changed fu
 // ClearCache drops the remembered verifications, so that the next ones notice expiry.
 func (v *Verifier) ClearCache() { v.current.Load().cache.Purge() }
 
+// Digest identifies the policies in force, with all files that they name: processes with the same
+// one come to the same verdicts.
+func (v *Verifier) Digest() string { return v.current.Load().digest.String() }
+
+// Result is the result of verifying the signatures of an image.
+type Result struct {
+	// Trusted are the repositories whose policy is satisfied, for the repository itself and for each
+	// tag that it has on the image.
+	Trusted []string
+	// Policies is the digest of the policies that apply to the image, "" if none does. It is the same
+	// as long as they, and the files that they name, are.
+	Policies string
+	// Digest is Verifier.Digest at the time.
+	Digest string
+	// Pending is set if some signature has the reason signatures.ReasonPending, or would satisfy more
+	// if there were more time.
+	Pending bool
+	// Spent is the CPU time that signatures took.
+	Spent time.Duration
+}
+
 // Verify writes the result of verification on each signature of image, of a known type:
 // conditions, and, if it is trusted, its signer and its claims. A signature is trusted if it is
 // for any name of the image. repositories hold the image, and tags (repository:tag) point to it.
-// Verify returns the repositories whose policy is satisfied, for the repository itself and for
-// each tag that it has on the image.
-func (v *Verifier) Verify(image *imagev1.Image, repositories, tags []string) (trusted []string) {
+// Signatures come in their order; no other is begun after the CPU time limit is spent. A limit
+// of 0 is none.
+func (v *Verifier) Verify(image *imagev1.Image, repositories, tags []string, limit time.Duration) *Result {
 	rules := v.current.Load()
 	covers := rules.covers(v.hosts, digest.Digest(image.Name), repositories, tags)
-	v.verifyAll(rules, image, covers)
+	result := v.verifyAll(rules, image, covers, limit)
 	for i := 0; i < len(covers); {
 		repository, accepts := covers[i], true
 		for ; i < len(covers) && covers[i].repository == repository.repository; i++ {
 			accepts = accepts && covers[i].accepts()
 		}
 		if accepts && len(repository.groups) > 0 {
-			trusted = append(trusted, repository.repository)
+			result.Trusted = append(result.Trusted, repository.repository)
 		}
 	}
-	return trusted
+	return result
 }
 
-// VerifyTag is Verify for one tag of a repository. It reports whether the tag's policy is
-// satisfied.
+// Applicable returns the Policies and the Digest that the Result of Verify would have.
+func (v *Verifier) Applicable(image *imagev1.Image, repositories, tags []string) (policies, set string) {
+	rules := v.current.Load()
+	return digestOf(rules.covers(v.hosts, digest.Digest(image.Name), repositories, tags)), rules.digest.String()
+}
+
+// VerifyTag is Verify for one tag of a repository, without a limit. It reports whether the tag's
+// policy is satisfied.
 func (v *Verifier) VerifyTag(image *imagev1.Image, repository, tag string) bool {
 	rules := v.current.Load()
 	a := rules.applicable(target{hosts: v.hosts, repository: repository, tag: tag, digest: digest.Digest(image.Name)})
-	v.verifyAll(rules, image, []*applicable{a})
+	v.verifyAll(rules, image, []*applicable{a}, 0)
 	return len(a.groups) > 0 && a.accepts()
 }
 
-func (v *Verifier) verifyAll(rules *ruleset, image *imagev1.Image, covers []*applicable) {
+func (v *Verifier) verifyAll(rules *ruleset, image *imagev1.Image, covers []*applicable, limit time.Duration) *Result {
+	run := &run{Verifier: v, rules: rules, covers: covers, policies: digestOf(covers), limit: limit}
 	for i := range image.Signatures {
 		s := &image.Signatures[i]
 		if !signatures.Known(s.Type) {
 			continue
 		}
-		result := v.judgeSafely(rules, image, covers, s)
+		result := run.judgeSafely(image, s)
 		verificationsTotal.WithLabelValues(s.Type, result.trusted.reason).Inc()
 		result.apply(s, v.options.Now())
 	}
+	return &Result{Policies: run.policies, Digest: rules.digest.String(), Pending: run.exceeded, Spent: run.spent}
 }
 
 var (
@@ -246,6 +283,7 @@ var progress = map[string]int{
 	signatures.ReasonExpired:              6,
 	signatures.ReasonHostNotConfigured:    7,
 	signatures.ReasonIdentityMismatch:     8,
+	signatures.ReasonPending:              9, // it may yet be trusted
 }
 
 func moreSpecific(a, b *failure) *failure {
@@ -254,6 +292,9 @@ func moreSpecific(a, b *failure) *failure {
 	}
 	return a
 }
+
+// errPending is the failure of a verification that was not begun.
+var errPending = &failure{signatures.ReasonPending, "it takes more time than a push may; it is verified in the background"}
 
 // errNotApplicable is the failure of a root that knows nothing of such signatures.
 var errNotApplicable = &failure{signatures.ReasonKeyNotTrusted, "no root of trust vouches for the key of the signature"}

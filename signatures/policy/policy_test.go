@@ -50,7 +50,7 @@ func assess(t *testing.T, v *policy.Verifier, s signatures.Signature) (got image
 	image := &imagev1.Image{DockerImageReference: reference + "@" + subject.String()}
 	image.Name = subject.String()
 	image.Signatures = []imagev1.ImageSignature{{Type: s.Type, Content: s.Content}}
-	trusted = v.Verify(image, []string{repository}, []string{repository + ":v1"})
+	trusted = v.Verify(image, []string{repository}, []string{repository + ":v1"}, 0).Trusted
 	got = image.Signatures[0]
 	if len(got.Conditions) != 2 || got.Conditions[0].Type != "Trusted" || got.Conditions[1].Type != "ForImage" {
 		t.Fatalf("conditions are %+v", got.Conditions)
@@ -105,7 +105,7 @@ func TestKeys(t *testing.T) {
 				if !slices.Equal(trusted, []string{repository}) {
 					t.Errorf("%s: trusted in %v", form, trusted)
 				}
-				if got.IssuedTo.PublicKeyID == "" || got.IssuedTo.CommonName != "key release" || got.Conditions[0].Message != "policy prod, key release" {
+				if got.IssuedTo.PublicKeyID == "" || got.IssuedTo.CommonName != "key release" || !strings.HasPrefix(got.Conditions[0].Message, "policy prod, key release (policies ") {
 					t.Errorf("%s: by %+v, %s", form, got.IssuedTo, got.Conditions[0].Message)
 				}
 			}
@@ -319,15 +319,15 @@ func TestVerifyAgain(t *testing.T) {
 	image.Name = subject.String()
 	s := k.Cosign(signtest.CosignPayload(subject, reference, nil))
 	image.Signatures = []imagev1.ImageSignature{{Type: s.Type, Content: s.Content}}
-	v.Verify(image, []string{repository}, nil)
+	v.Verify(image, []string{repository}, nil, 0)
 	before := signtest.JSON(t, image)
 	now = now.Add(time.Hour)
 	v.ClearCache()
-	v.Verify(image, []string{repository}, nil)
+	v.Verify(image, []string{repository}, nil, 0)
 	if after := signtest.JSON(t, image); after != before {
 		t.Errorf("assessed again it is\n%s\nand was\n%s", after, before)
 	}
-	v.Verify(image, []string{"dev/app"}, nil)
+	v.Verify(image, []string{"dev/app"}, nil, 0)
 	trusted, forImage := image.Signatures[0].Conditions[0], image.Signatures[0].Conditions[1]
 	if trusted.Status != "Unknown" || trusted.Reason != "NoPolicy" || !trusted.LastTransitionTime.Time.Equal(now) || forImage.LastProbeTime.Time.Equal(now) {
 		t.Errorf("without a policy it is %+v %+v", trusted, forImage)
@@ -466,10 +466,10 @@ func TestAmbiguousManifest(t *testing.T) {
 		s := k.Cosign(signtest.CosignPayload(digest, reference, nil))
 		image.Signatures = append(image.Signatures, imagev1.ImageSignature{Type: s.Type, Content: s.Content})
 	}
-	trusted := v.Verify(image, []string{repository}, nil)
+	trusted := v.Verify(image, []string{repository}, nil, 0).Trusted
 	wantVerdict(t, image.Signatures[0], "False", "AmbiguousManifest", "True")
 	wantVerdict(t, image.Signatures[1], "False", "DigestMismatch", "False")
-	if image.Annotations = nil; len(trusted) != 0 || len(v.Verify(image, []string{repository}, nil)) != 1 {
+	if image.Annotations = nil; len(trusted) != 0 || len(v.Verify(image, []string{repository}, nil, 0).Trusted) != 1 {
 		t.Errorf("trusted in %v while it is ambiguous", trusted)
 	}
 }

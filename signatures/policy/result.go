@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -14,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"tallyman/internal/cputime"
 	"tallyman/signatures"
 	"tallyman/signatures/manifest"
 )
@@ -33,9 +35,20 @@ type condition struct {
 // errTooLarge is why a signature that was not kept cannot be verified.
 var errTooLarge = errors.New("too large to be kept; the content is the descriptor of the blob")
 
+// run is one verification of all signatures of an image.
+type run struct {
+	*Verifier
+	rules    *ruleset
+	covers   []*applicable
+	policies string        // the digest of those that cover it
+	limit    time.Duration // of CPU time; 0 is none
+	spent    time.Duration
+	exceeded bool // something was not verified because of the limit
+}
+
 // judgeSafely is judge that recovers from panics of libraries: a signature must not fail the
 // push of an image.
-func (v *Verifier) judgeSafely(rules *ruleset, image *imagev1.Image, covers []*applicable, s *imagev1.ImageSignature) (judged *result) {
+func (v *run) judgeSafely(image *imagev1.Image, s *imagev1.ImageSignature) (judged *result) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			slog.Error("signature verification panicked", "image", image.Name, "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
@@ -43,11 +56,11 @@ func (v *Verifier) judgeSafely(rules *ruleset, image *imagev1.Image, covers []*a
 			judged = &result{trusted: unknown, forImage: unknown}
 		}
 	}()
-	return v.judge(rules, image, covers, s)
+	return v.judge(image, s)
 }
 
 // judge verifies one signature of an image against the groups of all covers.
-func (v *Verifier) judge(rules *ruleset, image *imagev1.Image, covers []*applicable, s *imagev1.ImageSignature) *result {
+func (v *run) judge(image *imagev1.Image, s *imagev1.ImageSignature) *result {
 	subject := digest.Digest(image.Name)
 	c, err := parse(s.Type, s.Content)
 	if err != nil {
@@ -65,7 +78,7 @@ func (v *Verifier) judge(rules *ruleset, image *imagev1.Image, covers []*applica
 	if mismatch {
 		judged.forImage = condition{"False", signatures.ReasonDigestMismatch, "it signs another digest"}
 	}
-	covered := slices.ContainsFunc(covers, func(c *applicable) bool { return c.policies != "" })
+	covered := slices.ContainsFunc(v.covers, func(c *applicable) bool { return c.policies != "" })
 	switch {
 	case !covered:
 		judged.trusted = condition{"Unknown", signatures.ReasonNoPolicy, "no policy covers the image's repositories"}
@@ -74,7 +87,10 @@ func (v *Verifier) judge(rules *ruleset, image *imagev1.Image, covers []*applica
 	case image.Annotations[manifest.AnnotationAmbiguous] != "":
 		judged.trusted = condition{"False", signatures.ReasonAmbiguousManifest, "clients may read the manifest differently: " + image.Annotations[manifest.AnnotationAmbiguous]}
 	default:
-		v.verify(rules, subject, covers, s, judged)
+		v.verify(subject, s, judged)
+	}
+	if _, short, _ := strings.Cut(v.policies, ":"); covered {
+		judged.trusted.message += " (policies " + short[:12] + ")"
 	}
 	return judged
 }
@@ -88,19 +104,19 @@ func unlessTooLarge(reason string) string {
 
 // verify asks every root of trust about every name of the image, and keeps the first that
 // vouches for the signature, or else the failure that got furthest.
-func (v *Verifier) verify(rules *ruleset, subject digest.Digest, covers []*applicable, s *imagev1.ImageSignature, judged *result) {
+func (v *run) verify(subject digest.Digest, s *imagev1.ImageSignature, judged *result) {
 	content := sha256.Sum256(slices.Concat([]byte(s.Type), []byte{0}, s.Content))
 	asked := map[rootOfTrust]cached{} // one signature may have thousands of names to answer for
 	ask := func(r rootOfTrust) (*signer, *failure) {
 		known, ok := asked[r]
 		if !ok {
-			known.signer, known.failure = v.ask(rules, r, cacheKey{r, subject, content}, judged.payload)
+			known.signer, known.failure = v.ask(r, cacheKey{r, subject, content}, judged.payload)
 			asked[r] = known
 		}
 		return known.signer, known.failure
 	}
 	var worst *failure
-	for _, a := range covers {
+	for _, a := range v.covers {
 		for n, g := range a.groups {
 			root, signer, failure := g.vouches(&a.target, judged.payload, ask)
 			if failure != nil {
@@ -117,7 +133,11 @@ func (v *Verifier) verify(rules *ruleset, subject digest.Digest, covers []*appli
 			worst = moreSpecific(worst, &failure{signatures.ReasonKeyNotTrusted, fmt.Sprintf("policy %s trusts nobody", a.policies)})
 		}
 	}
-	if judged.signer == nil {
+	switch {
+	case judged.signer != nil:
+	case worst.reason == signatures.ReasonPending:
+		judged.trusted = condition{"Unknown", worst.reason, errPending.message}
+	default:
 		judged.trusted = condition{"False", worst.reason, worst.message}
 	}
 }
@@ -149,13 +169,23 @@ func (g *requirement) vouches(t *target, c *payload, ask func(rootOfTrust) (*sig
 	return nil, nil, worst
 }
 
-func (v *Verifier) ask(rules *ruleset, r rootOfTrust, key cacheKey, c *payload) (*signer, *failure) {
-	if known, ok := rules.cache.Get(key); ok {
+func (v *run) ask(r rootOfTrust, key cacheKey, c *payload) (s *signer, f *failure) {
+	if known, ok := v.rules.cache.Get(key); ok {
 		return known.signer, known.failure
 	}
-	s, failure := r.verify(c, key.subject, v.options.Now())
-	rules.cache.Add(key, cached{s, failure})
-	return s, failure
+	if v.limit > 0 && v.spent >= v.limit {
+		v.exceeded = true
+		return nil, errPending
+	}
+	v.spent += cputime.Of(func() { s, f = r.verify(c, key.subject, v.options.Now()) })
+	v.rules.cache.Add(key, cached{s, f})
+	return s, f
+}
+
+// SetPending writes on a signature that it has not been verified yet.
+func SetPending(s *imagev1.ImageSignature, now time.Time) {
+	pending := &result{trusted: condition{"Unknown", errPending.reason, "it is verified in the background"}, forImage: condition{"Unknown", signatures.ReasonUnknown, "it is verified in the background"}}
+	pending.apply(s, now)
 }
 
 // apply writes the result on s. A time changes only together with its condition, so that

@@ -15,6 +15,8 @@ import (
 type rule struct {
 	scope  scope
 	policy string
+	// digest is that of the policy, with all files that it names.
+	digest digest.Digest
 	// groups have all to be satisfied, each by some signature; of a group's roots
 	// any one suffices.
 	groups []*requirement
@@ -38,6 +40,7 @@ type applicable struct {
 	policies string // the names of those that cover it, "" if none does, or if they accept everything
 	rejected bool   // by one of them
 	groups   []*requirement
+	digests  []digest.Digest // of all rules
 	// satisfied says which of groups some signature satisfies.
 	satisfied []bool
 }
@@ -58,8 +61,9 @@ func (r *ruleset) applicable(t target) *applicable {
 		case level < 0 || level < best:
 			continue
 		case level > best:
-			best, a.policies, a.rejected, a.groups = level, "", false, nil
+			best, a.policies, a.rejected, a.groups, a.digests = level, "", false, nil, nil
 		}
+		a.digests = append(a.digests, candidate.digest)
 		a.rejected = a.rejected || candidate.rejects
 		if !candidate.silent {
 			a.policies = strings.TrimPrefix(a.policies+", "+candidate.policy, ", ")
@@ -92,6 +96,19 @@ func (r *ruleset) covers(hosts []string, subject digest.Digest, repositories, ta
 	return all
 }
 
+// digestOf returns the digest of all rules for some names of an image, "" if there are none.
+func digestOf(covers []*applicable) string {
+	var all []digest.Digest
+	for _, a := range covers {
+		all = append(all, a.digests...)
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	slices.Sort(all)
+	return digest.FromString(fmt.Sprint(slices.Compact(all))).String()
+}
+
 // compile makes rules of the configuration, and reads the files it names.
 func compile(o Options, hosts []string, files *fileReader) ([]rule, error) {
 	var rules []rule
@@ -122,8 +139,10 @@ func compile(o Options, hosts []string, files *fileReader) ([]rule, error) {
 	return rules, errors.Join(errs...)
 }
 
-func compilePolicy(p signatures.Policy, hosts []string, files *fileReader) ([]rule, error) {
+func compilePolicy(p signatures.Policy, hosts []string, all *fileReader) ([]rule, error) {
 	var errs []error
+	files := &fileReader{}
+	defer func() { all.add(files) }()
 	g := &requirement{policy: p.Name}
 	var err error
 	if g.identity, err = newIdentity(p.SignedIdentity, hosts); err != nil {
@@ -142,6 +161,10 @@ func compilePolicy(p signatures.Policy, hosts []string, files *fileReader) ([]ru
 	if len(p.Scopes) == 0 {
 		errs = append(errs, errors.New("scopes is required: want at least one, * for everything"))
 	}
+	identifier, err := files.fingerprint.digestOf([]any{p, hosts})
+	if err != nil {
+		errs = append(errs, err)
+	}
 	var rules []rule
 	for _, s := range p.Scopes {
 		parsed := newScope(s, hosts)
@@ -152,7 +175,7 @@ func compilePolicy(p signatures.Policy, hosts []string, files *fileReader) ([]ru
 		if err != nil {
 			errs = append(errs, err)
 		}
-		rules = append(rules, rule{scope: parsed, policy: p.Name, groups: []*requirement{g}})
+		rules = append(rules, rule{scope: parsed, policy: p.Name, digest: identifier, groups: []*requirement{g}})
 	}
 	return rules, errors.Join(errs...)
 }

@@ -25,7 +25,7 @@ func trustedBy(v *policy.Verifier, repository string, tags []string, all ...sign
 	for _, s := range all {
 		image.Signatures = append(image.Signatures, imagev1.ImageSignature{Type: s.Type, Content: s.Content})
 	}
-	trusted = v.Verify(image, []string{repository}, tags)
+	trusted = v.Verify(image, []string{repository}, tags, 0).Trusted
 	for _, s := range image.Signatures {
 		reasons = append(reasons, s.Conditions[0].Reason+" "+s.Conditions[0].Message)
 	}
@@ -142,7 +142,7 @@ func TestHosts(t *testing.T) {
 		s := k.Cosign(signtest.CosignPayload(subject, test.signed, nil))
 		image := &imagev1.Image{DockerImageReference: test.pushed + "/a@" + subject.String(), Signatures: []imagev1.ImageSignature{{Type: s.Type, Content: s.Content}}}
 		image.Name = subject.String()
-		v.Verify(image, []string{"a"}, nil)
+		v.Verify(image, []string{"a"}, nil, 0)
 		if got := image.Signatures[0].Conditions[0]; got.Reason != test.want {
 			t.Errorf("%+v: %s %s", test, got.Reason, got.Message)
 		}
@@ -212,7 +212,7 @@ func TestEachRepositoryForItself(t *testing.T) {
 	s := k.Cosign(signtest.CosignPayload(subject, host+"/a", nil))
 	image := &imagev1.Image{Signatures: []imagev1.ImageSignature{{Type: s.Type, Content: s.Content}}}
 	image.Name = subject.String()
-	if trusted := v.Verify(image, []string{"a", "b"}, nil); !slices.Equal(trusted, []string{"a"}) {
+	if trusted := v.Verify(image, []string{"a", "b"}, nil, 0).Trusted; !slices.Equal(trusted, []string{"a"}) {
 		t.Errorf("trusted in %v", trusted)
 	}
 }
@@ -389,12 +389,12 @@ func TestWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nothing.Verify(image, []string{repository}, nil)
+	nothing.Verify(image, []string{repository}, nil, 0)
 	if got := image.Signatures[0]; got.ImageIdentity != "by hand" || got.Conditions[0].Reason != "manually verified" {
 		t.Errorf("without a policy it is %+v", got)
 	}
 	strict := newVerifier(t, signatures.SignedIdentity{}, signatures.RootOfTrust{PolicyType: "GPG", GPG: &signatures.GPG{KeyData: signtest.NewGPG(t, time.Now()).Armored()}})
-	strict.Verify(image, []string{repository}, nil)
+	strict.Verify(image, []string{repository}, nil, 0)
 	if got := image.Signatures[0]; got.ImageIdentity != "" || got.Conditions[0].Reason != "KeyNotTrusted" {
 		t.Errorf("with a policy that knows better it is %+v", got)
 	}
@@ -494,7 +494,7 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint8, content []byte) {
 		image := &imagev1.Image{Signatures: []imagev1.ImageSignature{{Type: types[int(kind)%len(types)], Content: content}}}
 		image.Name = subject.String()
-		if where := v.Verify(image, []string{repository}, nil); len(where) != 0 {
+		if where := v.Verify(image, []string{repository}, nil, 0).Trusted; len(where) != 0 {
 			t.Errorf("trusted in %v", where)
 		}
 		s := image.Signatures[0]

@@ -77,6 +77,15 @@ func (s *Store) IndexProgress() storage.IndexState {
 	return s.indexer.state
 }
 
+// EachWithTerm calls fn with the key of every object that carries a term of Index.Terms. It fails
+// with storage.ErrNoIndex while the index is not complete, and ends with the first error of fn.
+func (s *Store) EachWithTerm(ctx context.Context, term string, fn func(key string) error) error {
+	if s.opts.Index == nil || s.indexer.since.Load() == 0 {
+		return storage.ErrNoIndex
+	}
+	return storage.EachWithTerm(ctx, s.backend, s.opts.ResourcePrefix, term, fn)
+}
+
 // MaintainIndex fills the index of terms and keeps it complete until ctx ends. While it
 // is not complete, lists with selectors read every object. Any number of processes may
 // call it at the same time: each continues from where any of them is.

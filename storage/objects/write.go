@@ -43,7 +43,7 @@ func (s *Store) Create(ctx context.Context, key string, obj, out runtime.Object,
 }
 
 // commit encrypts data, the encoding of obj, and writes it under key if key is at
-// revision expect.
+// revision expect and the conditions of ctx hold.
 func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtime.Object, data []byte) (*storage.CommitResult, error) {
 	stored, err := s.opts.Transformer.TransformToStorage(ctx, data, value.DefaultContext(key))
 	if err != nil {
@@ -53,7 +53,10 @@ func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtim
 	if index := s.opts.Index; index != nil {
 		m.Terms = []storage.TermChange{{Group: index.Group, Terms: index.Terms(obj)}}
 	}
-	result, err := s.backend.Commit(ctx, m)
+	result, err := s.backend.Commit(ctx, append([]storage.Mutation{m}, storage.Conditions(ctx)...)...)
+	if err == nil && !result.Succeeded && result.Conflict > 0 {
+		return nil, storage.ErrConditionFailed
+	}
 	return result, unavailable(err)
 }
 

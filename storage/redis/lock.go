@@ -44,6 +44,18 @@ func (s *Store) Lock(ctx context.Context, name string) (unlock func() bool, err 
 	}
 }
 
+// Lease takes the lease called name for holder, or renews it, and reports whether holder has it
+// for the next half minute. Processes that call themselves the same have it together.
+func (s *Store) Lease(ctx context.Context, name, holder string) (held bool, err error) {
+	return s.takeLock(ctx, s.key("lease:"+name), holder)
+}
+
+// EndLease gives a lease back, if holder has it.
+func (s *Store) EndLease(ctx context.Context, name, holder string) error {
+	_, err := s.lockCall(ctx, unlockScript, s.key("lease:"+name), holder)
+	return err
+}
+
 // takeLock takes a lock, or renews it.
 func (s *Store) takeLock(ctx context.Context, key, token string) (taken bool, err error) {
 	return s.lockCall(ctx, lockScript, key, token, lockTTL.Milliseconds())

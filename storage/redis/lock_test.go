@@ -62,6 +62,34 @@ func TestLock(t *testing.T) {
 	})
 }
 
+// TestLease: a lease is the holder's, over all processes, until it is given back or runs out.
+func TestLease(t *testing.T) {
+	server := redistest.Any(t, flavor)
+	a, b := open(t, redis.Options{}, server.Addr), open(t, redis.Options{}, server.Addr)
+	lease := func(s *redis.Store, holder string, want bool) {
+		t.Helper()
+		if held, err := s.Lease(t.Context(), "l", holder); err != nil || held != want {
+			t.Errorf("%s has the lease: %v, %v; want %v", holder, held, err, want)
+		}
+	}
+	lease(a, "x", true)
+	lease(b, "y", false)
+	lease(b, "x", true) // another process of the same name
+	lease(a, "x", true)
+	if ttl, ok := server.Command(t, "PTTL", "{tallyman}:lease:l").(int64); !ok || ttl <= 0 || ttl > 30_000 {
+		t.Errorf("the lease ends after %v ms", ttl)
+	}
+	if err := b.EndLease(t.Context(), "l", "y"); err != nil { // which does not have it
+		t.Error(err)
+	}
+	lease(b, "y", false)
+	if err := a.EndLease(t.Context(), "l", "x"); err != nil {
+		t.Error(err)
+	}
+	lease(b, "y", true)
+	lease(a, "x", false)
+}
+
 // TestLockLostAnswer: a lock is taken whose first answer got lost.
 func TestLockLostAnswer(t *testing.T) {
 	w := &wire{}

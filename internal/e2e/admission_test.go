@@ -54,6 +54,47 @@ spec: {policyName: images, validationActions: [Deny]}
 	a.kubectl("label", "image", image, "forbidden-")
 }
 
+// testOwners: whoever changes the owners of an Image needs the permissions that kube-apiserver wants
+// for its own resources.
+func (a *aggregated) testOwners(t *testing.T, image string) {
+	allow := func(name string, rules ...string) {
+		a.kubectl(append([]string{"create", "clusterrole", name}, rules...)...)
+		a.kubectl("create", "clusterrolebinding", name, "--clusterrole="+name, "--user=keeper")
+	}
+	owned := func(blocks bool) error {
+		uid := a.kubectl("get", "namespace", "default", "-o", "jsonpath={.metadata.uid}")
+		out, err := a.kubectlAs(a.kubeconfig, "patch", "image", image, "--as=keeper", "--type=merge",
+			"-p", fmt.Sprintf(`{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Namespace","name":"default","uid":%q,"blockOwnerDeletion":%t}]}}`, uid, blocks))
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	refused := func(err error, want string) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	holds := func(what string, check func() error) {
+		t.Helper()
+		eventually(t, what, check) // decisions of the cluster are kept for a while
+	}
+	allow("keeper-patches", "--verb=get,patch", "--resource=images.image.openshift.io")
+	holds("a user without delete is refused", func() error {
+		if err := owned(false); err == nil || !strings.Contains(err.Error(), "you can't delete") {
+			return fmt.Errorf("%w", err)
+		}
+		return nil
+	})
+	allow("keeper-deletes", "--verb=delete", "--resource=images.image.openshift.io")
+	holds("a user who may delete sets an owner", func() error { return owned(false) })
+	refused(owned(true), "you can't set finalizers on")
+	allow("keeper-finalizes", "--verb=update", "--resource=namespaces/finalizers")
+	holds("a user who may finalize sets an owner that it blocks", func() error { return owned(true) })
+	a.kubectl("patch", "image", image, "--type=merge", "-p", `{"metadata":{"ownerReferences":null}}`)
+}
+
 // testDeletion: an Image that is deleted with a policy waits for the garbage collector, which this
 // cluster does not have.
 func (a *aggregated) testDeletion(t *testing.T) {

@@ -183,6 +183,7 @@ func TestAggregated(t *testing.T) {
 		{"identity", func(t *testing.T) { a.testIdentity(t, first) }},
 		{"informer", a.testInformer},
 		{"admission", func(t *testing.T) { a.testAdmission(t, second) }},
+		{"owners", func(t *testing.T) { a.testOwners(t, second) }},
 		{"deletion policies", a.testDeletion},
 		{"past the aggregator", a.testDirect},
 		{"smuggled headers", a.testSmuggling},

@@ -133,3 +133,46 @@ func (a *aggregated) testDeletion(t *testing.T) {
 		}
 	}
 }
+
+// testGarbageCollection: kube-controller-manager's garbage collector deletes the dependents of an
+// Image as its deletion says, and Images with their owners.
+func (a *aggregated) testGarbageCollection(t *testing.T) {
+	a.run("garbage-collector", a.kubeconfig)
+	uid := func(kind, name string) string { return a.kubectl("get", kind, name, "-o", "jsonpath={.metadata.uid}") }
+	owned := func(kind, name, ownerKind, ownerVersion, owner string) {
+		t.Helper()
+		a.kubectl("patch", kind, name, "--type=merge", "-p", fmt.Sprintf(
+			`{"metadata":{"ownerReferences":[{"apiVersion":%q,"kind":%q,"name":%q,"uid":%q,"blockOwnerDeletion":true}]}}`, ownerVersion, ownerKind, owner, uid(ownerKind, owner)))
+	}
+	gone := func(kind, name string) {
+		t.Helper()
+		eventually(t, kind+" "+name+" is gone", func() error {
+			out, err := a.kubectlAs(a.kubeconfig, "get", kind, name, "-o", "jsonpath={.metadata.ownerReferences} {.metadata.finalizers}")
+			if err == nil {
+				return fmt.Errorf("it is there: %s", out)
+			}
+			return nil
+		})
+	}
+	for _, cascade := range []string{"background", "foreground", "orphan"} {
+		owner, image, settings := a.push("owner-"+cascade), a.push("owned-"+cascade), "owned-"+cascade
+		a.kubectl("create", "configmap", settings)
+		owned("image", image, "Image", "image.openshift.io/v1", owner)
+		owned("configmap", settings, "Image", "image.openshift.io/v1", owner)
+		a.kubectl("delete", "image", owner, "--cascade="+cascade, "--wait=false")
+		gone("image", owner)
+		if cascade != "orphan" {
+			gone("image", image)
+			gone("configmap", settings)
+			continue
+		}
+		for kind, name := range map[string]string{"image": image, "configmap": settings} {
+			if got := a.kubectl("get", kind, name, "-o", "jsonpath={.metadata.ownerReferences}"); strings.TrimSpace(got) != "" {
+				t.Errorf("%s %s has the owner that it was orphaned by: %s", kind, name, got)
+			}
+		}
+	}
+	image := a.push("owner-that-is-not-there")
+	a.kubectl("patch", "image", image, "--type=merge", "-p", `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Namespace","name":"none","uid":"none"}]}}`)
+	gone("image", image)
+}

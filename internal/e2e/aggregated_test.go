@@ -185,6 +185,7 @@ func TestAggregated(t *testing.T) {
 		{"admission", func(t *testing.T) { a.testAdmission(t, second) }},
 		{"owners", func(t *testing.T) { a.testOwners(t, second) }},
 		{"deletion policies", a.testDeletion},
+		{"garbage collection", a.testGarbageCollection},
 		{"past the aggregator", a.testDirect},
 		{"smuggled headers", a.testSmuggling},
 		{"new certificate", a.testNewCertificate},

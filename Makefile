@@ -14,7 +14,7 @@ FUZZTIME ?= 60s
 calm := env GOGC=400 GOMEMLIMIT=4GiB
 
 # The packages whose tests run with the race detector: those that start goroutines.
-race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access
+race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access ./imageapi/verification
 
 .PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 verdicts cluster crowd bench lists scale faults hostile outage fuzz generate
 

@@ -97,7 +97,7 @@ crowd: ## let one client open 5 000 connections and watches beside others
 
 bench: ## measure reads of stored bytes against ordinary encoding, the cache against none, and a push beside attacks
 	go test -run '^$$' -bench . -benchmem ./storage/objects ./storage/redis ./imageapi/...
-	go test -run '^$$' -bench Victim -benchtime 400x ./internal/e2e
+	go test -run '^$$' -bench "Victim|Attack" -benchtime 400x ./internal/e2e
 
 lists: tools ## measure the memory of lists of 100 000 Images in each format
 	go test -count=1 -v -run TestListFormats -timeout 60m ./internal/e2e -args -list-images 100000

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -69,6 +70,8 @@ type server struct {
 	exited     chan error
 	scheme     string       // http if empty
 	httpClient *http.Client // http.DefaultClient if nil
+	// requests is the number of requests by try, sent the size of their bodies.
+	requests, sent atomic.Int64
 }
 
 // startServer runs `tallyman serve` without a configuration on a free port.
@@ -246,6 +249,8 @@ func (s *server) request(method, target, body string, header http.Header) answer
 
 // try is request for requests that may fail.
 func (s *server) try(method, target, body string, header http.Header) (answer, error) {
+	s.requests.Add(1)
+	s.sent.Add(int64(len(body)))
 	whole := target
 	if strings.HasPrefix(target, "/") {
 		whole = s.url("")

@@ -86,7 +86,7 @@ cosign2: ## run cosign 2 and record its output for the tests anew
 conformance: tools ## compare with distribution in the OCI conformance suite
 	go test -count=1 -v -run TestOCIConformance ./internal/e2e
 
-verdicts: ## make the corpus of policies and signatures anew, with containers/image's and notation's verdicts
+verdicts: ## make the corpus of policies and signatures anew, with the verdicts of containers/image, notation and cosign
 	go test -count=1 -v -run TestDifferential ./signatures/policy -args -record
 
 cluster: tools ## run behind a real kube-apiserver, by the manifests and the chart

@@ -1,4 +1,4 @@
-// Command verdicts has containers/image and notation-go judge a corpus of policies, images and
+// Command verdicts has containers/image, notation-go and cosign's library judge a corpus of policies, images and
 // signatures. It reads the corpus from standard input and writes the verdicts to standard output,
 // both in JSON.
 package main
@@ -43,12 +43,13 @@ type corpus struct {
 		TrustPolicies []string
 		Cases         []struct{ Policy, Reference, Signature int }
 	}
+	Cosign cosignCorpus
 }
 
 // verdicts is the output: of each policy whether it is valid, and of each case whether the image
 // is accepted, as 1 or 0.
 type verdicts struct {
-	Policies, Cases, TrustPolicies, NotationCases string
+	Policies, Cases, TrustPolicies, NotationCases, CosignCases string
 }
 
 func main() {
@@ -64,6 +65,7 @@ func main() {
 	var out verdicts
 	c.judgeContainers(work, &out)
 	c.judgeNotation(work, &out)
+	c.judgeCosign(&out)
 	encoder := json.NewEncoder(os.Stdout)
 	encoder.SetIndent("", " ")
 	if err := encoder.Encode(out); err != nil {

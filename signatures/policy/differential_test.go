@@ -42,6 +42,7 @@ type corpus struct {
 		TrustPolicies []string
 		Cases         []notationCase
 	}
+	Cosign cosignCorpus
 }
 
 type containersCase struct {
@@ -51,13 +52,13 @@ type containersCase struct {
 
 type notationCase struct{ Policy, Reference, Signature int }
 
-// verdicts are those of containers/image and notation-go: of each policy whether it is valid, and
+// verdicts are those of containers/image, notation-go and cosign: of each policy whether it is valid, and
 // of each case whether the image is accepted.
-type verdicts struct{ Policies, Cases, TrustPolicies, NotationCases string }
+type verdicts struct{ Policies, Cases, TrustPolicies, NotationCases, CosignCases string }
 
 const corpusFile = "testdata/corpus.json.gz"
 
-// TestDifferential: where containers/image and notation accept and refuse an image, so do we.
+// TestDifferential: where containers/image, notation and cosign accept and refuse an image, so do we.
 func TestDifferential(t *testing.T) {
 	if *record {
 		recordVerdicts(t)
@@ -78,6 +79,7 @@ func TestDifferential(t *testing.T) {
 	}
 	c.compareContainers(t, &want)
 	c.compareNotation(t, &want)
+	c.compareCosign(t, &want)
 }
 
 // compareContainers judges the cases of policy files.
@@ -249,6 +251,7 @@ func makeCorpus(t *testing.T) *corpus {
 	}
 	p.addInvalid()
 	p.addNotation(t)
+	p.addCosign(t)
 	return &p.corpus
 }
 

@@ -16,6 +16,9 @@ calm := env GOGC=400 GOMEMLIMIT=4GiB
 # The packages whose tests run with the race detector: those that start goroutines.
 race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access ./imageapi/verification
 
+# A long test that starts no goroutine runs without the race detector.
+sequential := ^TestDifferential$$
+
 .PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 verdicts cluster crowd bench lists scale faults hostile outage fuzz generate
 
 help: ## list the targets
@@ -62,7 +65,8 @@ test: ## run all tests, with the clients they drive; prints the time of each ste
 	.ci/step tools ./.ci/install
 	.ci/step vet $(calm) go vet ./...
 	.ci/step build env CGO_ENABLED=1 $(calm) go list -race -test -deps -export -f '{{""}}' $(race) > /dev/null
-	.ci/step race env CGO_ENABLED=1 go test -race -vet=off -timeout 60m $(race)
+	.ci/step race env CGO_ENABLED=1 go test -race -vet=off -timeout 60m -skip '$(sequential)' $(race)
+	.ci/step verdicts go test -vet=off -run '$(sequential)' ./signatures/policy
 	.ci/step test go test -vet=off -timeout 60m $$(go list ./... | grep -vxF "$$(go list $(race))")
 
 race: tools ## run all tests with the race detector, the server under test built with it, too

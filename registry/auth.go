@@ -2,11 +2,13 @@ package registry
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/health"
@@ -36,6 +38,62 @@ func PasswordCheck(c *configuration.Configuration) (func(*http.Request) (name st
 		}
 		return grant.User.Name, true
 	}, nil
+}
+
+// administratorAuth is the name under which distribution finds administrators.
+const administratorAuth = "administrator"
+
+// administrators lets a client with one of the tokens do everything, and asks another controller
+// about all others. The token is the password of a login with any name, as `oc registry login` and
+// `docker login` send it, or a bearer token.
+type administrators struct {
+	auth.AccessController
+	tokens []string
+}
+
+// Authorized implements auth.AccessController.
+func (a *administrators) Authorized(r *http.Request, access ...auth.Access) (*auth.Grant, error) {
+	_, token, basic := r.BasicAuth()
+	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); !basic && ok {
+		token = bearer
+	}
+	for _, known := range a.tokens {
+		if token == "" || subtle.ConstantTimeCompare([]byte(token), []byte(known)) != 1 {
+			continue
+		}
+		grant := &auth.Grant{User: auth.UserInfo{Name: "admin"}}
+		for i := range access {
+			grant.Resources = append(grant.Resources, access[i].Resource)
+		}
+		return grant, nil
+	}
+	return a.AccessController.Authorized(r, access...)
+}
+
+var registerAdministrators = sync.OnceValue(func() error { // distribution keeps it in a global
+	return auth.Register(administratorAuth, func(options map[string]any) (auth.AccessController, error) {
+		a, ok := options[administratorAuth].(*administrators)
+		if !ok {
+			return nil, fmt.Errorf("%s is not for configurations", administratorAuth)
+		}
+		return a, nil
+	})
+})
+
+// addAdministrators has the registry's own auth, if it has one, let clients with the tokens in.
+func addAdministrators(c *configuration.Configuration, tokens []string) error {
+	if len(tokens) == 0 || AnonymousPull(c) {
+		return nil
+	}
+	if err := registerAdministrators(); err != nil {
+		return err
+	}
+	own, err := auth.GetAccessController(c.Auth.Type(), c.Auth.Parameters())
+	if err != nil {
+		return fmt.Errorf("auth.%s: %w", c.Auth.Type(), err)
+	}
+	c.Auth = configuration.Auth{administratorAuth: configuration.Parameters{administratorAuth: &administrators{own, tokens}}}
+	return nil
 }
 
 // Healthy returns the failures of distribution's health checks, which the configuration sets

@@ -16,9 +16,16 @@ import (
 	"tallyman/registry"
 )
 
-// newAccess sets up authentication and authorization of the API, and the certificate that
-// kubectl needs before it sends a token.
-func newAccess(cmd *cobra.Command, c *config.Config) (*access.Access, *tls.Certificate, error) {
+// apiAccess is the access to the API.
+type apiAccess struct {
+	*access.Access
+	// certificate is the one that kubectl needs before it sends a token, nil if there is none.
+	certificate *tls.Certificate
+	adminTokens []string
+}
+
+// newAccess sets up authentication and authorization of the API.
+func newAccess(cmd *cobra.Command, c *config.Config) (*apiAccess, error) {
 	auth := &c.ImageAPI.Auth
 	o := access.Options{
 		AnonymousRead:             registry.AnonymousPull(c.Registry),
@@ -35,7 +42,7 @@ func newAccess(cmd *cobra.Command, c *config.Config) (*access.Access, *tls.Certi
 	if file := auth.KubeconfigFile; file != "" {
 		admin, err := access.PrepareKubeconfig(file, externalAddress(c), c.Registry.HTTP.TLS.Certificate)
 		if err != nil {
-			return nil, nil, fmt.Errorf("imageapi.auth.kubeconfigfile: %w", err)
+			return nil, fmt.Errorf("imageapi.auth.kubeconfigfile: %w", err)
 		}
 		o.AdminTokens, certificate = append(o.AdminTokens, admin.Token), admin.Certificate
 		slog.Info("administrator's kubeconfig", "path", file)
@@ -43,26 +50,26 @@ func newAccess(cmd *cobra.Command, c *config.Config) (*access.Access, *tls.Certi
 	if file := auth.TokenFile; file != "" {
 		content, err := os.ReadFile(file)
 		if err != nil {
-			return nil, nil, fmt.Errorf("imageapi.auth.tokenfile: %w", err)
+			return nil, fmt.Errorf("imageapi.auth.tokenfile: %w", err)
 		}
 		token := strings.TrimSpace(string(content))
 		if token == "" {
-			return nil, nil, fmt.Errorf("imageapi.auth.tokenfile: %s is empty: want a token", file)
+			return nil, fmt.Errorf("imageapi.auth.tokenfile: %s is empty: want a token", file)
 		}
 		o.AdminTokens = append(o.AdminTokens, token)
 	}
 	var err error
 	if o.PasswordCheck, err = registry.PasswordCheck(c.Registry); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	a, err := access.New(cmd.Context(), o)
 	if err != nil {
-		return nil, nil, fmt.Errorf("imageapi.auth.%w", err)
+		return nil, fmt.Errorf("imageapi.auth.%w", err)
 	}
 	if a.HasUsers {
 		warnOfPlainHTTP(c)
 	}
-	return a, certificate, nil
+	return &apiAccess{a, certificate, o.AdminTokens}, nil
 }
 
 // warnOfPlainHTTP warns of credentials on a network where anybody can read them.

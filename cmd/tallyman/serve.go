@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -150,11 +149,11 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		return err
 	}
 	defer resources.images.Close()
-	who, certificate, err := newAccess(cmd, c)
+	who, err := newAccess(cmd, c)
 	if err != nil {
 		return err
 	}
-	api, err := newAPI(c, resources, who)
+	api, err := newAPI(c, resources, who.Access)
 	if err != nil {
 		return err
 	}
@@ -168,7 +167,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	background.Go(func() { resources.verifier.Run(ctx, resources.catalog, c.ImageAPI.Signatures.VerifyInterval) })
 	track := trackerOptions(c, resources)
 	track.Lost = lost
-	return serveRegistry(cmd.Context(), c, api, certificate, track)
+	return serveRegistry(cmd.Context(), c, api, who, track)
 }
 
 func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Server, error) {
@@ -201,11 +200,12 @@ func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Se
 	})
 }
 
-func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, certificate *tls.Certificate, track tracker.Options) error {
+func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, who *apiAccess, track tracker.Options) error {
 	return registry.Serve(ctx, registry.ServeOptions{
 		Configuration: c.Registry,
 		API:           api,
-		Certificate:   certificate,
+		AdminTokens:   who.adminTokens,
+		Certificate:   who.certificate,
 
 		SNICertificate: c.ImageAPI.TLS.Certificate,
 		SNIKey:         c.ImageAPI.TLS.Key,

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -213,6 +214,14 @@ func TestStoredIndex(t *testing.T) {
 		})
 		if got := images.mustCreate(t, image); len(got.DockerImageManifests) != 1 || (got.DockerImageManifest == "") != (stored == "true") {
 			t.Errorf("stored %q: %+v", stored, got)
+		}
+		// A copy of the Image, as from a backup, has the entries without the manifest.
+		again := imagetest.Image(fmt.Sprint("again", i), func(i *imagev1.Image) {
+			i.DockerImageManifests = []imagev1.ImageManifest{{Digest: imagetest.Layer, MediaType: imagespec.MediaTypeImageManifest}}
+			i.DockerImageManifestMediaType, i.Annotations = imagespec.MediaTypeImageIndex, map[string]string{derive.AnnotationBlobStored: stored}
+		})
+		if _, err := images.Create(internal(t.Context()), again, nil, &metav1.CreateOptions{}); (err == nil) != (stored == "true") {
+			t.Errorf("stored %q, a copy: %v", stored, err)
 		}
 	}
 }

@@ -43,9 +43,10 @@ func Validate(image, before *imagev1.Image, content *Content) field.ErrorList {
 		errs = append(errs, validateManifest(image, content)...)
 	}
 	if before == nil || !equality.Semantic.DeepEqual(image.DockerImageManifests, before.DockerImageManifests) {
-		// Entries of an index may lack a platform; only entries of a client, without a manifest,
-		// must have one.
-		derived := content == nil || content.text != "" || image.DockerImageManifest != "" || image.Annotations[AnnotationOrigin] == OriginRegistry
+		// Entries of an index may lack a platform; only entries of a client, without a manifest here
+		// or in a registry, must have one.
+		derived := content == nil || content.text != "" || image.DockerImageManifest != "" || image.Annotations[AnnotationOrigin] == OriginRegistry ||
+			image.Annotations[derive.AnnotationBlobStored] == "true"
 		if !derived {
 			errs = append(errs, validateManifests(image)...)
 		}

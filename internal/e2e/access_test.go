@@ -422,3 +422,25 @@ func (s *server) tryKubectl(args ...string) string {
 	}
 	return out
 }
+
+// TestAdministratorPushes: the administrator's token is a password of the registry, as well as of the
+// API, for crane, which sends it as docker and `oc registry login` do.
+func TestAdministratorPushes(t *testing.T) {
+	t.Parallel()
+	users := htpasswdFile(t, "alice", "secret")
+	s := startWithConfig(t, plainConfig+"auth: {htpasswd: {realm: test, path: "+users+"}}\nimageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}\n")
+	login := []string{"DOCKER_CONFIG=" + s.dir}
+	if out, err := tryCommand(t, login, "crane", "append", "-f", layerTar(t, "x"), "-t", s.addr+"/ns/app:v1"); err == nil {
+		t.Errorf("pushed without credentials: %s", out)
+	}
+	command(t, login, "crane", "auth", "login", s.addr, "-u", "admin", "-p", s.restConfig().BearerToken)
+	pushed := command(t, login, "crane", "append", "-f", layerTar(t, "x"), "-t", s.addr+"/ns/app:v1")
+	_, name, _ := strings.Cut(strings.TrimSpace(lastLine(pushed, s.addr)), "@")
+	s.image(name)
+	if got := s.request(http.MethodGet, "/v2/ns/app/referrers/"+name, "", http.Header{"Authorization": {"Bearer " + s.restConfig().BearerToken}}); got.code != http.StatusOK {
+		t.Errorf("referrers: %d %s", got.code, got.body)
+	}
+	if got := s.request(http.MethodGet, "/v2/", "", http.Header{"Authorization": {"Bearer wrong"}}); got.code != http.StatusUnauthorized {
+		t.Errorf("a wrong token: %d %s", got.code, got.body)
+	}
+}

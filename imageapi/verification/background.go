@@ -89,13 +89,7 @@ func (b *background) keepLeases(ctx context.Context) {
 		}
 	}()
 	for ctx.Err() == nil {
-		joined, err := b.join(ctx)
-		leads := false
-		if err == nil && joined {
-			leads, err = b.lease(ctx, workLease, b.id)
-		}
-		b.leads.Store(err == nil && leads)
-		policiesInForce.Set(map[bool]float64{true: 1}[err == nil && joined])
+		b.renew(ctx)
 		notify(b.look)
 		select {
 		case <-ctx.Done():
@@ -103,6 +97,20 @@ func (b *background) keepLeases(ctx context.Context) {
 		case <-ticker.C:
 		}
 	}
+}
+
+// renew takes or renews the leases. While the store is away all stays as it was.
+func (b *background) renew(ctx context.Context) {
+	joined, err := b.join(ctx)
+	leads := false
+	if err == nil && joined {
+		leads, err = b.lease(ctx, workLease, b.id)
+	}
+	if err != nil {
+		return
+	}
+	b.leads.Store(leads)
+	policiesInForce.Set(map[bool]float64{true: 1}[joined])
 }
 
 // keepVerified verifies all Images when that is due.
@@ -125,6 +133,7 @@ func (b *background) keepVerified(ctx context.Context, interval time.Duration) {
 			if expired {
 				due = time.Now().Add(interval)
 			}
+		case set != b.inForce.Load().digest: // reloaded a moment ago: keepLeases puts them in force
 		case expired || verified != set:
 			if b.verifyAll(ctx, verified == "") {
 				verified, due = set, time.Now().Add(interval)

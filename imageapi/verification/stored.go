@@ -30,16 +30,16 @@ func newStored(r *rest.VerifyRequest) *stored {
 	if s.before == nil {
 		return s
 	}
+	found := map[string]bool{}
 	for i := range s.before.Signatures {
 		s.entries[s.before.Signatures[i].Name] = &s.before.Signatures[i]
 	}
-	found := 0
 	for i := range s.image.Signatures {
-		if s.entry(&s.image.Signatures[i]) != nil {
-			found++
+		if old := s.entry(&s.image.Signatures[i]); old != nil {
+			found[old.Name] = true
 		}
 	}
-	s.kept = found == len(s.before.Signatures) &&
+	s.kept = len(found) == len(s.before.Signatures) &&
 		s.before.Annotations[derive.AnnotationAmbiguous] == s.image.Annotations[derive.AnnotationAmbiguous]
 	return s
 }
@@ -82,6 +82,12 @@ func (s *stored) same() bool {
 	return true
 }
 
+// grown reports whether the Image has all the stored names, so that a signature that some name trusts
+// is trusted by it still.
+func (s *stored) grown() bool {
+	return s.before != nil && subset(rules.Repositories(s.before), rules.Repositories(s.image)) && subset(rules.Tags(s.before), rules.Tags(s.image))
+}
+
 // again returns the stored verdict.
 func (s *stored) again(condition *storage.Mutation) *rest.Verdict {
 	return &rest.Verdict{
@@ -96,10 +102,9 @@ func (s *stored) carry() *rest.Verdict {
 	if s.before != nil && s.same() {
 		return s.again(nil)
 	}
-	grown := s.before != nil && subset(rules.Repositories(s.before), rules.Repositories(s.image)) && subset(rules.Tags(s.before), rules.Tags(s.image))
 	for i := range s.image.Signatures {
 		signature := &s.image.Signatures[i]
-		if old := s.entry(signature); old != nil && s.kept && grown {
+		if old := s.entry(signature); old != nil && s.kept && s.grown() {
 			copyVerdict(signature, old)
 		} else if signatures.Known(signature.Type) {
 			policy.SetPending(signature, time.Now())
@@ -114,7 +119,7 @@ func (s *stored) addTo(trusted []string) []string {
 	for i := range s.image.Signatures {
 		signature := &s.image.Signatures[i]
 		c := signatures.Condition(signature, signatures.ConditionTrusted)
-		if old := s.entry(signature); old != nil && c != nil && c.Reason == signatures.ReasonPending {
+		if old := s.entry(signature); old != nil && s.grown() && c != nil && c.Reason == signatures.ReasonPending {
 			copyVerdict(signature, old)
 		}
 	}

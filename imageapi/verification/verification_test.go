@@ -226,9 +226,25 @@ func TestLimit(t *testing.T) {
 		return shown(p.image()) == "Verified,KeyNotTrusted,KeyNotTrusted,KeyNotTrusted complete [a,b,c,d]"
 	})
 
+	// A name less: what the policies say of the others is not known for those that are left.
+	p.policies.ClearCache()
+	p.want(p.change(func(image *imagev1.Image) { rules.RemoveRepository(image, "d") }), "Verified,Pending,Pending,Pending pending [a,b,c]")
+	p.work(func() bool { return shown(p.image()) == "Verified,KeyNotTrusted,KeyNotTrusted,KeyNotTrusted complete [a,b,c]" })
+
 	// Without the entry that trust came from there is none.
 	p.policies.ClearCache()
 	p.want(p.change(func(image *imagev1.Image) { image.Signatures = image.Signatures[1:] }), "KeyNotTrusted,KeyNotTrusted,KeyNotTrusted pending []")
+	// Nor with another one twice in its place.
+	p.change(func(image *imagev1.Image) { image.Signatures = nil })
+	p.change(signed(key, "1"))
+	p.change(signed(signtest.NewKey(t, "ecdsa-p256"), "1"))
+	p.policies.ClearCache()
+	twice := p.change(func(image *imagev1.Image) {
+		image.Signatures = []imagev1.ImageSignature{image.Signatures[1], image.Signatures[1]}
+	})
+	if trusted := rules.TrustedRepositories(twice); len(trusted) != 0 {
+		t.Errorf("trusted in %v without the signature", trusted)
+	}
 }
 
 // TestPending: a trusted signature behind others that cost the limit is pending, and trusted in the

@@ -29,6 +29,7 @@
 //	{tallyman}:history:<key>   hash: replaced parts of values that the log still reaches
 //	{tallyman}:commit:<token>  the revisions of a commit, for some seconds
 //	{tallyman}:lock:<name>     the holder of a lock (Lock), for half a minute at most
+//	{tallyman}:lease:<name>    the holder of a lease (Lease), for half a minute at most
 //	{tallyman}:holds           hash: of each process the oldest revision that a list in progress needs, and the expiry
 //	{tallyman}:processes       sorted set of the processes that use the store, with the newest format they know
 //

@@ -38,14 +38,20 @@ func NewSplicer(data []byte) (Splicer, bool) {
 	for {
 		next, ok := skipField(data, s.offset)
 		if !ok {
-			return s, s.offset < len(data)
+			return s, s.fits()
 		}
 		s.offset = next
 		if s.offset >= len(data) || data[s.offset] != ',' {
-			return s, s.offset < len(data)
+			return s, s.fits()
 		}
 		s.offset++
 	}
+}
+
+// fits reports whether the next field of the metadata, or their end, is at the offset: white space
+// is not, from which nobody can tell which of the two comes.
+func (s *Splicer) fits() bool {
+	return s.offset < len(s.data) && (s.data[s.offset] == '"' || s.data[s.offset] == '}')
 }
 
 const metadataKey = `"metadata":{`

@@ -229,7 +229,9 @@ func TestLimit(t *testing.T) {
 	// A name less: what the policies say of the others is not known for those that are left.
 	p.policies.ClearCache()
 	p.want(p.change(func(image *imagev1.Image) { rules.RemoveRepository(image, "d") }), "Verified,Pending,Pending,Pending pending [a,b,c]")
-	p.work(func() bool { return shown(p.image()) == "Verified,KeyNotTrusted,KeyNotTrusted,KeyNotTrusted complete [a,b,c]" })
+	p.work(func() bool {
+		return shown(p.image()) == "Verified,KeyNotTrusted,KeyNotTrusted,KeyNotTrusted complete [a,b,c]"
+	})
 
 	// Without the entry that trust came from there is none.
 	p.policies.ClearCache()

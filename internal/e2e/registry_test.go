@@ -221,7 +221,14 @@ func TestStoreFailureDeferred(t *testing.T) {
 	s := startServer(t, "REGISTRY_IMAGEAPI_STORE_PATH="+disk.dir+"/images.db")
 	there := s.pushImage("team/app:v1", "there before")
 	disk.fill()
+	// A full store has free pages, which the first pushes use up.
 	digest := s.pushImage("team/app:v1", "while full")
+	for n := 0; n < 50; n++ {
+		if _, err := s.images().Get(t.Context(), digest, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+			break
+		}
+		digest = s.pushImage("team/app:v1", fmt.Sprint("while full ", n))
+	}
 	markers, err := os.ReadDir(filepath.Join(s.dir, "registry/tallyman/pending"))
 	if err != nil || len(markers) == 0 {
 		t.Errorf("pending markers: %v, %v", markers, err)
@@ -232,7 +239,11 @@ func TestStoreFailureDeferred(t *testing.T) {
 	if err := s.status("/apis/image.openshift.io/v1/images/"+there, http.StatusOK); err != nil {
 		t.Errorf("reads with a full disk: %v", err)
 	}
-	if _, err := s.images().Create(t.Context(), newImage("x"), metav1.CreateOptions{}); !apierrors.IsServiceUnavailable(err) {
+	_, err = s.images().Create(t.Context(), newImage("x"), metav1.CreateOptions{})
+	for n := 0; n < 50 && err == nil; n++ {
+		_, err = s.images().Create(t.Context(), newImage(fmt.Sprint("x", n)), metav1.CreateOptions{})
+	}
+	if !apierrors.IsServiceUnavailable(err) {
 		t.Errorf("an API write with a full disk: %v", err)
 	}
 	disk.free()

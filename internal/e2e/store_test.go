@@ -97,7 +97,7 @@ func TestMigrate(t *testing.T) {
 	}
 	before := s.newest()
 	s.stop()
-	if err := follower.Wait(); err != nil || !strings.Contains(followed.String(), "25 compared, 0 missing") {
+	if err := follower.Wait(); err != nil || !strings.Contains(followed.String(), "26 compared, 0 missing") {
 		t.Fatalf("%v\n%s", err, followed.String())
 	}
 	s.onStore("redis")
@@ -110,12 +110,12 @@ func TestMigrate(t *testing.T) {
 	if err := os.Rename(bolt, bolt+".old"); err != nil {
 		t.Fatal(err)
 	}
-	if out := s.metadata("migrate", "--from", "redis", "--to", "bolt"); !strings.Contains(out, "26 created") || !strings.Contains(out, "26 compared, 0 missing") {
+	if out := s.metadata("migrate", "--from", "redis", "--to", "bolt"); !strings.Contains(out, "27 created") || !strings.Contains(out, "27 compared, 0 missing") {
 		t.Errorf("back, while the registry runs:\n%s", out)
 	}
 	s.deleteManifest("later", all[25])
 	s.stop()
-	if out := s.metadata("migrate", "--from", "redis", "--to", "bolt"); !strings.Contains(out, "1 deleted; 25 compared, 0 missing") {
+	if out := s.metadata("migrate", "--from", "redis", "--to", "bolt"); !strings.Contains(out, "1 deleted; 26 compared, 0 missing") {
 		t.Errorf("the rest:\n%s", out)
 	}
 	s.onStore("bolt")
@@ -190,7 +190,7 @@ func TestMigrateFollowingRedis(t *testing.T) {
 		return string(content)
 	}
 	eventually(t, "it has copied what was there", func() error {
-		if !strings.Contains(said(), "copied 1 of 1") {
+		if !strings.Contains(said(), "copied 2 of 2") {
 			return errors.New(said())
 		}
 		return nil
@@ -199,7 +199,7 @@ func TestMigrateFollowingRedis(t *testing.T) {
 	if err := follower.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := follower.Wait(); err != nil || !strings.Contains(said(), "2 compared, 0 missing") {
+	if err := follower.Wait(); err != nil || !strings.Contains(said(), "3 compared, 0 missing") {
 		t.Errorf("%v\n%s", err, said())
 	}
 }

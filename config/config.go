@@ -162,7 +162,7 @@ func Defaults() ImageAPI {
 		Signatures: Signatures{
 			Endpoint: true, CrossRepository: true,
 			ContentLimit: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage,
-			VerifyInterval: time.Hour, VerifyLimit: 100 * time.Millisecond, VerifyPerMinute: 2 * time.Second,
+			VerifyInterval: time.Hour, VerifyLimit: signatures.DefaultVerifyLimit, VerifyPerMinute: signatures.DefaultVerifyPerMinute,
 		},
 		Auth: Auth{Delegation: Delegation{Admission: true, GarbageCollector: true}, RequestHeader: RequestHeader{
 			UsernameHeaders: []string{"X-Remote-User"}, UIDHeaders: []string{"X-Remote-Uid"},

@@ -46,8 +46,9 @@ type ServeOptions struct {
 	Tracker tracker.Options
 	// API is the Image API. Required.
 	API API
-	// AdminTokens are administrators' tokens, which the registry honours besides its own auth.
-	AdminTokens []string
+	// IsAdminToken knows administrators' tokens, which the registry honours besides its own auth; nil
+	// if there are none.
+	IsAdminToken func(token string) bool
 	// Certificate is served, besides plain HTTP on the same port, if http.tls has none.
 	Certificate *tls.Certificate
 	// SNICertificate and SNIKey are files with one more certificate, for clients that ask
@@ -152,7 +153,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		return nil, nil, nil, err
 	}
 	c := o.Configuration
-	if err := addAdministrators(c, o.AdminTokens); err != nil {
+	if err := addAdministrators(c, o.IsAdminToken); err != nil {
 		return nil, nil, nil, err
 	}
 	if c.Middleware == nil {

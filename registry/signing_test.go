@@ -296,8 +296,8 @@ func TestPostedSignatures(t *testing.T) {
 	}
 }
 
-// TestPutSignatures: a signature that is put into repositories leaves with the last of them. What a
-// client says of them through the API is reverted, and one that is posted there stays.
+// TestPutSignatures: a signature that is put into repositories leaves with the last of them. A
+// client cannot change them through the API, and a signature that is posted there stays.
 func TestPutSignatures(t *testing.T) {
 	h := newSigningHouse(t, signtest.NewKey(t, "ecdsa-p256"))
 	image := h.mustPush("a", "v1", "somebody")

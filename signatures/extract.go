@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -16,6 +17,11 @@ const (
 	DefaultContentLimit = 256 << 10
 	// DefaultPerImage is the default of Limits.PerImage.
 	DefaultPerImage = 64
+	// DefaultVerifyLimit is the CPU time that the signatures of an image may take while its push waits:
+	// enough for some hundred signatures by keys.
+	DefaultVerifyLimit = 100 * time.Millisecond
+	// DefaultVerifyPerMinute is that of all pushes to a repository in a minute.
+	DefaultVerifyPerMinute = 2 * time.Second
 	// MaxBlob is the size of the largest blob that is read.
 	MaxBlob = 4 << 20
 	// maxLayers is how many layers of one manifest are looked at, and maxTotal how

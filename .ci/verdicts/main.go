@@ -1,6 +1,6 @@
-// Command verdicts has containers/image, notation-go and cosign's library judge a corpus of policies, images and
-// signatures. It reads the corpus from standard input and writes the verdicts to standard output,
-// both in JSON.
+// Command verdicts has containers/image, notation-go and cosign's library judge a corpus of
+// policies, images and signatures. It reads the corpus from standard input and writes the verdicts
+// to standard output, both in JSON.
 package main
 
 import (

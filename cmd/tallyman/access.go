@@ -16,16 +16,9 @@ import (
 	"tallyman/registry"
 )
 
-// apiAccess is the access to the API.
-type apiAccess struct {
-	*access.Access
-	// certificate is the one that kubectl needs before it sends a token, nil if there is none.
-	certificate *tls.Certificate
-	adminTokens []string
-}
-
-// newAccess sets up authentication and authorization of the API.
-func newAccess(cmd *cobra.Command, c *config.Config) (*apiAccess, error) {
+// newAccess sets up authentication and authorization of the API, and the certificate that
+// kubectl needs before it sends a token.
+func newAccess(cmd *cobra.Command, c *config.Config) (*access.Access, *tls.Certificate, error) {
 	auth := &c.ImageAPI.Auth
 	o := access.Options{
 		AnonymousRead:             registry.AnonymousPull(c.Registry),
@@ -42,7 +35,7 @@ func newAccess(cmd *cobra.Command, c *config.Config) (*apiAccess, error) {
 	if file := auth.KubeconfigFile; file != "" {
 		admin, err := access.PrepareKubeconfig(file, externalAddress(c), c.Registry.HTTP.TLS.Certificate)
 		if err != nil {
-			return nil, fmt.Errorf("imageapi.auth.kubeconfigfile: %w", err)
+			return nil, nil, fmt.Errorf("imageapi.auth.kubeconfigfile: %w", err)
 		}
 		o.AdminTokens, certificate = append(o.AdminTokens, admin.Token), admin.Certificate
 		slog.Info("administrator's kubeconfig", "path", file)
@@ -50,26 +43,26 @@ func newAccess(cmd *cobra.Command, c *config.Config) (*apiAccess, error) {
 	if file := auth.TokenFile; file != "" {
 		content, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("imageapi.auth.tokenfile: %w", err)
+			return nil, nil, fmt.Errorf("imageapi.auth.tokenfile: %w", err)
 		}
 		token := strings.TrimSpace(string(content))
 		if token == "" {
-			return nil, fmt.Errorf("imageapi.auth.tokenfile: %s is empty: want a token", file)
+			return nil, nil, fmt.Errorf("imageapi.auth.tokenfile: %s is empty: want a token", file)
 		}
 		o.AdminTokens = append(o.AdminTokens, token)
 	}
 	var err error
 	if o.PasswordCheck, err = registry.PasswordCheck(c.Registry); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	a, err := access.New(cmd.Context(), o)
 	if err != nil {
-		return nil, fmt.Errorf("imageapi.auth.%w", err)
+		return nil, nil, fmt.Errorf("imageapi.auth.%w", err)
 	}
 	if a.HasUsers {
 		warnOfPlainHTTP(c)
 	}
-	return &apiAccess{a, certificate, o.AdminTokens}, nil
+	return a, certificate, nil
 }
 
 // warnOfPlainHTTP warns of credentials on a network where anybody can read them.

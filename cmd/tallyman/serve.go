@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -149,11 +150,11 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		return err
 	}
 	defer resources.images.Close()
-	who, err := newAccess(cmd, c)
+	who, certificate, err := newAccess(cmd, c)
 	if err != nil {
 		return err
 	}
-	api, err := newAPI(c, resources, who.Access)
+	api, err := newAPI(c, resources, who)
 	if err != nil {
 		return err
 	}
@@ -167,7 +168,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	background.Go(func() { resources.verifier.Run(ctx, resources.catalog, c.ImageAPI.Signatures.VerifyInterval) })
 	track := trackerOptions(c, resources)
 	track.Lost = lost
-	return serveRegistry(cmd.Context(), c, api, who, track)
+	return serveRegistry(cmd.Context(), c, api, who, certificate, track)
 }
 
 func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Server, error) {
@@ -200,12 +201,12 @@ func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Se
 	})
 }
 
-func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, who *apiAccess, track tracker.Options) error {
+func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, who *access.Access, certificate *tls.Certificate, track tracker.Options) error {
 	return registry.Serve(ctx, registry.ServeOptions{
 		Configuration: c.Registry,
 		API:           api,
-		AdminTokens:   who.adminTokens,
-		Certificate:   who.certificate,
+		IsAdminToken:  who.IsAdminToken,
+		Certificate:   certificate,
 
 		SNICertificate: c.ImageAPI.TLS.Certificate,
 		SNIKey:         c.ImageAPI.TLS.Key,

@@ -93,6 +93,8 @@ type Access struct {
 	ServesAnonymous func() bool
 	// Challenges are the schemes for WWW-Authenticate.
 	Challenges []string
+	// IsAdminToken reports whether a token is one of Options.AdminTokens; nil if there are none.
+	IsAdminToken func(token string) bool
 	// HasUsers is set if any authenticator is configured.
 	HasUsers bool
 

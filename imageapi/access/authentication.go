@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/group"
+	"k8s.io/apiserver/pkg/authentication/request/anonymous"
 	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
 	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
 	"k8s.io/apiserver/pkg/authentication/request/union"
@@ -19,17 +22,14 @@ import (
 	"k8s.io/apiserver/pkg/authentication/token/tokenfile"
 	tokenunion "k8s.io/apiserver/pkg/authentication/token/union"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	authorizationcel "k8s.io/apiserver/pkg/authorization/cel"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/options"
 	webhookutil "k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/apiserver/plugin/pkg/authenticator/token/webhook"
 	authorizerwebhook "k8s.io/apiserver/plugin/pkg/authorizer/webhook"
 	"k8s.io/apiserver/plugin/pkg/authorizer/webhook/metrics"
-
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apiserver/pkg/authentication/request/anonymous"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
-	authorizationcel "k8s.io/apiserver/pkg/authorization/cel"
 )
 
 // tokenCacheTTL is how long the answer about a token is remembered, as upstream.
@@ -117,7 +117,8 @@ func (a *Access) frontProxy(o *RequestHeader) (authenticator.Request, error) {
 func (a *Access) tokens(ctx context.Context, o *Options) ([]authenticator.Token, error) {
 	var all []authenticator.Token
 	if len(o.AdminTokens) > 0 {
-		all = append(all, adminTokens(o.AdminTokens))
+		a.IsAdminToken = anyOf(o.AdminTokens)
+		all = append(all, adminTokens(a.IsAdminToken))
 	}
 	if o.TokenAuthFile != "" {
 		tokens := &tokenFile{path: o.TokenAuthFile}
@@ -145,16 +146,23 @@ func (a *Access) tokens(ctx context.Context, o *Options) ([]authenticator.Token,
 	return all, nil
 }
 
-// adminTokens authenticates bearers of one of the tokens as an administrator.
-func adminTokens(tokens []string) authenticator.Token {
+// anyOf reports whether a token is one of some, in a time that does not tell how much of it is right.
+func anyOf(tokens []string) func(string) bool {
+	return func(got string) bool {
+		return slices.ContainsFunc(tokens, func(token string) bool {
+			return token != "" && subtle.ConstantTimeCompare([]byte(got), []byte(token)) == 1
+		})
+	}
+}
+
+// adminTokens authenticates the bearers of administrators' tokens.
+func adminTokens(isToken func(string) bool) authenticator.Token {
 	admin := &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup}}
 	return authenticator.TokenFunc(func(_ context.Context, got string) (*authenticator.Response, bool, error) {
-		for _, token := range tokens {
-			if token != "" && subtle.ConstantTimeCompare([]byte(got), []byte(token)) == 1 {
-				return &authenticator.Response{User: admin}, true, nil
-			}
+		if !isToken(got) {
+			return nil, false, nil
 		}
-		return nil, false, nil
+		return &authenticator.Response{User: admin}, true, nil
 	})
 }
 

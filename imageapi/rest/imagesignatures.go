@@ -71,22 +71,16 @@ func (r *ImageSignatures) Create(ctx context.Context, obj runtime.Object, valida
 	// Verification belongs to the server, so it is part of the write.
 	signature.Conditions, signature.ImageIdentity, signature.SignedClaims = nil, "", nil
 	signature.Created, signature.IssuedBy, signature.IssuedTo = nil, nil, nil
-	rest.FillObjectMetaSystemFields(signature)
-	if errs := rules.ValidateSignature(signature, nil); len(errs) > 0 {
-		return nil, invalidSignature(signature, errs)
+	if err := prepareSignature(signature); err != nil {
+		return nil, err
 	}
 	if validate != nil {
 		if err := validate(ctx, signature); err != nil {
 			return nil, err
 		}
 	}
-	return r.add(ctx, signature, options.DryRun)
-}
-
-// add adds a signature to the Image that its name starts with.
-func (r *ImageSignatures) add(ctx context.Context, signature *imagev1.ImageSignature, dryRun []string) (runtime.Object, error) {
 	imageName, _ := rules.SignedImage(signature.Name)
-	stored, err := r.images.change(ctx, r.images.Store, imageName, false, dryRun, func(_ context.Context, image *imagev1.Image) error {
+	stored, err := r.images.change(ctx, r.images.Store, imageName, false, options.DryRun, func(_ context.Context, image *imagev1.Image) error {
 		if findSignature(image, signature) != nil {
 			return apierrors.NewAlreadyExists(signatureErrors, signature.Name)
 		}
@@ -123,9 +117,8 @@ func appendSignature(image *imagev1.Image, s *imagev1.ImageSignature) {
 // Put adds a signature that a client has put into a repository: it leaves with the repository, or
 // with the last one of several that have the same. Its errors are those of Create.
 func (r *ImageSignatures) Put(ctx context.Context, repository string, signature *imagev1.ImageSignature) error {
-	rest.FillObjectMetaSystemFields(signature)
-	if errs := rules.ValidateSignature(signature, nil); len(errs) > 0 {
-		return invalidSignature(signature, errs)
+	if err := prepareSignature(signature); err != nil {
+		return err
 	}
 	imageName, _ := rules.SignedImage(signature.Name)
 	_, err := r.images.change(internal(ctx), r.images.registry, imageName, false, nil, func(_ context.Context, image *imagev1.Image) error {
@@ -149,6 +142,15 @@ func (r *ImageSignatures) Put(ctx context.Context, repository string, signature 
 		return nil
 	})
 	return err
+}
+
+// prepareSignature gives a new signature its uid, and checks it.
+func prepareSignature(s *imagev1.ImageSignature) error {
+	rest.FillObjectMetaSystemFields(s)
+	if errs := rules.ValidateSignature(s, nil); len(errs) > 0 {
+		return invalidSignature(s, errs)
+	}
+	return nil
 }
 
 func invalidSignature(s *imagev1.ImageSignature, errs field.ErrorList) error {

@@ -21,8 +21,8 @@ import (
 const admissionResync = 10 * time.Minute
 
 // admit has a cluster's admission policies and webhooks, mutating and validating, decide on what
-// clients write, and enforces permissions on owner references, as kube-apiserver does for its own resources: kube-apiserver itself does not admit
-// what it passes on to an aggregated server
+// clients write, and wants permissions for changes of owners, as kube-apiserver does for its own
+// resources: kube-apiserver itself does not admit requests that it passes on to an aggregated server
 // (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/). Writes by the
 // registry do not come this way.
 func admit(c *server.Config, cluster *restclient.Config) error {

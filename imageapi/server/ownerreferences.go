@@ -21,9 +21,9 @@ import (
 // (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#ownerreferencespermissionenforcement).
 const ownerReferencesName = "OwnerReferencesPermissionEnforcement"
 
-// ownerReferences is the admission plugin of that name. Whoever changes the owners of an object
-// decides about its deletion, so they have to be allowed to delete it; and to let the object block
-// the deletion of an owner they have to be allowed to set the owner's finalizers.
+// ownerReferences is the admission plugin of that name. A user that changes the owners of an object
+// decides about its deletion, and has to be allowed to delete it; to let the object block the
+// deletion of an owner, the user has to be allowed to set the owner's finalizers.
 type ownerReferences struct {
 	*admission.Handler
 	authorizer authorizer.Authorizer

@@ -110,7 +110,11 @@ func (b *background) renew(ctx context.Context) {
 		return
 	}
 	b.leads.Store(leads)
-	policiesInForce.Set(map[bool]float64{true: 1}[joined])
+	if joined {
+		policiesInForce.Set(1)
+	} else {
+		policiesInForce.Set(0)
+	}
 }
 
 // keepVerified verifies all Images when that is due.

@@ -70,7 +70,7 @@ func (i *interrupted) Commit(ctx context.Context, m ...storage.Mutation) (*stora
 	return i.Backend.Commit(ctx, m...)
 }
 
-// cluster is a store with what its processes share.
+// cluster is a store, and the leases of its processes.
 type cluster struct {
 	*testing.T
 	store  *interrupted
@@ -226,7 +226,7 @@ func TestLimit(t *testing.T) {
 		return shown(p.image()) == "Verified,KeyNotTrusted,KeyNotTrusted,KeyNotTrusted complete [a,b,c,d]"
 	})
 
-	// A name less: what the policies say of the others is not known for those that are left.
+	// A name less: the verdicts of the others may have come from it.
 	p.policies.ClearCache()
 	p.want(p.change(func(image *imagev1.Image) { rules.RemoveRepository(image, "d") }), "Verified,Pending,Pending,Pending pending [a,b,c]")
 	p.work(func() bool {

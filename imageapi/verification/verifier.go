@@ -9,6 +9,7 @@
 package verification
 
 import (
+	"cmp"
 	"context"
 	"sync/atomic"
 	"time"
@@ -17,16 +18,9 @@ import (
 
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
+	"tallyman/signatures"
 	"tallyman/signatures/policy"
 	"tallyman/storage"
-)
-
-// Defaults of Options.
-const (
-	// DefaultLimit is enough for some hundred signatures by keys.
-	DefaultLimit = 100 * time.Millisecond
-	// DefaultPerMinute is twenty times as much.
-	DefaultPerMinute = 2 * time.Second
 )
 
 // Options configures New.
@@ -37,11 +31,12 @@ type Options struct {
 	Policies *policy.Verifier
 	// Leases are one for all processes on the store; nil if this is the only one.
 	Leases Leases
-	// Limit is the CPU time that the signatures of an Image may take in one write. DefaultLimit if
-	// zero.
+	// Limit is the CPU time that the signatures of an Image may take in one write.
+	// signatures.DefaultVerifyLimit if zero.
 	Limit time.Duration
 	// PerMinute is the CPU time that signatures may take in writes on account of one repository,
-	// or of one user of the API, in a minute. DefaultPerMinute if zero.
+	// or of one user of the API, in a minute.
+	// signatures.DefaultVerifyPerMinute if zero.
 	PerMinute time.Duration
 }
 
@@ -65,12 +60,8 @@ var _ rest.Verifier = (*Verifier)(nil)
 
 // New returns a Verifier. Until Start its policies are not in force.
 func New(o Options) *Verifier {
-	if o.Limit == 0 {
-		o.Limit = DefaultLimit
-	}
-	if o.PerMinute == 0 {
-		o.PerMinute = DefaultPerMinute
-	}
+	o.Limit = cmp.Or(o.Limit, signatures.DefaultVerifyLimit)
+	o.PerMinute = cmp.Or(o.PerMinute, signatures.DefaultVerifyPerMinute)
 	v := &Verifier{options: o, accounts: newAccounts(o.PerMinute)}
 	v.inForce.Store(&state{})
 	return v
@@ -78,27 +69,23 @@ func New(o Options) *Verifier {
 
 // Verify implements rest.Verifier.
 func (v *Verifier) Verify(ctx context.Context, r *rest.VerifyRequest) *rest.Verdict {
-	repositories, tags := rules.Repositories(r.Image), rules.Tags(r.Image)
-	policies, set := v.options.Policies.Applicable(r.Image, repositories, tags)
+	prepared := v.options.Policies.Prepare(r.Image, rules.Repositories(r.Image), rules.Tags(r.Image))
 	inForce := v.inForce.Load()
-	if inForce.digest != set {
+	if inForce.digest != prepared.Digest {
 		v.Refresh(ctx)
 		inForce = v.inForce.Load()
 	}
 	stored := newStored(r)
 	switch {
-	case inForce.digest != set:
+	case inForce.digest != prepared.Digest:
 		return stored.carry()
-	case !r.Full && stored.complete(policies):
+	case !r.Full && stored.complete(prepared.Policies):
 		return stored.again(inForce.condition())
 	}
-	result := v.options.Policies.Verify(r.Image, repositories, tags, v.limit(r))
+	result := prepared.Verify(v.limit(r))
 	v.accounts.charge(r.Account, result.Spent)
-	if result.Digest != set { // the policies have been reloaded meanwhile
-		return stored.carry()
-	}
-	verdict := &rest.Verdict{Trusted: result.Trusted, Policies: result.Policies, Pending: result.Pending, Condition: inForce.condition()}
-	if result.Pending && stored.policies() == result.Policies {
+	verdict := &rest.Verdict{Trusted: result.Trusted, Policies: prepared.Policies, Pending: result.Pending, Condition: inForce.condition()}
+	if result.Pending && stored.policies() == prepared.Policies {
 		verdict.Trusted = stored.addTo(verdict.Trusted)
 	}
 	return verdict

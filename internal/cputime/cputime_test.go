@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// TestOf: work counts, on whatever thread it is done, and waiting does not.
+// TestOf: work counts, and waiting does not.
 func TestOf(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Log("durations are measured here")

@@ -54,8 +54,8 @@ spec: {policyName: images, validationActions: [Deny]}
 	a.kubectl("label", "image", image, "forbidden-")
 }
 
-// testOwners: whoever changes the owners of an Image needs the permissions that kube-apiserver wants
-// for its own resources.
+// testOwners: a user that changes the owners of an Image needs the permissions that kube-apiserver
+// wants for its own resources.
 func (a *aggregated) testOwners(t *testing.T, image string) {
 	allow := func(name string, rules ...string) {
 		a.kubectl(append([]string{"create", "clusterrole", name}, rules...)...)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -33,11 +32,7 @@ const rulesVersion = 1
 
 // digestOf returns the digest of a part of the configuration and of the files that it names.
 func (f fingerprint) digestOf(configuration any) (digest.Digest, error) {
-	files := map[string]string{}
-	for path, hash := range f {
-		files[path] = hex.EncodeToString(hash[:])
-	}
-	content, err := json.Marshal([]any{rulesVersion, configuration, files}) // maps in the order of their keys
+	content, err := json.Marshal([]any{rulesVersion, configuration, f}) // maps in the order of their keys
 	return digest.FromBytes(content), err
 }
 

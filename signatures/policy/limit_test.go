@@ -85,7 +85,8 @@ func TestDigest(t *testing.T) {
 			t.Fatal(err)
 		}
 		for repository, into := range map[string]*string{"a": &d.a, "b": &d.b, "both": &d.both, "file": &d.file, "free": &d.free} {
-			*into, d.set = v.Applicable(image, []string{repository}, nil)
+			prepared := v.Prepare(image, []string{repository}, nil)
+			*into, d.set = prepared.Policies, prepared.Digest
 		}
 		if d.set != v.Digest() {
 			t.Errorf("two digests of the whole: %s, %s", d.set, v.Digest())

@@ -158,11 +158,6 @@ type Result struct {
 	// Trusted are the repositories whose policy is satisfied, for the repository itself and for each
 	// tag that it has on the image.
 	Trusted []string
-	// Policies is the digest of the policies that apply to the image, "" if none does. It is the same
-	// as long as they, and the files that they name, are.
-	Policies string
-	// Digest is Verifier.Digest at the time.
-	Digest string
 	// Pending is set if some signature has the reason signatures.ReasonPending, or would satisfy more
 	// if there were more time.
 	Pending bool
@@ -170,31 +165,20 @@ type Result struct {
 	Spent time.Duration
 }
 
-// Verify writes the result of verification on each signature of image, of a known type:
-// conditions, and, if it is trusted, its signer and its claims. A signature is trusted if it is
-// for any name of the image. repositories hold the image, and tags (repository:tag) point to it.
-// Signatures come in their order; no other is begun after the CPU time limit is spent. A limit
-// of 0 is none.
+// Verify is Prepare and Verification.Verify.
 func (v *Verifier) Verify(image *imagev1.Image, repositories, tags []string, limit time.Duration) *Result {
-	rules := v.current.Load()
-	covers := rules.covers(v.hosts, digest.Digest(image.Name), repositories, tags)
-	result := v.verifyAll(rules, image, covers, limit)
-	for i := 0; i < len(covers); {
-		repository, accepts := covers[i], true
-		for ; i < len(covers) && covers[i].repository == repository.repository; i++ {
-			accepts = accepts && covers[i].accepts()
-		}
-		if accepts && len(repository.groups) > 0 {
-			result.Trusted = append(result.Trusted, repository.repository)
-		}
-	}
-	return result
+	return v.Prepare(image, repositories, tags).Verify(limit)
 }
 
-// Applicable returns the Policies and the Digest that the Result of Verify would have.
-func (v *Verifier) Applicable(image *imagev1.Image, repositories, tags []string) (policies, set string) {
+// Prepare finds the policies for an image. repositories hold the image, and tags (repository:tag)
+// point to it.
+func (v *Verifier) Prepare(image *imagev1.Image, repositories, tags []string) *Verification {
 	rules := v.current.Load()
-	return digestOf(rules.covers(v.hosts, digest.Digest(image.Name), repositories, tags)), rules.digest.String()
+	return v.prepare(rules, image, rules.covers(v.hosts, digest.Digest(image.Name), repositories, tags))
+}
+
+func (v *Verifier) prepare(rules *ruleset, image *imagev1.Image, covers []*applicable) *Verification {
+	return &Verification{Policies: digestOf(covers), Digest: rules.digest.String(), image: image, rules: rules, covers: covers, now: v.options.Now}
 }
 
 // VerifyTag is Verify for one tag of a repository, without a limit. It reports whether the tag's
@@ -202,22 +186,8 @@ func (v *Verifier) Applicable(image *imagev1.Image, repositories, tags []string)
 func (v *Verifier) VerifyTag(image *imagev1.Image, repository, tag string) bool {
 	rules := v.current.Load()
 	a := rules.applicable(target{hosts: v.hosts, repository: repository, tag: tag, digest: digest.Digest(image.Name)})
-	v.verifyAll(rules, image, []*applicable{a}, 0)
+	v.prepare(rules, image, []*applicable{a}).verifyAll()
 	return len(a.groups) > 0 && a.accepts()
-}
-
-func (v *Verifier) verifyAll(rules *ruleset, image *imagev1.Image, covers []*applicable, limit time.Duration) *Result {
-	run := &run{Verifier: v, rules: rules, covers: covers, policies: digestOf(covers), limit: limit}
-	for i := range image.Signatures {
-		s := &image.Signatures[i]
-		if !signatures.Known(s.Type) {
-			continue
-		}
-		result := run.judgeSafely(image, s)
-		verificationsTotal.WithLabelValues(s.Type, result.trusted.reason).Inc()
-		result.apply(s, v.options.Now())
-	}
-	return &Result{Policies: run.policies, Digest: rules.digest.String(), Pending: run.exceeded, Spent: run.spent}
 }
 
 var (

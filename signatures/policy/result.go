@@ -35,33 +35,71 @@ type condition struct {
 // errTooLarge is why a signature that was not kept cannot be verified.
 var errTooLarge = errors.New("too large to be kept; the content is the descriptor of the blob")
 
-// run is one verification of all signatures of an image.
-type run struct {
-	*Verifier
+// Verification is one verification of the signatures of an image, by the policies of one moment.
+type Verification struct {
+	// Policies is the digest of the policies that apply to the image, "" if none does. It is the same
+	// as long as they, and the files that they name, are.
+	Policies string
+	// Digest is Verifier.Digest at that moment.
+	Digest string
+
+	image    *imagev1.Image
 	rules    *ruleset
 	covers   []*applicable
-	policies string        // the digest of those that cover it
+	now      func() time.Time
 	limit    time.Duration // of CPU time; 0 is none
 	spent    time.Duration
 	exceeded bool // something was not verified because of the limit
 }
 
+// Verify writes the result of verification on each signature of the image, of a known type:
+// conditions, and, if it is trusted, its signer and its claims. A signature is trusted if it is
+// for any name of the image. Signatures come in their order; no other is begun after the CPU time
+// limit is spent. A limit of 0 is none. It is called once.
+func (v *Verification) Verify(limit time.Duration) *Result {
+	v.limit = limit
+	v.verifyAll()
+	result := &Result{Pending: v.exceeded, Spent: v.spent}
+	for i := 0; i < len(v.covers); {
+		repository, accepts := v.covers[i], true
+		for ; i < len(v.covers) && v.covers[i].repository == repository.repository; i++ {
+			accepts = accepts && v.covers[i].accepts()
+		}
+		if accepts && len(repository.groups) > 0 {
+			result.Trusted = append(result.Trusted, repository.repository)
+		}
+	}
+	return result
+}
+
+func (v *Verification) verifyAll() {
+	for i := range v.image.Signatures {
+		s := &v.image.Signatures[i]
+		if !signatures.Known(s.Type) {
+			continue
+		}
+		result := v.judgeSafely(s)
+		verificationsTotal.WithLabelValues(s.Type, result.trusted.reason).Inc()
+		result.apply(s, v.now())
+	}
+}
+
 // judgeSafely is judge that recovers from panics of libraries: a signature must not fail the
 // push of an image.
-func (v *run) judgeSafely(image *imagev1.Image, s *imagev1.ImageSignature) (judged *result) {
+func (v *Verification) judgeSafely(s *imagev1.ImageSignature) (judged *result) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			slog.Error("signature verification panicked", "image", image.Name, "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
+			slog.Error("signature verification panicked", "image", v.image.Name, "signature", s.Name, "fault", fault, "stack", string(debug.Stack()))
 			unknown := condition{"Unknown", signatures.ReasonUnparsable, "it cannot be verified; the server's log says why"}
 			judged = &result{trusted: unknown, forImage: unknown}
 		}
 	}()
-	return v.judge(image, s)
+	return v.judge(s)
 }
 
 // judge verifies one signature of an image against the groups of all covers.
-func (v *run) judge(image *imagev1.Image, s *imagev1.ImageSignature) *result {
-	subject := digest.Digest(image.Name)
+func (v *Verification) judge(s *imagev1.ImageSignature) *result {
+	subject := digest.Digest(v.image.Name)
 	c, err := parse(s.Type, s.Content)
 	if err != nil {
 		reason := signatures.ReasonUnparsable
@@ -84,12 +122,12 @@ func (v *run) judge(image *imagev1.Image, s *imagev1.ImageSignature) *result {
 		judged.trusted = condition{"Unknown", signatures.ReasonNoPolicy, "no policy covers the image's repositories"}
 	case mismatch:
 		judged.trusted = condition{"False", signatures.ReasonDigestMismatch, "it signs another digest"}
-	case image.Annotations[manifest.AnnotationAmbiguous] != "":
-		judged.trusted = condition{"False", signatures.ReasonAmbiguousManifest, "clients may read the manifest differently: " + image.Annotations[manifest.AnnotationAmbiguous]}
+	case v.image.Annotations[manifest.AnnotationAmbiguous] != "":
+		judged.trusted = condition{"False", signatures.ReasonAmbiguousManifest, "clients may read the manifest differently: " + v.image.Annotations[manifest.AnnotationAmbiguous]}
 	default:
 		v.verify(subject, s, judged)
 	}
-	if _, short, _ := strings.Cut(v.policies, ":"); covered {
+	if _, short, _ := strings.Cut(v.Policies, ":"); covered {
 		judged.trusted.message += " (policies " + short[:12] + ")"
 	}
 	return judged
@@ -104,7 +142,7 @@ func unlessTooLarge(reason string) string {
 
 // verify asks every root of trust about every name of the image, and keeps the first that
 // vouches for the signature, or else the failure that got furthest.
-func (v *run) verify(subject digest.Digest, s *imagev1.ImageSignature, judged *result) {
+func (v *Verification) verify(subject digest.Digest, s *imagev1.ImageSignature, judged *result) {
 	content := sha256.Sum256(slices.Concat([]byte(s.Type), []byte{0}, s.Content))
 	asked := map[rootOfTrust]cached{} // one signature may have thousands of names to answer for
 	ask := func(r rootOfTrust) (*signer, *failure) {
@@ -169,7 +207,7 @@ func (g *requirement) vouches(t *target, c *payload, ask func(rootOfTrust) (*sig
 	return nil, nil, worst
 }
 
-func (v *run) ask(r rootOfTrust, key cacheKey, c *payload) (s *signer, f *failure) {
+func (v *Verification) ask(r rootOfTrust, key cacheKey, c *payload) (s *signer, f *failure) {
 	if known, ok := v.rules.cache.Get(key); ok {
 		return known.signer, known.failure
 	}
@@ -177,7 +215,7 @@ func (v *run) ask(r rootOfTrust, key cacheKey, c *payload) (s *signer, f *failur
 		v.exceeded = true
 		return nil, errPending
 	}
-	v.spent += cputime.Of(func() { s, f = r.verify(c, key.subject, v.options.Now()) })
+	v.spent += cputime.Of(func() { s, f = r.verify(c, key.subject, v.now()) })
 	v.rules.cache.Add(key, cached{s, f})
 	return s, f
 }

@@ -91,12 +91,12 @@ func newUpgradeCommand() *cobra.Command {
 			cmd.Println("the embedded store has this version's format")
 			return nil
 		}
-		upgraded, err := s.Upgrade(cmd.Context())
+		from, format, err := s.Upgrade(cmd.Context())
 		if err != nil {
 			return err
 		}
-		if upgraded {
-			cmd.Println("the store in Redis was upgraded from format 1 to format 2")
+		if from != format {
+			cmd.Printf("the store in Redis was upgraded from format %d to format %d\n", from, format)
 		} else {
 			cmd.Println("the store in Redis has this version's format")
 		}

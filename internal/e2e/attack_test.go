@@ -92,15 +92,42 @@ func (s *server) cpuTicks() (ticks int64) {
 	return user + system
 }
 
-// storeBytes returns the size of the current values.
-func (s *server) storeBytes() int64 {
+// storeStats returns the sizes of the current values and of the history.
+func (s *server) storeStats() (stats struct{ Bytes, LogBytes int64 }) {
 	s.t.Helper()
 	out, err := s.tryMetadata("stats", "--output=json")
-	var stats struct{ Bytes int64 }
 	if err != nil || json.Unmarshal([]byte(out), &stats) != nil {
 		s.t.Fatalf("store stats: %v: %s", err, out)
 	}
-	return stats.Bytes
+	return stats
+}
+
+func (s *server) storeBytes() int64 { return s.storeStats().Bytes }
+
+// TestHistoryOfLargeImage: tags of an Image with as many signatures as it may have take up little of
+// the history, which keeps what they changed.
+func TestHistoryOfLargeImage(t *testing.T) {
+	t.Parallel()
+	a, image := startAttacked(t)
+	size := a.s.mustGet(t, api+"/images/"+image.String())
+	var all []signatures.Signature
+	for n := range 7 {
+		all = append(all, a.key.Cosign(signtest.CosignPayload(image, "registry.example.com/attacker/app", map[string]any{"n": n, "noise": noise(100 << 10)})))
+	}
+	a.s.pushArtifact("victim/app", signtest.ClassicTag(image), signtest.Classic(all...))
+	if size = a.s.mustGet(t, api+"/images/"+image.String()) - size; size < 500<<10 {
+		t.Fatalf("the signatures made the Image larger by %d bytes only", size)
+	}
+	const tags = 20
+	before := a.s.storeStats().LogBytes
+	for range tags {
+		attacks["tags"](a)
+	}
+	if kept := (a.s.storeStats().LogBytes - before) / tags; kept < 100 || kept > 64<<10 {
+		t.Errorf("the history has %d bytes for each tag of an Image that is larger by %d bytes", kept, size)
+	} else {
+		t.Logf("%d bytes in the history for each tag", kept)
+	}
 }
 
 // TestTenantBounds: no attack makes the store grow by more than 20 times what it uploads, or memory

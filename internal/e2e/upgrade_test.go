@@ -77,7 +77,7 @@ func TestUpgrade(t *testing.T) {
 			}
 		}
 		eventually(t, "the store has the new format", func() error {
-			if got := format(); got != "2" {
+			if got := format(); got != "3" {
 				return fmt.Errorf("format %s", got)
 			}
 			return nil
@@ -101,7 +101,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	replicas[0].stop()
 	out, err := exec.Command(old, append([]string{"serve"}, replicas[0].args[1:]...)...).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "format 2") {
+	if err == nil || !strings.Contains(string(out), "format 3") {
 		t.Errorf("the version before does not refuse the store clearly: %v\n%s", err, tail(string(out), 5))
 	}
 	replicas[1].checkMetadata(t)
@@ -149,7 +149,7 @@ func TestUpgradeCommand(t *testing.T) {
 	if out, err := s.tryMetadata("check"); err != nil || !strings.Contains(out, "none in format 1") {
 		t.Errorf("check in format 1: %v, %s", err, out)
 	}
-	for _, want := range []string{"from format 1 to format 2", "has this version's format"} {
+	for _, want := range []string{"from format 1 to format 3", "has this version's format"} {
 		if out, err := s.tryMetadata("upgrade"); err != nil || !strings.Contains(out, want) {
 			t.Errorf("upgrade: %v, %s, want %q", err, out, want)
 		}
@@ -192,7 +192,7 @@ func TestUpgradeEmbedded(t *testing.T) {
 	s.checkMetadata(t)
 	s.stop()
 	out, err := exec.Command(old, s.args...).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "format 2") {
+	if err == nil || !strings.Contains(string(out), "format 3") {
 		t.Errorf("the version before does not refuse the store clearly: %v\n%s", err, tail(string(out), 5))
 	}
 }

@@ -16,6 +16,7 @@ package bolt
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,17 +34,18 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"tallyman/storage"
+	"tallyman/storage/section"
 )
 
 // ErrLocked is returned by Open when another process has the file open.
 var ErrLocked = errors.New("the store is in use by another process")
 
 const (
-	// formatVersion is the layout of the file. Open upgrades oldFormat to it in one
-	// small transaction: values of the old layout are read as they are, and stored anew
-	// when they are written or indexed. It refuses any other.
-	formatVersion = 2
-	oldFormat     = 1
+	// formatVersion is the layout of the file. Open upgrades a file of an older one, from
+	// oldestFormat on, in one small transaction: values of the old layout are read as they
+	// are, and stored anew when they are written or indexed. It refuses any other.
+	formatVersion = 3
+	oldestFormat  = 1
 	lockTimeout   = time.Second
 	// maxBatch bounds how many waiting commits share one transaction.
 	maxBatch = 256
@@ -61,6 +63,7 @@ var (
 	compactedKey = []byte("compacted")
 	baseKey      = []byte("base") // the newest revisions that no commit made, one after the other
 	logBytesKey  = []byte("logbytes")
+	secretKey    = []byte("chunksecret") // of section.NewCutter
 )
 
 // Options configures Open.
@@ -89,6 +92,7 @@ type Store struct {
 	storage.Holds
 	opts     Options
 	db       *bbolt.DB
+	cutter   *section.Cutter
 	requests chan *request
 	done     chan struct{} // closed by Close
 	stopped  chan struct{} // closed when the writer has ended
@@ -194,16 +198,22 @@ func (s *Store) load(tx *bbolt.Tx) error {
 			}
 		}
 	}
-	switch got := decodeRevision(meta.Get(formatKey)); got {
-	case formatVersion:
-	case oldFormat:
+	got := decodeRevision(meta.Get(formatKey))
+	if got < oldestFormat || got > formatVersion {
+		return fmt.Errorf("format %d is not one that this version reads (%d to %d): run the version of tallyman that made it, or a newer one", got, oldestFormat, formatVersion)
+	}
+	if got != formatVersion {
 		if err := meta.Put(formatKey, encodeRevision(formatVersion)); err != nil {
 			return err
 		}
-		slog.Info("store upgraded", "path", s.opts.Path, "from", oldFormat, "to", formatVersion)
-	default:
-		return fmt.Errorf("format %d is not one that this version reads (%d): run the version of tallyman that made it, or a newer one", got, formatVersion)
+		slog.Info("store upgraded", "path", s.opts.Path, "from", got, "to", formatVersion)
 	}
+	if meta.Get(secretKey) == nil {
+		if err := meta.Put(secretKey, []byte(rand.Text())); err != nil {
+			return err
+		}
+	}
+	s.cutter = section.NewCutter(meta.Get(secretKey))
 	for _, name := range [][]byte{dataBucket, logBucket, historyBucket, termsBucket} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 
 	"tallyman/internal/crash"
 	"tallyman/storage"
+	"tallyman/storage/section"
 )
 
 // request is one change of the store on its way to the writer.
@@ -22,6 +23,7 @@ type request struct {
 type transaction struct {
 	tx                                 *bbolt.Tx
 	meta, data, log, history, postings *bbolt.Bucket
+	cutter                             *section.Cutter
 	current, compacted                 int64
 	size                               storage.HistorySize
 	added                              int // changes of this transaction
@@ -148,14 +150,9 @@ func (s *Store) flush(batch []*request) {
 func (s *Store) begin(tx *bbolt.Tx) (*transaction, error) {
 	meta := tx.Bucket(metaBucket)
 	t := &transaction{
-		tx:        tx,
-		meta:      meta,
-		data:      tx.Bucket(dataBucket),
-		log:       tx.Bucket(logBucket),
-		history:   tx.Bucket(historyBucket),
-		postings:  tx.Bucket(termsBucket),
-		current:   decodeRevision(meta.Get(revisionKey)),
-		compacted: decodeRevision(meta.Get(compactedKey)),
+		tx: tx, meta: meta, data: tx.Bucket(dataBucket), log: tx.Bucket(logBucket),
+		history: tx.Bucket(historyBucket), postings: tx.Bucket(termsBucket), cutter: s.cutter,
+		current: decodeRevision(meta.Get(revisionKey)), compacted: decodeRevision(meta.Get(compactedKey)),
 	}
 	s.mu.Lock()
 	known := t.current == s.current && t.compacted == s.compacted
@@ -252,7 +249,7 @@ func (t *transaction) apply(m *storage.Mutation, before *record, e *logEntry) er
 	if e.deleted = m.Operation == storage.Delete; e.deleted {
 		moved = before.parts
 	} else {
-		after, moved = before.put(m, e.revision)
+		after, moved = before.put(m, e.revision, t.cutter)
 		e.is = after.refs()
 	}
 	for _, p := range moved {

@@ -17,7 +17,9 @@ func TestContract(t *testing.T) {
 }
 
 func TestHistory(t *testing.T) {
-	storagetest.RunHistory(t, func(t *testing.T, now func() time.Time, bounds storage.HistoryBounds) storage.Backend {
+	open := func(t *testing.T, now func() time.Time, bounds storage.HistoryBounds) storage.Backend {
 		return open(t, bolt.Options{Path: filepath.Join(t.TempDir(), "images.db"), Now: now, History: bounds})
-	})
+	}
+	storagetest.RunHistory(t, open)
+	t.Run("Long", func(t *testing.T) { storagetest.RunLongHistory(t, open) })
 }

@@ -17,7 +17,7 @@ var errCutShort = errors.New("bolt: a stored value is cut short")
 // only.
 const groupPrefix = "#"
 
-// part is one section of a record, encoded, or one group of its terms.
+// part is one section of a record, encoded, a chunk of a section, or one group of its terms.
 type part struct {
 	name string
 	// revision is that of the change that wrote the part; it may be older than the
@@ -99,6 +99,14 @@ func (r *record) find(name string) (int, bool) {
 	return slices.BinarySearchFunc(r.parts, name, func(p part, name string) int { return strings.Compare(p.name, name) })
 }
 
+// data returns the data of a part, nil if r does not have it.
+func (r *record) data(name string) []byte {
+	if at, found := r.find(name); found {
+		return r.parts[at].data
+	}
+	return nil
+}
+
 // refs names the parts of r.
 func (r *record) refs() []ref {
 	refs := make([]ref, len(r.parts))
@@ -130,7 +138,7 @@ func wants(read *storage.Read, name string) bool {
 	if strings.HasPrefix(name, groupPrefix) {
 		return read.Terms
 	}
-	return read.Wants(name)
+	return read.Wants(section.Owner(name))
 }
 
 // entry returns the parts of r that read asks for, in memory of its own; nil for nil.
@@ -143,10 +151,10 @@ func (r *record) entry(key string, read *storage.Read) *storage.Entry {
 		e.Err = &storage.CorruptError{Reason: errCutShort.Error()}
 	}
 	for _, p := range r.parts {
-		if strings.HasPrefix(p.name, groupPrefix) || !read.Wants(p.name) {
+		if strings.HasPrefix(p.name, groupPrefix) || section.Owner(p.name) != p.name || !read.Wants(p.name) {
 			continue
 		}
-		data, err := section.Decode(p.data)
+		data, err := section.Join(p.name, p.data, r.data)
 		if err != nil {
 			e.Err = &storage.CorruptError{Reason: "section " + p.name + ": " + err.Error()}
 			continue
@@ -161,7 +169,7 @@ func (r *record) entry(key string, read *storage.Read) *storage.Entry {
 
 // put makes the record that a put of m makes of r, which may be nil, and returns the
 // parts that it replaced.
-func (r *record) put(m *storage.Mutation, revision int64) (after *record, moved []part) {
+func (r *record) put(m *storage.Mutation, revision int64, cutter *section.Cutter) (after *record, moved []part) {
 	after = &record{revision: revision}
 	if r != nil {
 		after.parts = slices.Clone(r.parts)
@@ -180,11 +188,18 @@ func (r *record) put(m *storage.Mutation, revision int64) (after *record, moved 
 		}
 	}
 	for _, s := range m.Value {
-		var data []byte
+		stays := map[string]bool{}
 		if s.Data != nil {
-			data = section.Append(nil, s.Data)
+			for _, p := range cutter.Parts(s.Name, s.Data, section.Append) {
+				set(p.Name, p.Data)
+				stays[p.Name] = true
+			}
 		}
-		set(s.Name, data)
+		for _, p := range slices.Clone(after.parts) {
+			if section.Owner(p.name) == s.Name && !stays[p.name] {
+				set(p.name, nil)
+			}
+		}
 	}
 	for i := range m.Terms {
 		name := groupPrefix + m.Terms[i].Group

@@ -19,12 +19,12 @@ func (s *Store) Commit(ctx context.Context, mutations ...storage.Mutation) (*sto
 	if err := storage.ValidateMutations(mutations); err != nil {
 		return nil, err
 	}
-	result, err := s.commitIn(ctx, s.format.Load(), mutations)
+	result, err := s.commitIn(ctx, s.Format(), mutations)
 	if errors.Is(err, errOtherFormat) { // another process has upgraded the store
 		if err := s.learnFormat(ctx); err != nil {
 			return nil, err
 		}
-		result, err = s.commitIn(ctx, s.format.Load(), mutations)
+		result, err = s.commitIn(ctx, s.Format(), mutations)
 	}
 	if err != nil {
 		return nil, err
@@ -36,9 +36,15 @@ func (s *Store) Commit(ctx context.Context, mutations ...storage.Mutation) (*sto
 	return result, nil
 }
 
-func (s *Store) commitIn(ctx context.Context, format int32, mutations []storage.Mutation) (*storage.CommitResult, error) {
-	if format == 1 {
+func (s *Store) commitIn(ctx context.Context, format int, mutations []storage.Mutation) (*storage.CommitResult, error) {
+	if format == format1 {
 		return s.commitFormat1(ctx, mutations)
+	}
+	var cutter *section.Cutter
+	if format != format2 {
+		s.mu.Lock()
+		cutter = s.cutter
+		s.mu.Unlock()
 	}
 	keys, args := []string{s.meta, s.index, s.log, s.terms, s.outcomeKey(rand.Text()), s.holds}, []any{}
 	for i := range mutations {
@@ -46,9 +52,9 @@ func (s *Store) commitIn(ctx context.Context, format int32, mutations []storage.
 		if m.Operation != storage.CheckEmpty {
 			keys = append(keys, s.valueKey(m.Key), s.historyKey(m.Key), s.objectKey(m.Key))
 		}
-		args = appendMutation(args, m, m.Expect, section.Append)
+		args = appendMutation(args, m, m.Expect, cutter, section.Append)
 	}
-	return s.runCommit(ctx, commit2Script, newFormat, keys, args, mutations)
+	return s.runCommit(ctx, commit2Script, format, keys, args, mutations)
 }
 
 // operations are the names that scripts have for them.
@@ -56,8 +62,8 @@ var operations = map[storage.Operation]string{storage.Put: "put", storage.Delete
 
 var termOperations = map[storage.TermOperation]string{storage.ReplaceTerms: "replace", storage.AddTerms: "add", storage.RemoveTerms: "remove"}
 
-// appendMutation appends the arguments for m, whose sections encode appends.
-func appendMutation(args []any, m *storage.Mutation, expect int64, encode func(dst, data []byte) []byte) []any {
+// appendMutation appends the arguments for m, whose sections cutter cuts and encode appends.
+func appendMutation(args []any, m *storage.Mutation, expect int64, cutter *section.Cutter, encode func(dst, data []byte) []byte) []any {
 	if m.Operation == storage.CheckEmpty {
 		term := ""
 		if m.Term != "" {
@@ -65,14 +71,19 @@ func appendMutation(args []any, m *storage.Mutation, expect int64, encode func(d
 		}
 		return append(args, "empty", "["+bound(m.From), "("+bound(m.To), term, "["+term+m.From, "("+term+m.To)
 	}
-	args = append(args, operations[m.Operation], m.Key, digits(expect), len(m.Value))
-	for _, part := range m.Value {
-		if part.Data == nil {
-			args = append(args, part.Name, "0", "")
-		} else {
-			args = append(args, part.Name, "1", encode(nil, part.Data))
+	args = append(args, operations[m.Operation], m.Key, digits(expect))
+	number := len(args)
+	args = append(args, 0)
+	for _, s := range m.Value {
+		if s.Data == nil {
+			args = append(args, s.Name, "0", "")
+			continue
+		}
+		for _, part := range cutter.Parts(s.Name, s.Data, encode) {
+			args = append(args, part.Name, "1", part.Data)
 		}
 	}
+	args[number] = (len(args) - number - 1) / 3
 	args = append(args, len(m.Terms))
 	for i := range m.Terms {
 		c := &m.Terms[i]
@@ -84,7 +95,7 @@ func appendMutation(args []any, m *storage.Mutation, expect int64, encode func(d
 // runCommit runs the script. A retry, ours or the client's, carries the same token,
 // by which the script knows a commit that it has made already. A full server makes room
 // first, as much as it can for a commit that removes something.
-func (s *Store) runCommit(ctx context.Context, script committer, format string, keys []string, mutations []any, all []storage.Mutation) (*storage.CommitResult, error) {
+func (s *Store) runCommit(ctx context.Context, script committer, format int, keys []string, mutations []any, all []storage.Mutation) (*storage.CommitResult, error) {
 	expired := s.takeExpired()
 	args := append([]any{
 		format, len(all), s.clock(), s.bounds(), (s.opts.Timeout + outcomeSpare).Milliseconds(), len(expired),

@@ -37,11 +37,13 @@ func TestContract(t *testing.T) {
 
 func TestHistory(t *testing.T) {
 	client := goredis.UniversalOptions{Addrs: []string{redistest.Any(t, flavor).Addr}}
-	storagetest.RunHistory(t, func(t *testing.T, now func() time.Time, bounds storage.HistoryBounds) storage.Backend {
+	open := func(t *testing.T, now func() time.Time, bounds storage.HistoryBounds) storage.Backend {
 		s, err := redis.Open(t.Context(), redis.Options{Client: client, Prefix: rand.Text(), Now: now, History: bounds})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
-	})
+	}
+	storagetest.RunHistory(t, open)
+	t.Run("Long", func(t *testing.T) { storagetest.RunLongHistory(t, open) })
 }

@@ -2,9 +2,12 @@ package redis_test
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tallyman/storage"
 	"tallyman/storage/redis"
@@ -97,8 +100,8 @@ func TestFormat1(t *testing.T) {
 	// Another process, with nothing in its cache, upgrades; this one finds out.
 	other := open(t, redis.Options{}, server.Addr)
 	check(other, "another process")
-	if upgraded, err := other.Upgrade(t.Context()); err != nil || !upgraded {
-		t.Fatal(upgraded, err)
+	if from, to, err := other.Upgrade(t.Context()); err != nil || from != 1 || to != 3 {
+		t.Fatal(from, to, err)
 	}
 	check(s, "upgraded")
 	check(other, "upgraded by itself")
@@ -115,8 +118,8 @@ func TestFormat1(t *testing.T) {
 	revisions = append(revisions, history1(t, s, [][][]string{{{"/a", "4"}, {"/b"}}, {{"/c", "2"}}})...)
 	states = append(states, "/a=4 /c=1", "/a=4 /c=2")
 	changes = append(changes, "/a:3>4", "/b:3>none", "/c:1>2")
-	check(s, "written in format 2")
-	check(open(t, redis.Options{}, server.Addr), "written in format 2, a fresh process")
+	check(s, "written in format 3")
+	check(open(t, redis.Options{}, server.Addr), "written in format 3, a fresh process")
 	if err := s.Compact(t.Context(), revisions[4]); err != nil {
 		t.Fatal(err)
 	}
@@ -124,5 +127,40 @@ func TestFormat1(t *testing.T) {
 	parts, _ := server.Command(t, "KEYS", "{tallyman}:history:*").([]any)
 	if len(left) > 0 || len(parts) != 1 {
 		t.Errorf("compaction left %v and %v, want the history of the last change", left, parts)
+	}
+}
+
+// TestFormat2: processes of a version that knows no chunks find none in a store of their
+// format.
+func TestFormat2(t *testing.T) {
+	server := redistest.Any(t, flavor)
+	s := open(t, redis.Options{}, server.Addr)
+	server.Command(t, "HSET", "{tallyman}:meta", "format", "2")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, redis.Options{}, server.Addr)
+	long := make([]byte, 100<<10)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(long)
+	for _, step := range []struct {
+		format, chunks int
+	}{{2, 0}, {3, 5}} {
+		if step.format > s.Format() {
+			if from, to, err := s.Upgrade(t.Context()); err != nil || from != 2 || to != 3 {
+				t.Fatal(from, to, err)
+			}
+		}
+		history1(t, s, [][][]string{{{"/a", string(long)}}})
+		fields := fmt.Sprint(server.Command(t, "HKEYS", "{tallyman}:value:/a"))
+		if n := strings.Count(fields, "~"); s.Format() != step.format || n < step.chunks || step.chunks == 0 && n > 0 {
+			t.Errorf("format %d: a value of 100 KiB is in %s", s.Format(), fields)
+		}
+		if e, _, err := storage.GetEntry(t.Context(), s, "/a", storage.Read{}); err != nil || string(e.Value.Body()) != string(long) {
+			t.Errorf("format %d: the value is not as it was written: %v", step.format, err)
+		}
+	}
+	server.Command(t, "ZADD", "{tallyman}:processes", time.Now().UnixMilli(), "somebody:2")
+	if older, err := s.OlderProcess(t.Context()); err != nil || older != "somebody" {
+		t.Errorf("a process that knows format 2 is no older one: %q, %v", older, err)
 	}
 }

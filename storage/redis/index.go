@@ -32,7 +32,7 @@ func (s *Store) CountTerms(ctx context.Context, terms []string) ([]int64, error)
 
 // IndexState implements storage.Backend.
 func (s *Store) IndexState(ctx context.Context, name string) (storage.IndexState, error) {
-	if s.format.Load() == 1 {
+	if s.Format() == format1 {
 		return storage.IndexState{}, storage.ErrNoIndex
 	}
 	state, _, err := s.indexState(ctx, name)

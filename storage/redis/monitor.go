@@ -11,6 +11,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"tallyman/storage"
+	"tallyman/storage/section"
 )
 
 const (
@@ -219,31 +220,25 @@ func (s *Store) wasThere() bool {
 func (s *Store) create(ctx context.Context) (replaced bool, err error) {
 	r, err := openScript.run(func(run runner) (reply, error) {
 		return fromMaster(func() ([]any, error) {
-			return run(ctx, s.own, []string{s.meta, s.log}, newFormat, rand.Text(), s.clock()).Slice()
+			return run(ctx, s.own, []string{s.meta, s.log}, knownFormat, rand.Text(), s.clock()).Slice()
 		})
 	})
 	if err != nil {
 		return false, err
 	}
 	answer := r
-	switch format := answer.text(0); format {
-	case oldFormat:
-		s.format.Store(1)
-	case newFormat:
-		s.format.Store(2)
-	default:
-		return false, formatError(format)
+	if err := s.setFormat(answer.text(0)); err != nil {
+		return false, err
 	}
-	if before := s.swapID("", answer.text(1)); before == "" || before == answer.text(1) {
+	before := s.swapID("", answer.text(1))
+	if before == "" || before == answer.text(1) {
 		return false, nil
 	}
 	window, err := s.readWindow(ctx)
 	if err != nil {
 		return true, err // the next look finds the other id again
 	}
-	s.mu.Lock()
-	s.id = answer.text(1)
-	s.mu.Unlock()
+	s.swapID(before, answer.text(1))
 	s.restart(window.Current)
 	s.lost("the store in Redis was emptied or replaced")
 	return true, nil
@@ -254,7 +249,7 @@ func (s *Store) swapID(old, fresh string) (before string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if before = s.id; before == old {
-		s.id = fresh
+		s.id, s.cutter = fresh, section.NewCutter([]byte(fresh))
 	}
 	return before
 }

@@ -32,7 +32,7 @@ func TestRefusals(t *testing.T) {
 		o    redis.Options
 		want string
 	}{
-		"newer format":   {server.Addr, redis.Options{Prefix: "future"}, "it has format 99, this version reads and writes formats 1 and 2"},
+		"newer format":   {server.Addr, redis.Options{Prefix: "future"}, "it has format 99, this version reads and writes formats 1 to 3"},
 		"no password":    {locked.Addr, redis.Options{}, "NOAUTH"},
 		"wrong password": {locked.Addr, user("default"), "WRONGPASS"},
 		"reader":         {server.Addr, user("reader"), "lacks permissions: want ~{tallyman}:* +@read +@write"},
@@ -130,7 +130,7 @@ func TestFormatChanges(t *testing.T) {
 	server := redistest.Any(t, flavor)
 	s := open(t, redis.Options{}, server.Addr)
 	revision := put(t, s, "/a", "1", 0)
-	server.Command(t, "HSET", "{tallyman}:meta", "format", "3")
+	server.Command(t, "HSET", "{tallyman}:meta", "format", "99")
 	_, err := s.Commit(t.Context(), storage.Mutation{Key: "/a", Value: storage.Body([]byte("2")), Expect: revision})
 	if !errors.Is(err, redis.ErrFormat) {
 		t.Errorf("a commit in another format: %v", err)

@@ -33,12 +33,13 @@
 //	{tallyman}:holds           hash: of each process the oldest revision that a list in progress needs, and the expiry
 //	{tallyman}:processes       sorted set of the processes that use the store, with the newest format they know
 //
-// A part of a value is written once, and moved when it is replaced. The log holds no
-// values, so that following it costs little and a part is never there twice.
+// A part of a value is written once, and moved when it is replaced: a section, a chunk of
+// a long section, or a group of terms. The log holds no values, so that following it costs
+// little and a part is never there twice.
 //
-// Format 1, which older versions of tallyman read and write, has no terms, and values in
-// {tallyman}:object:<key> and {tallyman}:version:<revision>. This version works in it
-// until Upgrade; see there.
+// Older versions of tallyman read and write older formats. Format 2 has no chunks. Format 1
+// has no terms either, and values in {tallyman}:object:<key> and
+// {tallyman}:version:<revision>. This version works in them until Upgrade; see there.
 //
 // # Caveats
 //
@@ -61,6 +62,7 @@ import (
 
 	"tallyman/storage"
 	"tallyman/storage/redis/cache"
+	"tallyman/storage/section"
 )
 
 // ErrFormat is wrapped by the error of every call on a store whose format this
@@ -68,10 +70,10 @@ import (
 var ErrFormat = errors.New("the store in Redis is not for this version")
 
 const (
-	// The formats that this version reads and writes.
-	oldFormat = "1"
-	newFormat = "2"
-	// formatAny is the format argument of scripts that work in both.
+	// The formats that this version reads and writes: those without terms, without chunks,
+	// and with both. Scripts name formats as digits.
+	format1, format2, knownFormat = 1, 2, 3
+	// formatAny is the format argument of scripts that work in all of them.
 	formatAny = ""
 	// ownConnections is how many connections the monitor has at most.
 	ownConnections = 3
@@ -99,7 +101,7 @@ type Store struct {
 	meta, index, log, terms, indexes, processes, holds string // keys
 
 	process    string       // the name of this process among all
-	format     atomic.Int32 // 1 or 2
+	format     atomic.Int32 // format1 to knownFormat
 	olderSeen  time.Time    // when an older process was seen last; the monitor's own
 	lastLeased time.Time    // when the lease was renewed last; the monitor's own
 
@@ -110,9 +112,10 @@ type Store struct {
 	seen    atomic.Int64           // newest revision that any answer showed
 
 	mu      sync.Mutex
-	id      string        // of the store, from meta
-	changed chan struct{} // closed and replaced when seen moves
-	expired []logEntry    // to be trimmed by the next commit
+	id      string          // of the store, from meta
+	cutter  *section.Cutter // of id
+	changed chan struct{}   // closed and replaced when seen moves
+	expired []logEntry      // to be trimmed by the next commit
 }
 
 var _ storage.Backend = (*Store)(nil)

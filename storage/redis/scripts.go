@@ -136,7 +136,7 @@ func scriptError(err error) error {
 }
 
 func formatError(found string) error {
-	return fmt.Errorf("%w: it has format %s, this version reads and writes formats %s and %s: run the version of tallyman that made it, or a newer one", ErrFormat, found, oldFormat, newFormat)
+	return fmt.Errorf("%w: it has format %s, this version reads and writes formats %d to %d: run the version of tallyman that made it, or a newer one", ErrFormat, found, format1, knownFormat)
 }
 
 // reply is the reply of a script: strings, integers, nils and lists of them.

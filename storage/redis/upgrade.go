@@ -26,23 +26,31 @@ const (
 	// it counts as there after that.
 	leaseInterval = 5 * time.Second
 	leaseTime     = 30 * time.Second
-	// knownFormat is the newest format that this version knows.
-	knownFormat = 2
 )
 
-// Format returns the format of the store, 1 or 2.
+// Format returns the format of the store.
 func (s *Store) Format() int { return int(s.format.Load()) }
 
-// Upgrade makes a store of format 1 one of format 2, which older versions of tallyman
-// refuse. While the store has format 1, Upgrade is called by itself when no older
-// process was connected for 30 seconds. It reports whether it changed the format.
-func (s *Store) Upgrade(ctx context.Context) (bool, error) {
-	r, err := s.run(ctx, upgradeScript, []string{s.meta}, formatAny)
+// Upgrade gives the store the newest format, which older versions of tallyman refuse. It
+// is called by itself when no older process was connected for 30 seconds. It returns the
+// format before and after.
+func (s *Store) Upgrade(ctx context.Context) (from, to int, err error) {
+	r, err := s.run(ctx, upgradeScript, []string{s.meta}, knownFormat)
 	if err != nil {
-		return false, err
+		return 0, 0, err
 	}
-	s.format.Store(2)
-	return r.text(0) == oldFormat, nil
+	s.format.Store(knownFormat)
+	return int(r.integer(0)), knownFormat, nil
+}
+
+// setFormat notes the format of the store.
+func (s *Store) setFormat(format string) error {
+	known := parseDigits(format)
+	if known < format1 || known > knownFormat {
+		return formatError(format)
+	}
+	s.format.Store(int32(known))
+	return nil
 }
 
 // learnFormat reads the format of the store.
@@ -52,19 +60,11 @@ func (s *Store) learnFormat(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		switch format {
-		case oldFormat:
-			s.format.Store(1)
-		case newFormat:
-			s.format.Store(2)
-		default:
-			return formatError(format)
-		}
-		return nil
+		return s.setFormat(format)
 	})
 }
 
-// attend renews the lease of this process and, while the store has format 1, looks
+// attend renews the lease of this process and, while the store has an older format, looks
 // whether it can be upgraded.
 func (s *Store) attend(ctx context.Context) {
 	if time.Since(s.lastLeased) < leaseInterval {
@@ -79,10 +79,10 @@ func (s *Store) attend(ctx context.Context) {
 		}
 		return
 	}
-	if s.Format() != 1 {
+	if s.Format() == knownFormat {
 		return
 	}
-	if err := s.learnFormat(ctx); err != nil || s.Format() != 1 { // another process was faster
+	if err := s.learnFormat(ctx); err != nil || s.Format() == knownFormat { // another process was faster
 		return
 	}
 	older, err := s.olderProcess(ctx)
@@ -92,7 +92,7 @@ func (s *Store) attend(ctx context.Context) {
 		return
 	case older != "":
 		if s.olderSeen.IsZero() {
-			slog.Info("redis: working in format 1 while an older version of tallyman is connected", "client", older)
+			slog.Info("redis: working in an older format while an older version of tallyman is connected", "format", s.Format(), "client", older)
 		}
 		s.olderSeen = time.Now()
 		return
@@ -102,11 +102,11 @@ func (s *Store) attend(ctx context.Context) {
 	case time.Since(s.olderSeen) < quietTime:
 		return
 	}
-	upgraded, err := s.Upgrade(ctx)
+	from, to, err := s.Upgrade(ctx)
 	if err != nil {
 		slog.Warn("redis: store not upgraded", "err", err)
-	} else if upgraded {
-		slog.Info("redis: store upgraded", "from", oldFormat, "to", newFormat)
+	} else if from != to {
+		slog.Info("redis: store upgraded", "from", from, "to", to)
 	}
 }
 
@@ -208,7 +208,7 @@ func (s *Store) commitAt(ctx context.Context, mutations []storage.Mutation, expe
 		if m.Operation != storage.CheckEmpty {
 			keys = append(keys, s.valueKey(m.Key), s.versionKey(expect[i]), s.objectKey(m.Key))
 		}
-		args = appendMutation(args, &m, expect[i], section.AppendFormat1)
+		args = appendMutation(args, &m, expect[i], nil, section.AppendFormat1)
 	}
-	return s.runCommit(ctx, commit1Script, oldFormat, keys, args, mutations)
+	return s.runCommit(ctx, commit1Script, format1, keys, args, mutations)
 }

@@ -22,6 +22,16 @@ const loadBatch = 64
 func decodeValue(key string, r reply, read *storage.Read) *storage.Entry {
 	e := &storage.Entry{Key: key, Revision: r.integer(0)}
 	var groups [][]storage.Term
+	var chunks map[string][]byte
+	for i := 1; i+1 < len(r); i += 2 {
+		if name := r.text(i); section.Owner(name) != name && !strings.HasPrefix(name, groupPrefix) {
+			if chunks == nil {
+				chunks = make(map[string][]byte, len(r)/2)
+			}
+			_, data, _ := strings.Cut(r.text(i+1), ":")
+			chunks[name] = []byte(data)
+		}
+	}
 	for i := 1; i+1 < len(r); i += 2 {
 		name, stored := r.text(i), r.text(i+1)
 		_, data, ok := strings.Cut(stored, ":")
@@ -29,10 +39,10 @@ func decodeValue(key string, r reply, read *storage.Read) *storage.Entry {
 			groups = append(groups, storage.DecodeTerms([]byte(data)))
 			continue
 		}
-		if !read.Wants(name) {
+		if section.Owner(name) != name || !read.Wants(name) {
 			continue
 		}
-		decoded, err := section.Decode([]byte(data))
+		decoded, err := section.Join(name, []byte(data), func(chunk string) []byte { return chunks[chunk] })
 		if err != nil || !ok {
 			e.Err = &storage.CorruptError{Reason: "section " + name + ": " + section.ErrMalformed.Error()}
 			continue

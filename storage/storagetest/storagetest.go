@@ -41,6 +41,7 @@ func Run(t *testing.T, open Open) {
 		"EmptyAndBinaryContent": testBinary,
 		"GetSeveral":            testGetSeveral,
 		"Sections":              testSections,
+		"LongValues":            testLongValues,
 		"Mutations":             testMutations,
 		"CommitIsAtomic":        testCommitIsAtomic,
 		"InsideACommit":         testInsideACommit,

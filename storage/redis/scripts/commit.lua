@@ -116,7 +116,14 @@ for i, m in ipairs(mutations) do
       for _, p in ipairs(m.parts) do move(p[1], redis.call('HGET', m.value, p[1])) end
       redis.call('DEL', m.value)
     else
-      for _, s in ipairs(m.sections) do set(s[1], s[2] == '1' and s[3]) end
+      local given, written = {}, {}
+      for _, s in ipairs(m.sections) do
+        given[s[1]], written[owner(s[1])] = true, true
+        set(s[1], s[2] == '1' and s[3])
+      end
+      for _, p in ipairs(m.parts or {}) do
+        if not given[p[1]] and written[owner(p[1])] then set(p[1], false) end
+      end
       for _, g in ipairs(m.groups) do
         local name, terms = '#' .. g[1], {}
         if g[2] ~= 'replace' then split(redis.call('HGET', m.value, name) or ':', terms) end

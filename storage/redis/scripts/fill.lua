@@ -3,7 +3,7 @@
 -- KEYS: meta, indexes, terms; of each entry value, object
 -- ARGV: format, index, expected state ('' for none), next state; of each entry key,
 --       revision, group, terms
-if meta[1] ~= '2' then return redis.error_reply('TALLYNOINDEX there is none in format 1') end
+if meta[1] == '1' then return redis.error_reply('TALLYNOINDEX there is none in format 1') end
 if (redis.call('HGET', KEYS[2], ARGV[2]) or '') ~= ARGV[3] then return {0} end
 if not whole(KEYS[3], meta[8]) then return evicted() end
 local bytes = 0

@@ -4,7 +4,7 @@
 -- scripts is meta, and the last argument is the newest revision that the caller has seen.
 local meta = redis.call('HMGET', KEYS[1], 'format', 'revision', 'compacted', 'base', 'logbytes', 'bases', 'objects', 'postings')
 if not meta[2] then return redis.error_reply('TALLYEMPTY the store is empty') end
-if meta[1] ~= '1' and meta[1] ~= '2' then return redis.error_reply('TALLYFORMAT ' .. (meta[1] or '')) end
+if meta[1] ~= '1' and meta[1] ~= '2' and meta[1] ~= '3' then return redis.error_reply('TALLYFORMAT ' .. (meta[1] or '')) end
 if tonumber(meta[2]) < tonumber(ARGV[#ARGV]) then return redis.error_reply('TALLYSTALE at ' .. meta[2]) end
 
 -- whole reports whether a sorted set has the size that was noted of it: a server that

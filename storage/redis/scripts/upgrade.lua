@@ -1,5 +1,6 @@
--- Makes a store of format 1 one of format 2: values of format 1 are read as they are,
--- and stored anew when they are written or indexed. Replies with the format before.
+-- Gives a store of an older format the newest one: values of the older are read as they
+-- are, and stored anew when they are written or, those of format 1, indexed. Replies with
+-- the format before.
 -- KEYS: meta  ARGV: format
-if meta[1] == '1' then redis.call('HSET', KEYS[1], 'format', '2') end
+if tonumber(meta[1]) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'format', ARGV[1]) end
 return {meta[1]}

@@ -1,5 +1,6 @@
--- What the value under a key is. It is a hash with a field for each section and each
--- group of terms, "<revision>:<data>" with the revision that wrote it, and the field '@':
+-- What the value under a key is. It is a hash with a field for each section, each chunk of
+-- a section ("<section>~<digest>", where the section lists its chunks) and each group of
+-- terms, "<revision>:<data>" with the revision that wrote it, and the field '@':
 -- "<revision> <name>@<revision>,…", the revision of the value and its parts. Replaced
 -- parts are in the hash of the key's history, by "<revision>/<name>", and the '@' of a
 -- replaced value there by its revision. Format 1 has "<revision>:<data>" as a string
@@ -19,10 +20,13 @@ local function manifest(revision, parts)
   return revision .. ' ' .. table.concat(list, ',')
 end
 
+-- owner returns the section that a chunk belongs to, of another part its name.
+local function owner(name) return string.match(name, '^[^~]*') end
+
 -- wanted reports whether the caller wants a part: names is a set, or nil for all.
 local function wanted(name, names, terms)
   if string.sub(name, 1, 1) == '#' then return terms end
-  return not names or names[name]
+  return not names or names[owner(name)]
 end
 
 -- wants reads the list of names that the caller wants ('*' for all) from an argument.

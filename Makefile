@@ -19,7 +19,7 @@ race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./
 # A long test that starts no goroutine runs without the race detector.
 sequential := ^TestDifferential$$
 
-.PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 verdicts cluster crowd bench lists scale faults hostile outage fuzz generate
+.PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench lists scale faults hostile outage fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -95,6 +95,9 @@ verdicts: ## make the corpus of policies and signatures anew, with the verdicts 
 
 cluster: tools ## run behind a real kube-apiserver, by the manifests and the chart
 	go test -count=1 -v -run 'TestAggregated|TestChart' ./internal/e2e
+
+collector: tools ## run kube-controller-manager's garbage collector beside a real kube-apiserver
+	go test -count=1 -v -run 'TestAggregated/garbage' ./internal/e2e
 
 crowd: ## let one client open 5 000 connections and watches beside others
 	go test -count=1 -v -run TestCrowd ./internal/e2e

@@ -164,6 +164,7 @@ func (a *aggregated) testGarbageCollection(t *testing.T) {
 		if cascade != "orphan" {
 			gone("image", image)
 			gone("configmap", settings)
+			t.Logf("--cascade=%s: the Image is gone, and so are an Image and a ConfigMap that it owned", cascade)
 			continue
 		}
 		for kind, name := range map[string]string{"image": image, "configmap": settings} {
@@ -171,8 +172,10 @@ func (a *aggregated) testGarbageCollection(t *testing.T) {
 				t.Errorf("%s %s has the owner that it was orphaned by: %s", kind, name, got)
 			}
 		}
+		t.Logf("--cascade=%s: the Image is gone, and the Image and the ConfigMap that it owned have no owner", cascade)
 	}
 	image := a.push("owner-that-is-not-there")
 	a.kubectl("patch", "image", image, "--type=merge", "-p", `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Namespace","name":"none","uid":"none"}]}}`)
 	gone("image", image)
+	t.Log("an Image whose owner never was is gone")
 }

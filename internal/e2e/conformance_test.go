@@ -68,13 +68,13 @@ func TestOCIConformance(t *testing.T) {
 }
 
 // startPlainRegistry runs distribution's own binary and returns its address.
-func startPlainRegistry(t *testing.T, more string) string {
+func startPlainRegistry(t *testing.T, more string, env ...string) string {
 	t.Helper()
 	dir, addr := t.TempDir(), freeAddress(t)
 	config := filepath.Join(dir, "config.yml")
 	writeFile(t, config, strings.NewReplacer("ADDR", addr, "DIR", dir).Replace(plainConfig+more))
 	cmd := exec.Command(tool(t, "registry"), "serve", config)
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+	cmd.Env = append(append(os.Environ(), "OTEL_TRACES_EXPORTER=none"), env...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -143,7 +143,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		commits: make(chan struct{}, max(1, o.Client.PoolSize*3/4)), durable: make(chan *durableCommit), cache: cache.New(o.CacheBytes),
 		done: make(chan struct{}), changed: make(chan struct{}), process: process,
 	}
-	s.format.Store(2) // until the store says otherwise
+	s.client.AddHook(counted{})
+	s.format.Store(knownFormat) // until the store says otherwise
 	s.meta, s.index, s.log, s.terms = s.key("meta"), s.key("index"), s.key("log"), s.key("terms")
 	s.indexes, s.processes, s.holds = s.key("indexes"), s.key("processes"), s.key("holds")
 	s.history = newHistory(s)
@@ -266,11 +267,15 @@ var (
 		Name: "imageapi_store_redis_evicted_total",
 		Help: "Objects that Redis was found to have evicted.",
 	})
+	roundTrips = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "imageapi_store_redis_round_trips_total",
+		Help: "Commands and pipelines of requests that were sent to Redis, without those that watch it.",
+	})
 )
 
 // Collectors returns this package's metrics, for the process to register.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{available, lossTotal, evictedTotal}
+	return []prometheus.Collector{available, lossTotal, evictedTotal, roundTrips}
 }
 
 // clientLog takes go-redis' log of single connections, which the monitor summarizes in one

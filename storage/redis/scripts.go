@@ -139,6 +139,28 @@ func formatError(found string) error {
 	return fmt.Errorf("%w: it has format %s, this version reads and writes formats %d to %d: run the version of tallyman that made it, or a newer one", ErrFormat, found, format1, knownFormat)
 }
 
+// counted counts the round trips of a client.
+type counted struct{}
+
+// DialHook implements goredis.Hook.
+func (counted) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+
+// ProcessHook implements goredis.Hook.
+func (counted) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
+		roundTrips.Inc()
+		return next(ctx, cmd)
+	}
+}
+
+// ProcessPipelineHook implements goredis.Hook.
+func (counted) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []goredis.Cmder) error {
+		roundTrips.Inc()
+		return next(ctx, cmds)
+	}
+}
+
 // reply is the reply of a script: strings, integers, nils and lists of them.
 type reply []any
 

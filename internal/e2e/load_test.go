@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestLoad runs the load program on a server beside plain distribution: each kind of worker does
+// its work, and the report has it.
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "tallyman-load")
+	if out, err := exec.Command("go", "build", "-o", program, "tallyman/internal/tallyman-load").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s := startServer(t)
+	run := func(output string) string {
+		t.Helper()
+		cmd := exec.Command(program, "-duration", "2s", "-turns", "2", "-most", "200", "-formats", "json,yaml,cbor,protobuf,table,metadata", "-output", output,
+			"-target", fmt.Sprintf("tallyman=http://%s,pid=%d", s.addr, s.cmd.Process.Pid), "-target", "plain=http://"+startPlainRegistry(t, ""))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	type report struct {
+		Target       string
+		CPUSeconds   float64
+		RSSAnonBytes int64
+		Operations   []struct {
+			Name          string
+			Count, Errors int
+			Error         string
+		}
+	}
+	var reports []report
+	if out := run("json"); json.Unmarshal([]byte(out), &reports) != nil || len(reports) != 2 {
+		t.Fatal(out)
+	}
+	for i, want := range []string{"get, list cbor, list json, list metadata, list protobuf, list table, list yaml, move tag, pull, push, watch", "move tag, pull, push"} {
+		var names []string
+		for _, o := range reports[i].Operations {
+			names = append(names, o.Name)
+			if o.Count == 0 || o.Errors > 0 {
+				t.Errorf("%s: %s: %d operations, %d errors, such as %s", reports[i].Target, o.Name, o.Count, o.Errors, o.Error)
+			}
+		}
+		if got := strings.Join(names, ", "); got != want {
+			t.Errorf("%s: %s, want %s", reports[i].Target, got, want)
+		}
+	}
+	if reports[0].CPUSeconds == 0 || reports[0].RSSAnonBytes < 1<<20 {
+		t.Errorf("%v s of CPU, %d bytes", reports[0].CPUSeconds, reports[0].RSSAnonBytes)
+	}
+	if out := run("table"); !strings.Contains(out, "p50 ratio") || !strings.Contains(out, "plain") {
+		t.Error(out)
+	}
+	if out, err := exec.Command(program, "-target", "gone=http://127.0.0.1:1").CombinedOutput(); err == nil || !strings.Contains(string(out), "gone: ") {
+		t.Errorf("a registry that is not there: %v, %s", err, out)
+	}
+}

@@ -55,8 +55,10 @@ func withPutNotes(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		notes := &putNotes{}
-		next.ServeHTTP(&putWriter{ResponseWriter: w, notes: notes}, r.WithContext(context.WithValue(r.Context(), putNotesKey{}, notes)))
+		notes, request := &putNotes{}, &tracker.Request{}
+		ctx := tracker.WithRequest(context.WithValue(r.Context(), putNotesKey{}, notes), request)
+		defer func() { _ = request.End(ctx) }() // it logs what it cannot do, and the client has its answer
+		next.ServeHTTP(&putWriter{ResponseWriter: w, notes: notes}, r.WithContext(ctx))
 	})
 }
 

@@ -116,14 +116,14 @@ type tags struct {
 
 // Tag implements distribution.TagService: the tag is true once the registry has it.
 func (t *tags) Tag(ctx context.Context, tag string, to imagespec.Descriptor) error {
-	return unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, t.TagService, func() error {
+	return unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, to.Digest, t.TagService, func() error {
 		return t.TagService.Tag(ctx, tag, to)
 	}))
 }
 
 // Untag implements distribution.TagService.
 func (t *tags) Untag(ctx context.Context, tag string) error {
-	err := unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, t.TagService, func() error {
+	err := unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, "", t.TagService, func() error {
 		return t.TagService.Untag(ctx, tag)
 	}))
 	logging.Audit(ctx, "untag", t.repository.name(), tag, "", err)

@@ -10,15 +10,12 @@ package catalog
 import (
 	"context"
 	"errors"
-	"slices"
-	"strings"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"tallyman/imageapi"
 	"tallyman/imageapi/derive"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
@@ -40,6 +37,10 @@ type Push struct {
 	Config []byte
 	// Host is the registry's own host[:port] for pull references.
 	Host string
+	// Tag is a tag of the repository that points to the manifest, "" for none. From has the
+	// manifests that it may have pointed to before.
+	Tag  string
+	From []digest.Digest
 }
 
 // Options configures New.
@@ -96,29 +97,6 @@ func pullReference(host, repository, name string) string {
 	return full
 }
 
-// Record stores derived, which came from Derive(p): it creates the Image, or updates the
-// derived fields and keeps the additions of users. It fails with ErrTerminating.
-func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
-	terminating := false
-	ctx = rest.WithAccount(ctx, p.Repository)
-	err := c.overwrite(ctx, p.Digest, true, func(image *imagev1.Image) error {
-		terminating = image.DeletionTimestamp != nil
-		if image.Name == "" {
-			derived.DeepCopyInto(image)
-			image.Annotations[rules.AnnotationOrigin] = rules.OriginRegistry
-		} else {
-			refresh(image, derived)
-		}
-		image.Annotations[rules.AnnotationManaged] = "true"
-		rules.AddRepository(image, p.Repository)
-		return nil
-	})
-	if err == nil && terminating {
-		return ErrTerminating
-	}
-	return err
-}
-
 // refresh updates the derived fields of image.
 func refresh(image, derived *imagev1.Image) {
 	if image.DockerImageReference == "" || len(rules.Repositories(image)) == 0 && image.Annotations[rules.AnnotationOrigin] == rules.OriginRegistry {
@@ -138,75 +116,6 @@ func refresh(image, derived *imagev1.Image) {
 	}
 }
 
-// SetTag notes that repository's tag points to the manifest, or does not. If it
-// points to a manifest of which there is no Image, or which the Image does not say
-// that the repository holds, NotFound is returned. It fails with ErrTerminating.
-func (c *Catalog) SetTag(ctx context.Context, repository, tag string, name digest.Digest, points bool) error {
-	if !points {
-		ctx = storage.WithRemoval(ctx)
-	}
-	terminating := false
-	ctx = rest.WithAccount(ctx, repository)
-	err := c.overwrite(ctx, name, false, func(image *imagev1.Image) error {
-		terminating = image.DeletionTimestamp != nil
-		if points && !slices.Contains(rules.Repositories(image), repository) {
-			return apierrors.NewNotFound(imageapi.Images, name.String())
-		}
-		rules.SetTag(image, repository, tag, points)
-		return nil
-	})
-	switch {
-	case !points && apierrors.IsNotFound(err):
-		return nil
-	case err == nil && points && terminating:
-		return ErrTerminating
-	}
-	return err
-}
-
-// Remove notes that repository no longer holds the manifest. The last repository
-// takes an Image with it that exists only because the manifest was pushed; as
-// with any deletion, finalizers on it are waited for.
-func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Digest) error {
-	ctx = rest.WithAccount(storage.WithRemoval(ctx), repository)
-	var orphan *imagev1.Image
-	err := c.overwrite(ctx, name, false, func(image *imagev1.Image) error {
-		orphan = nil
-		// Without any repository it is an orphan that an earlier call could not delete.
-		if held := rules.Repositories(image); len(held) > 0 && !slices.Contains(held, repository) {
-			return nil
-		}
-		rules.RemoveRepository(image, repository)
-		left := rules.Repositories(image)
-		switch {
-		case len(left) == 0 && image.Annotations[rules.AnnotationOrigin] == rules.OriginRegistry:
-			orphan = image.DeepCopy()
-		case len(left) == 0:
-			delete(image.Annotations, rules.AnnotationManaged)
-		default:
-			moveReference(image, repository, left[0])
-		}
-		return nil
-	})
-	if err != nil || orphan == nil {
-		return ignoreNotFound(err)
-	}
-	return c.deleteOrphan(ctx, orphan)
-}
-
-// moveReference makes a pull reference into from one into to.
-func moveReference(image *imagev1.Image, from, to string) {
-	rest := "/" + from + "@" + image.Name
-	if host, ok := strings.CutSuffix(image.DockerImageReference, rest); ok {
-		image.DockerImageReference = pullReference(host, to, image.Name)
-	}
-}
-
-// deleteOrphan deletes the Image unless a push has brought it back meanwhile.
-func (c *Catalog) deleteOrphan(ctx context.Context, orphan *imagev1.Image) error {
-	return c.images.DeleteUnless(ctx, orphan.Name, orphan.UID, func(image *imagev1.Image) bool { return len(rules.Repositories(image)) > 0 })
-}
-
 func ignoreNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil
@@ -217,13 +126,7 @@ func ignoreNotFound(err error) error {
 // RefreshSignatures updates the signatures of an Image, by the content of repositories and by the present
 // policies. Without an Image there is nothing to do.
 func (c *Catalog) RefreshSignatures(ctx context.Context, name digest.Digest) error {
-	return ignoreNotFound(c.update(ctx, name, false, func(*imagev1.Image) error { return nil }))
-}
-
-// VerifyOutside calls fn, which takes locks, changes Images with the context that it is given, and
-// frees the locks. It calls fn again when it has verified signatures that fn was to write.
-func (c *Catalog) VerifyOutside(ctx context.Context, fn func(context.Context) error) error {
-	return c.images.VerifyOutside(ctx, fn)
+	return ignoreNotFound(c.update(ctx, name, func(*imagev1.Image) error { return nil }))
 }
 
 // ImagesByTag returns, for each tag (repository:tag) that an Image carries, the

@@ -382,7 +382,7 @@ func TestRemoveAgain(t *testing.T) {
 		err = w.Record(t.Context(), push, derived)
 	}
 	if err == nil {
-		err = w.update(t.Context(), push.Digest, false, func(image *imagev1.Image) error {
+		err = w.update(t.Context(), push.Digest, func(image *imagev1.Image) error {
 			rules.RemoveRepository(image, "a")
 			return nil
 		})
@@ -451,7 +451,7 @@ func TestCrowdedAnnotations(t *testing.T) {
 		if i%40 == 0 {
 			h.push(fmt.Sprintf("more/%s/%03d", strings.Repeat("r", 100), i))
 		}
-		if err := h.w.SetTag(t.Context(), "first", fmt.Sprintf("%s%03d", strings.Repeat("t", 100), i), h.subject, true); err != nil {
+		if err := h.w.MoveTag(t.Context(), "first", fmt.Sprintf("%s%03d", strings.Repeat("t", 100), i), h.subject); err != nil {
 			t.Fatal(err)
 		}
 	}

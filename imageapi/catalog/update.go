@@ -12,36 +12,93 @@ import (
 
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
+	"tallyman/storage"
 )
+
+// changer applies a change to the Image called name, as update does, in the commit of together.
+type changer func(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error
+
+// corruptError is the error of a change of an Image that cannot be read.
+type corruptError struct {
+	name digest.Digest
+	err  error
+}
+
+func (e *corruptError) Error() string { return e.err.Error() }
+
+func (e *corruptError) Unwrap() error { return e.err }
+
+// together makes the changes of fn one commit. It is for callers that derive a missing Image again:
+// a corrupt one is deleted first. fn may be called several times.
+func (c *Catalog) together(ctx context.Context, fn func(ctx context.Context, change changer) error) error {
+	err := c.togetherOnce(ctx, fn)
+	var corrupt *corruptError
+	if !errors.As(err, &corrupt) {
+		return err
+	}
+	if discarded, discardErr := c.images.DiscardCorrupt(ctx, corrupt.name.String()); discardErr != nil || !discarded {
+		return errors.Join(err, discardErr)
+	}
+	slog.Warn("corrupt image replaced", "image", corrupt.name, "err", err)
+	return c.togetherOnce(ctx, fn)
+}
+
+func (c *Catalog) togetherOnce(ctx context.Context, fn func(ctx context.Context, change changer) error) error {
+	ctx = c.bounded(ctx)
+	var again map[digest.Digest][]string // the signatures of Images that got others
+	err := c.images.Together(ctx, func(ctx context.Context) error {
+		again = map[digest.Digest][]string{}
+		return fn(ctx, func(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
+			signed, changed, err := c.updateOnce(ctx, name, create, change)
+			if apierrors.IsInternalError(err) || errors.Is(err, storage.ErrCorrupt) {
+				return &corruptError{name, err}
+			}
+			if changed {
+				again[name] = signed
+			}
+			return err
+		})
+	})
+	for name, signed := range again {
+		if err == nil {
+			err = ignoreNotFound(c.settle(ctx, name, signed))
+		}
+	}
+	return err
+}
 
 // overwrite is update for callers that derive a missing Image again. It deletes a corrupt
 // Image first.
-func (c *Catalog) overwrite(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
-	err := c.update(ctx, name, create, change)
-	if !apierrors.IsInternalError(err) {
-		return err
-	}
-	if discarded, discardErr := c.images.DiscardCorrupt(ctx, name.String()); discardErr != nil || !discarded {
-		return errors.Join(err, discardErr)
-	}
-	slog.Warn("corrupt image replaced", "image", name, "err", err)
-	return c.update(ctx, name, create, change)
+func (c *Catalog) overwrite(ctx context.Context, name digest.Digest, change func(*imagev1.Image) error) error {
+	return c.together(ctx, func(ctx context.Context, do changer) error { return do(ctx, name, false, change) })
+}
+
+func (c *Catalog) bounded(ctx context.Context) context.Context {
+	return rest.WithSignatureBounds(ctx, rules.SignatureBounds{Count: c.signatures.Limits.PerImage, Bytes: maxSignatureBytes})
 }
 
 // update applies change to the Image called name, and brings its signatures up to
-// date, in one atomic step. With create, an Image that does not exist is presented
-// empty.
-func (c *Catalog) update(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
-	ctx = rest.WithSignatureBounds(ctx, rules.SignatureBounds{Count: c.signatures.Limits.PerImage, Bytes: maxSignatureBytes})
-	signed, changed, err := c.updateOnce(ctx, name, create, change)
-	for err == nil && changed {
-		// Referrers may have changed between our read and our write, so read them once more. A
-		// writer that changes them after this second read refreshes the signatures itself.
-		before := signed
-		signed, _, err = c.updateOnce(ctx, name, false, func(*imagev1.Image) error { return nil })
-		changed = !slices.Equal(before, signed)
+// date, in one atomic step.
+func (c *Catalog) update(ctx context.Context, name digest.Digest, change func(*imagev1.Image) error) error {
+	ctx = c.bounded(ctx)
+	signed, changed, err := c.updateOnce(ctx, name, false, change)
+	if err != nil || !changed {
+		return err
 	}
-	return err
+	return c.settle(ctx, name, signed)
+}
+
+// settle brings the signatures of an Image up to date until those that it found before, signed, are
+// found again: referrers may have changed between a read of them and the write. A writer that
+// changes them after the last read refreshes the signatures itself.
+func (c *Catalog) settle(ctx context.Context, name digest.Digest, signed []string) error {
+	for {
+		found, _, err := c.updateOnce(ctx, name, false, func(*imagev1.Image) error { return nil })
+		if err != nil || slices.Equal(signed, found) {
+			return err
+		}
+		signed = found
+	}
 }
 
 // updateOnce returns the names of the signatures that it has found, and whether they are others

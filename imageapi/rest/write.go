@@ -105,8 +105,33 @@ type outsideKey struct{}
 // VerifyOutside calls fn, which takes locks, writes Images with the context that it is given, and
 // frees the locks. A write in fn of signatures that are not verified fails; they are verified
 // after fn has returned, and fn is called again. So no lock is held for as long as signatures say.
+// Within another VerifyOutside it is that one that does so.
 func (i *Images) VerifyOutside(ctx context.Context, fn func(context.Context) error) error {
+	if ctx.Value(outsideKey{}) != nil {
+		return fn(ctx)
+	}
 	return verifyOutside(ctx, i.verifier, fn)
+}
+
+// Together makes the writes of fn one commit. fn is called again when another write came first.
+func (i *Images) Together(ctx context.Context, fn func(context.Context) error) error {
+	return i.VerifyOutside(ctx, func(ctx context.Context) error {
+		for range maxAttempts {
+			batch := &storage.Batch{}
+			if err := fn(storage.WithBatch(ctx, batch)); err != nil {
+				return err
+			}
+			committed, err := i.encoded.CommitBatch(ctx, batch)
+			if errors.Is(err, storage.ErrConditionFailed) {
+				ctx.Value(outsideKey{}).(*outside).outdated = true
+				return errOutdated
+			}
+			if committed || err != nil {
+				return err
+			}
+		}
+		return apierrors.NewConflict(imageapi.Images, "", errors.New("other writes came first each time; try again"))
+	})
 }
 
 func verifyOutside(ctx context.Context, v Verifier, fn func(context.Context) error) error {

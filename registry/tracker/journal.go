@@ -37,6 +37,14 @@ func (m Entry) about() Entry {
 	return Entry{Repository: m.Repository, Digest: m.Digest, Tag: m.Tag, Subject: m.Subject}
 }
 
+// manifest is the entry of the manifest in m alone, and tag that of the tag.
+func (m Entry) manifest() Entry {
+	m.Tag = ""
+	return m
+}
+
+func (m Entry) tag() Entry { return Entry{Repository: m.Repository, Tag: m.Tag, Host: m.Host} }
+
 func (m Entry) attributes() []any {
 	attributes := []any{"repository", m.Repository}
 	if m.Digest != "" {

@@ -29,9 +29,13 @@ type Push struct {
 	Tag string
 }
 
-// Pushed stores a manifest with put, and records it. Its errors are put's, and
-// UnavailableError.
+// Pushed stores a manifest with put, and records it, or leaves that to Tagged. Its errors are
+// put's, and UnavailableError.
 func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Push, put func() (digest.Digest, error)) error {
+	// With Reject, a push whose manifest cannot be recorded is to leave the tag where it is.
+	if r := requestOf(ctx); r != nil && p.Tag != "" && p.Err == nil && t.options.OnStoreFailure == Defer && !t.options.PullThrough {
+		return r.store(ctx, t, repo, p, put)
+	}
 	m := Entry{Repository: repo.Named().Name(), Digest: p.Digest}
 	stored, putErr := false, error(nil)
 	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
@@ -54,8 +58,9 @@ func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Pu
 	return t.handleFailure(ctx, m, err)
 }
 
-// recordPush records a manifest that the registry has stored, and completes its entry.
-func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, m *Entry, p Push, alone bool) error {
+// recordPush records a manifest that the registry has stored, and completes its entry. If that has
+// a tag, it is moved from the Images of others.
+func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, m *Entry, p Push, alone bool, from ...digest.Digest) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if m.Host = t.options.Host; m.Host == "" {
@@ -65,9 +70,9 @@ func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, 
 		return permanentError{p.Err}
 	}
 	m.Subject = p.Manifest.Subject
-	err := t.record(ctx, repo, *m, p.Manifest, p.Tag)
+	err := t.record(ctx, repo, *m, p.Manifest, from...)
 	if err == nil && !alone {
-		t.requeue(ctx, *m)
+		t.requeue(ctx, m.manifest())
 	}
 	return err
 }
@@ -185,11 +190,12 @@ func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository
 		return t.recordDeletion(ctx, m)
 	}
 	m.Host = cmp.Or(t.options.Host, m.Host, t.options.DefaultHost)
-	return t.record(ctx, repo, m, parsed, "")
+	return t.record(ctx, repo, m, parsed)
 }
 
-// record derives the Image of the manifest e, which repo holds, and stores it.
-func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e Entry, m *manifest.Manifest, tag string) error {
+// record derives the Image of the manifest e, which repo holds, and stores it, with the tag in e
+// if there is one.
+func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e Entry, m *manifest.Manifest, from ...digest.Digest) error {
 	start := time.Now()
 	if len(m.Ambiguous) > 0 {
 		logging.For(ctx).Warn("ambiguous manifest: clients may read different content", append(e.attributes(), "fields", strings.Join(m.Ambiguous, ","))...)
@@ -199,10 +205,15 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e En
 			return err
 		}
 	}
-	if !m.HasImage() {
-		return t.recordWithoutImage(ctx, e, m, tag, start)
+	if e.Tag != "" {
+		if err := t.recordTagReferrer(ctx, repo, e.Tag, e.Digest, m); err != nil {
+			return err
+		}
 	}
-	push := catalog.Push{Repository: e.Repository, Digest: e.Digest, Manifest: m, Host: e.Host}
+	if !m.HasImage() {
+		return t.recordWithoutImage(ctx, e, m, start, from...)
+	}
+	push := catalog.Push{Repository: e.Repository, Digest: e.Digest, Manifest: m, Host: e.Host, Tag: e.Tag, From: from}
 	hasConfig := m.Config != nil && m.Config.Digest.Validate() == nil
 	if hasConfig {
 		var err error
@@ -212,6 +223,11 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e En
 	}
 	derived, err := t.derive(ctx, push)
 	if err != nil {
+		if e.Tag != "" { // it points to a manifest without an Image now
+			if err := t.options.Catalog.MoveTag(ctx, e.Repository, e.Tag, "", from...); err != nil {
+				return err
+			}
+		}
 		return permanentError{err}
 	}
 	deriveTime := time.Since(start)
@@ -224,20 +240,25 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e En
 	}
 	recordedTotal.WithLabelValues("recorded").Inc()
 	logging.For(ctx).Info("image recorded",
-		"repository", e.Repository, "tag", tag, "digest", e.Digest.String(), "kind", kindOf(derived),
+		"repository", e.Repository, "tag", e.Tag, "digest", e.Digest.String(), "kind", kindOf(derived),
 		"derive", deriveTime.Round(time.Microsecond).String(), "total", time.Since(start).Round(time.Microsecond).String())
 	return nil
 }
 
 // recordWithoutImage makes sure that a signature or attestation has no Image of its own, as it
 // had before the server knew signatures.
-func (t *Tracker) recordWithoutImage(ctx context.Context, e Entry, m *manifest.Manifest, tag string, start time.Time) error {
+func (t *Tracker) recordWithoutImage(ctx context.Context, e Entry, m *manifest.Manifest, start time.Time, from ...digest.Digest) error {
 	if err := t.options.Catalog.Remove(ctx, e.Repository, e.Digest); err != nil {
 		return err
 	}
+	if e.Tag != "" {
+		if err := t.options.Catalog.MoveTag(ctx, e.Repository, e.Tag, "", from...); err != nil {
+			return err
+		}
+	}
 	recordedTotal.WithLabelValues("recorded").Inc()
 	logging.For(ctx).Info("manifest about an image recorded",
-		"repository", e.Repository, "tag", tag, "digest", e.Digest.String(), "kind", string(m.Kind), "subject", m.Subject.String(),
+		"repository", e.Repository, "tag", e.Tag, "digest", e.Digest.String(), "kind", string(m.Kind), "subject", m.Subject.String(),
 		"total", time.Since(start).Round(time.Microsecond).String())
 	return nil
 }

@@ -63,8 +63,8 @@ func (t *Tracker) removeReferrer(ctx context.Context, repository string, name, s
 // recordTagReferrer stores the reference that a tag makes to the digest in its name, if it is
 // one of the two kinds that do: cosign's sha256-<hex>.sig, and sha256-<hex>, an index of
 // referrers that clients keep where there is no referrers API. to is the target of the tag, ""
-// for none.
-func (t *Tracker) recordTagReferrer(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest) error {
+// for none, and m its manifest, which is read if it is nil.
+func (t *Tracker) recordTagReferrer(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest, m *manifest.Manifest) error {
 	subject, signs := signatures.SignatureTag(tag)
 	if !signs {
 		var lists bool
@@ -76,7 +76,10 @@ func (t *Tracker) recordTagReferrer(ctx context.Context, repo distribution.Repos
 	if to == "" {
 		return t.options.Catalog.RemoveReferrer(ctx, referrer)
 	}
-	m, err := t.readManifest(ctx, repo, to)
+	var err error
+	if m == nil {
+		m, err = t.readManifest(ctx, repo, to)
+	}
 	if isPermanent(err) { // a tag on an unreadable manifest says nothing, but is a tag all the same
 		logging.For(ctx).Warn("cannot read the manifest of a referrers tag", "repository", referrer.Repository, "tag", tag, "digest", to.String(), "err", err)
 		m, err = nil, nil

@@ -114,12 +114,12 @@ func (t *Tracker) syncOnce(ctx context.Context, m Entry, holders imagesByTag) er
 	}
 	return t.options.Catalog.VerifyOutside(ctx, func(ctx context.Context) error {
 		if m.Digest != "" {
-			if err := t.syncManifest(ctx, repo, m); err != nil {
+			if err := t.syncManifest(ctx, repo, m.manifest()); err != nil {
 				return err
 			}
 		}
 		if m.Tag != "" {
-			return t.syncTag(ctx, repo, m, holders)
+			return t.syncTag(ctx, repo, m.tag(), holders)
 		}
 		return nil
 	})

@@ -10,29 +10,37 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// Tagged moves or removes a tag with change, and with it the tag on the Images
-// it pointed and points to.
-func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag string, service distribution.TagService, change func() error) error {
+// Tagged makes a tag point to the manifest to, "" for none, with change, and moves the tag from
+// the Image that it pointed to. What the request has stored under the tag is recorded with it.
+func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest, service distribution.TagService, change func() error) error {
 	m := Entry{Repository: repo.Named().Name(), Tag: tag}
+	with := storedWith(ctx, m.Repository, tag)
 	var before digest.Digest
 	changed, changeErr := false, error(nil)
 	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		if changed { // signatures were verified, while the registry may have changed
+			return t.moveTagAgain(ctx, repo, m, service, before)
+		}
 		unlock, alone := t.lock(ctx, m)
 		defer unlock()
-		beforeErr := error(nil)
-		if !changed { // otherwise signatures were verified since
-			before, beforeErr = pointsTo(ctx, service, tag)
-			if changeErr = change(); changeErr != nil {
-				return changeErr
-			}
-			changed = true
+		var beforeErr error
+		before, beforeErr = pointsTo(ctx, service, tag)
+		if changeErr = change(); changeErr != nil {
+			return changeErr
 		}
+		changed = true
 		ctx, cancel := detached(ctx)
 		defer cancel()
 		if beforeErr != nil || !alone { // then some Image may carry the tag that is not known here
 			t.requeue(ctx, m)
 		}
-		return t.moveTag(ctx, repo, tag, service, before)
+		if with == nil {
+			return t.moveTag(ctx, repo, tag, to, before)
+		}
+		defer with.unlock()
+		requestOf(ctx).stored = nil
+		m.Digest = with.entry.Digest
+		return t.recordPush(ctx, repo, &m, with.push, with.alone, before)
 	})
 	if changeErr != nil {
 		return changeErr
@@ -40,26 +48,33 @@ func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag 
 	return t.handleFailure(ctx, m, err)
 }
 
-// moveTag takes a tag off the Image from, and puts it on the one that it points to
-// now.
-func (t *Tracker) moveTag(ctx context.Context, repo distribution.Repository, tag string, service distribution.TagService, from digest.Digest) error {
-	repository := repo.Named().Name()
-	to, err := pointsTo(ctx, service, tag)
-	if err != nil {
-		return err
-	}
-	if err := t.recordTagReferrer(ctx, repo, tag, to); err != nil {
-		return err
-	}
-	if from != "" && from != to {
-		if err := t.options.Catalog.SetTag(ctx, repository, tag, from, false); err != nil {
+// moveTagAgain is moveTag with what the registry has now.
+func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository, m Entry, service distribution.TagService, from digest.Digest) error {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if m.Digest != "" {
+		if err := t.syncManifest(ctx, repo, m.manifest()); err != nil {
 			return err
 		}
 	}
-	if to == "" {
-		return nil
+	unlock, alone := t.lock(ctx, m.tag())
+	defer unlock()
+	if !alone {
+		t.requeue(ctx, m.tag())
 	}
-	err = t.options.Catalog.SetTag(ctx, repository, tag, to, true)
+	to, err := pointsTo(ctx, service, m.Tag)
+	if err != nil {
+		return err
+	}
+	return t.moveTag(ctx, repo, m.Tag, to, from)
+}
+
+// moveTag takes a tag off the Image from, and puts it on to.
+func (t *Tracker) moveTag(ctx context.Context, repo distribution.Repository, tag string, to, from digest.Digest) error {
+	if err := t.recordTagReferrer(ctx, repo, tag, to, nil); err != nil {
+		return err
+	}
+	err := t.options.Catalog.MoveTag(ctx, repo.Named().Name(), tag, to, from)
 	if apierrors.IsNotFound(err) {
 		if m, readErr := t.readManifest(ctx, repo, to); readErr == nil && m != nil && !m.HasImage() {
 			return nil
@@ -68,45 +83,14 @@ func (t *Tracker) moveTag(ctx context.Context, repo distribution.Repository, tag
 	return err
 }
 
-// syncTag reads the tag and puts it on the Image it points to, and on no other.
+// syncTag reads the tag and puts it on the Image it points to, and on no other. It records that
+// Image first if there is none.
 func (t *Tracker) syncTag(ctx context.Context, repo distribution.Repository, m Entry, holders imagesByTag) error {
-	unlock, alone := t.lock(ctx, m)
-	defer unlock()
-	if !alone {
-		return errBusy
-	}
-	current, err := repo.Tags(ctx).Get(ctx, m.Tag)
-	var unknown distribution.ErrTagUnknown
-	if err != nil && !errors.As(err, &unknown) {
-		return err
-	}
-	if err := t.recordTagReferrer(ctx, repo, m.Tag, current.Digest); err != nil {
-		return err
-	}
-	all, err := holders()
-	if err != nil {
-		return err
-	}
-	for _, holder := range all[m.Repository+":"+m.Tag] {
-		if holder == current.Digest {
-			continue
-		}
-		if err := t.options.Catalog.SetTag(ctx, m.Repository, m.Tag, holder, false); err != nil {
-			return err
-		}
-	}
-	if current.Digest == "" {
-		return nil
-	}
-	return t.pointTag(ctx, repo, m, current.Digest)
-}
-
-// pointTag puts the tag on the Image, which it records first if there is none.
-func (t *Tracker) pointTag(ctx context.Context, repo distribution.Repository, m Entry, to digest.Digest) error {
-	err := t.options.Catalog.SetTag(ctx, m.Repository, m.Tag, to, true)
+	to, err := t.syncTagOnce(ctx, repo, m, holders)
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
+	// The lock of a manifest comes before that of a tag, so this takes place between two tries.
 	manifest := Entry{Repository: m.Repository, Digest: to, Host: m.Host}
 	err = t.syncManifest(ctx, repo, manifest)
 	if isContentError(err) { // its tags have no Image either
@@ -116,11 +100,33 @@ func (t *Tracker) pointTag(ctx context.Context, repo distribution.Repository, m 
 	if err != nil {
 		return err
 	}
-	err = t.options.Catalog.SetTag(ctx, m.Repository, m.Tag, to, true)
-	if apierrors.IsNotFound(err) {
+	if _, err = t.syncTagOnce(ctx, repo, m, holders); apierrors.IsNotFound(err) {
 		return nil // a tag that points to no manifest
 	}
 	return err
+}
+
+// syncTagOnce returns the manifest that the tag points to. It fails with NotFound if there is no
+// Image of it.
+func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository, m Entry, holders imagesByTag) (to digest.Digest, err error) {
+	unlock, alone := t.lock(ctx, m)
+	defer unlock()
+	if !alone {
+		return "", errBusy
+	}
+	current, err := repo.Tags(ctx).Get(ctx, m.Tag)
+	var unknown distribution.ErrTagUnknown
+	if err != nil && !errors.As(err, &unknown) {
+		return "", err
+	}
+	if err := t.recordTagReferrer(ctx, repo, m.Tag, current.Digest, nil); err != nil {
+		return "", err
+	}
+	all, err := holders()
+	if err != nil {
+		return "", err
+	}
+	return current.Digest, t.options.Catalog.MoveTag(ctx, m.Repository, m.Tag, current.Digest, all[m.Repository+":"+m.Tag]...)
 }
 
 // imagesByTag returns the manifests whose Images carry each tag (repository:tag). It reads all

@@ -23,15 +23,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
 	"reflect"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	k8sstorage "k8s.io/apiserver/pkg/storage"
@@ -202,60 +198,6 @@ func (s *Store) decode(data []byte, revision int64, into runtime.Object) error {
 	return s.versioner.UpdateObject(into, uint64(revision))
 }
 
-// unavailable turns a failure of the backend into the error for a client. It leaves the
-// caller's own cancellation and Status errors as they are.
-func unavailable(err error) error {
-	var status apierrors.APIStatus
-	switch {
-	case err == nil, errors.As(err, &status),
-		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, storage.ErrCompacted), errors.Is(err, storage.ErrFuture), errors.Is(err, storage.ErrNoIndex):
-		return err
-	}
-	if errors.Is(err, storage.ErrFull) {
-		fullStore.Inc()
-		return &noRoom{cause: err}
-	}
-	logOutages.Do(func() { slog.Error("the image store is not available", "err", err) })
-	return &outage{cause: err}
-}
-
-// logOutages keeps an outage from filling the log.
-var logOutages = rate.Sometimes{Interval: 10 * time.Second}
-
-// outage is 503 for clients. Its details about the way to the store are in the log only.
-type outage struct{ cause error }
-
-// Error implements error, for the log.
-func (o *outage) Error() string { return "the image store is not available: " + o.cause.Error() }
-
-// Unwrap returns the cause.
-func (o *outage) Unwrap() error { return o.cause }
-
-// Status implements apierrors.APIStatus, for clients.
-func (o *outage) Status() metav1.Status {
-	status := apierrors.NewServiceUnavailable("the image store is not available; try again").Status()
-	status.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
-	return status
-}
-
-// noRoom is ErrFull for clients: 507 without Retry-After.
-type noRoom struct{ cause error }
-
-// Error implements error.
-func (n *noRoom) Error() string { return n.cause.Error() }
-
-// Unwrap returns the cause.
-func (n *noRoom) Unwrap() error { return n.cause }
-
-// Status implements apierrors.APIStatus.
-func (n *noRoom) Status() metav1.Status {
-	return metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: "InsufficientStorage",
-		Message: "the image store is full: nothing can be added until images are deleted or it is given more memory",
-	}
-}
-
 // prefixRange returns the key range of everything that starts with prefix.
 func prefixRange(prefix string) (from, to string) {
 	end := []byte(prefix)
@@ -291,4 +233,44 @@ func (s *Store) newObject(kind reflect.Type) runtime.Object {
 		return u.NewEmptyInstance()
 	}
 	return obj
+}
+
+// commit encrypts data, the encoding of obj, and writes it under key if key is at
+// revision expect and the conditions of ctx hold. With a Batch, all of that is left to it.
+func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtime.Object, data []byte) (*storage.CommitResult, error) {
+	stored, err := s.opts.Transformer.TransformToStorage(ctx, data, value.DefaultContext(key))
+	if err != nil {
+		return nil, k8sstorage.NewInternalError(err)
+	}
+	m := storage.Mutation{Key: key, Expect: expect, Value: storage.Body(stored)}
+	if index := s.opts.Index; index != nil {
+		m.Terms = []storage.TermChange{{Group: index.Group, Terms: index.Terms(obj)}}
+	}
+	if batch := storage.BatchOf(ctx); batch != nil {
+		batch.Add(m, storage.Conditions(ctx)...)
+		return &storage.CommitResult{Succeeded: true, Revision: expect}, nil
+	}
+	result, err := s.backend.Commit(ctx, append([]storage.Mutation{m}, storage.Conditions(ctx)...)...)
+	if err == nil && !result.Succeeded && result.Conflict > 0 {
+		return nil, storage.ErrConditionFailed
+	}
+	return result, unavailable(err)
+}
+
+// confirm confirms that key is at revision.
+func (s *Store) confirm(ctx context.Context, key string, revision int64) error {
+	if batch := storage.BatchOf(ctx); batch != nil {
+		batch.Add(storage.Mutation{Operation: storage.Check, Key: key, Expect: revision})
+		return nil
+	}
+	return unavailable(s.backend.Confirm(ctx))
+}
+
+// CommitBatch commits what writes with a Batch have left to it; see Batch.Commit.
+func (s *Store) CommitBatch(ctx context.Context, b *storage.Batch) (committed bool, err error) {
+	committed, err = b.Commit(ctx, s.backend)
+	if errors.Is(err, storage.ErrConditionFailed) {
+		return false, err
+	}
+	return committed, unavailable(err)
 }

@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/conversion"
 	"k8s.io/apimachinery/pkg/runtime"
 	k8sstorage "k8s.io/apiserver/pkg/storage"
-	"k8s.io/apiserver/pkg/storage/value"
 
 	"tallyman/storage"
 )
@@ -40,24 +39,6 @@ func (s *Store) Create(ctx context.Context, key string, obj, out runtime.Object,
 		return nil
 	}
 	return s.decode(data, result.Revision, out)
-}
-
-// commit encrypts data, the encoding of obj, and writes it under key if key is at
-// revision expect and the conditions of ctx hold.
-func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtime.Object, data []byte) (*storage.CommitResult, error) {
-	stored, err := s.opts.Transformer.TransformToStorage(ctx, data, value.DefaultContext(key))
-	if err != nil {
-		return nil, k8sstorage.NewInternalError(err)
-	}
-	m := storage.Mutation{Key: key, Expect: expect, Value: storage.Body(stored)}
-	if index := s.opts.Index; index != nil {
-		m.Terms = []storage.TermChange{{Group: index.Group, Terms: index.Terms(obj)}}
-	}
-	result, err := s.backend.Commit(ctx, append([]storage.Mutation{m}, storage.Conditions(ctx)...)...)
-	if err == nil && !result.Succeeded && result.Conflict > 0 {
-		return nil, storage.ErrConditionFailed
-	}
-	return result, unavailable(err)
 }
 
 // Delete implements storage.Interface.
@@ -92,7 +73,12 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 		if retry {
 			continue
 		}
-		result, err := s.backend.Commit(ctx, storage.Mutation{Operation: storage.Delete, Key: key, Expect: attempt.state.revision})
+		m := storage.Mutation{Operation: storage.Delete, Key: key, Expect: attempt.state.revision}
+		if batch := storage.BatchOf(ctx); batch != nil {
+			batch.Add(m)
+			return s.decode(attempt.state.data, attempt.state.revision, out)
+		}
+		result, err := s.backend.Commit(ctx, m)
 		if err != nil {
 			return unavailable(err)
 		}
@@ -150,8 +136,8 @@ func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination ru
 			continue
 		}
 		if unchanged {
-			if err := s.backend.Confirm(ctx); err != nil {
-				return unavailable(err)
+			if err := s.confirm(ctx, key, attempt.state.revision); err != nil {
+				return err
 			}
 			return s.decode(attempt.state.data, attempt.state.revision, destination)
 		}

@@ -1,11 +1,14 @@
 package objects
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
+	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/features"
@@ -99,4 +102,58 @@ func (c *corruption) result(err error) error {
 		Message: message,
 		Details: &metav1.StatusDetails{Group: resource.Group, Kind: resource.Resource, Name: "list", Causes: c.causes},
 	}}
+}
+
+// unavailable turns a failure of the backend into the error for a client. It leaves the
+// caller's own cancellation and Status errors as they are.
+func unavailable(err error) error {
+	var status apierrors.APIStatus
+	switch {
+	case err == nil, errors.As(err, &status),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, storage.ErrCompacted), errors.Is(err, storage.ErrFuture), errors.Is(err, storage.ErrNoIndex):
+		return err
+	}
+	if errors.Is(err, storage.ErrFull) {
+		fullStore.Inc()
+		return &noRoom{cause: err}
+	}
+	logOutages.Do(func() { slog.Error("the image store is not available", "err", err) })
+	return &outage{cause: err}
+}
+
+// logOutages keeps an outage from filling the log.
+var logOutages = rate.Sometimes{Interval: 10 * time.Second}
+
+// outage is 503 for clients. Its details about the way to the store are in the log only.
+type outage struct{ cause error }
+
+// Error implements error, for the log.
+func (o *outage) Error() string { return "the image store is not available: " + o.cause.Error() }
+
+// Unwrap returns the cause.
+func (o *outage) Unwrap() error { return o.cause }
+
+// Status implements apierrors.APIStatus, for clients.
+func (o *outage) Status() metav1.Status {
+	status := apierrors.NewServiceUnavailable("the image store is not available; try again").Status()
+	status.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
+	return status
+}
+
+// noRoom is ErrFull for clients: 507 without Retry-After.
+type noRoom struct{ cause error }
+
+// Error implements error.
+func (n *noRoom) Error() string { return n.cause.Error() }
+
+// Unwrap returns the cause.
+func (n *noRoom) Unwrap() error { return n.cause }
+
+// Status implements apierrors.APIStatus.
+func (n *noRoom) Status() metav1.Status {
+	return metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: "InsufficientStorage",
+		Message: "the image store is full: nothing can be added until images are deleted or it is given more memory",
+	}
 }

@@ -1,0 +1,70 @@
+package tracker
+
+import (
+	"context"
+
+	"github.com/distribution/distribution/v3"
+	"github.com/opencontainers/go-digest"
+)
+
+// Request is one request of a client. A manifest that it pushes with a tag is recorded with the
+// tag, as one change: between the two, it is kept here. The zero value has nothing.
+type Request struct{ stored *stored }
+
+// stored is a manifest that the registry has stored, and that is not recorded yet.
+type stored struct {
+	tracker *Tracker
+	repo    distribution.Repository
+	entry   Entry
+	push    Push
+	alone   bool
+	unlock  func() // of the manifest
+}
+
+type requestKey struct{}
+
+// WithRequest returns a context for the calls of a request. Its end is to be told by End.
+func WithRequest(ctx context.Context, r *Request) context.Context {
+	return context.WithValue(ctx, requestKey{}, r)
+}
+
+// requestOf returns the Request of a context, nil if it has none.
+func requestOf(ctx context.Context) *Request {
+	r, _ := ctx.Value(requestKey{}).(*Request)
+	return r
+}
+
+// End records a manifest whose tag did not come, because the request failed.
+func (r *Request) End(ctx context.Context) error {
+	s := r.stored
+	if s == nil {
+		return nil
+	}
+	r.stored = nil
+	defer s.unlock()
+	err := s.tracker.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		return s.tracker.recordPush(ctx, s.repo, &s.entry, s.push, s.alone)
+	})
+	return s.tracker.handleFailure(ctx, s.entry, err)
+}
+
+// store stores a manifest with put, and leaves it to Tagged or End to record it.
+func (r *Request) store(ctx context.Context, t *Tracker, repo distribution.Repository, p Push, put func() (digest.Digest, error)) error {
+	s := &stored{tracker: t, repo: repo, push: p, entry: Entry{Repository: repo.Named().Name(), Digest: p.Digest}}
+	s.unlock, s.alone = t.lock(ctx, s.entry)
+	var err error
+	if s.entry.Digest, err = put(); err != nil {
+		s.unlock()
+		return err
+	}
+	r.stored = s
+	return nil
+}
+
+// storedWith returns what is to be recorded with a tag of a repository, nil if there is nothing.
+func storedWith(ctx context.Context, repository, tag string) *stored {
+	if r := requestOf(ctx); r != nil && r.stored != nil && r.stored.entry.Repository == repository && r.stored.push.Tag == tag {
+		return r.stored
+	}
+	return nil
+}

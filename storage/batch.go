@@ -1,0 +1,48 @@
+package storage
+
+import (
+	"context"
+	"slices"
+)
+
+// Batch collects the mutations of several writes of objects, for one commit. Its zero value has
+// none.
+type Batch struct{ changes, conditions []Mutation }
+
+type batchKey struct{}
+
+// WithBatch returns a context with which objects are not written: the mutations are added to b.
+// Reads with it see the state before them.
+func WithBatch(ctx context.Context, b *Batch) context.Context {
+	return context.WithValue(ctx, batchKey{}, b)
+}
+
+// BatchOf returns the Batch of a context, nil if it has none.
+func BatchOf(ctx context.Context) *Batch {
+	b, _ := ctx.Value(batchKey{}).(*Batch)
+	return b
+}
+
+// Add adds a mutation, and conditions that the commit has besides (Conditions).
+func (b *Batch) Add(m Mutation, conditions ...Mutation) {
+	b.changes, b.conditions = append(b.changes, m), append(b.conditions, conditions...)
+}
+
+// Commit makes all changes, in the order in which they were added. It returns false, and makes
+// none, if a key is not at the revision that its change expects, and fails with
+// ErrConditionFailed if a condition does not hold.
+func (b *Batch) Commit(ctx context.Context, backend Backend) (committed bool, err error) {
+	if len(b.changes) == 0 {
+		return true, nil
+	}
+	result, err := backend.Commit(ctx, append(slices.Clone(b.changes), b.conditions...)...)
+	switch {
+	case err != nil:
+		return false, err
+	case !result.Succeeded && result.Conflict >= len(b.changes):
+		return false, ErrConditionFailed
+	case result.Succeeded && !slices.ContainsFunc(b.changes, func(m Mutation) bool { return m.Changes() }):
+		return true, backend.Confirm(ctx) // of the state that is as it was to become
+	}
+	return result.Succeeded, nil
+}

@@ -16,10 +16,10 @@ calm := env GOGC=400 GOMEMLIMIT=4GiB
 # The packages whose tests run with the race detector: those that start goroutines.
 race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access ./imageapi/verification
 
-# A long test that starts no goroutine runs without the race detector.
-sequential := ^TestDifferential$$
+# Long tests that start no goroutine, or measure memory, run without the race detector.
+sequential := ^(TestDifferential|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
 
-.PHONY: help run build release image check unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench lists scale faults hostile outage fuzz generate
+.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench lists scale faults hostile outage fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,15 +44,17 @@ release: ## build dist/: binaries for each platform, an SBOM of each, checksums,
 image: ## build the container image IMAGE for each architecture; IMAGEFLAGS=--push publishes it
 	docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=$(version) -t $(IMAGE):$(version) $(IMAGEFLAGS) .
 
-check: unit ## what a contributor runs: unit, and the linters; no root, Docker or Redis
-	.ci/step linter ./.ci/install lint
-	.ci/step lint $(calm) bin/golangci-lint run ./...
+check: unit lint ## what a contributor runs: unit, and the linters; no root, Docker or Redis
 
-unit: ## format, go.mod, generated files, vet, unit tests and rules of the house
+static: format lint ## format, go.mod, generated files, vet, and the linters
+
+format:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	.ci/step tidy go mod tidy -diff
 	.ci/step generate .ci/generated
 	.ci/step vet $(calm) go vet ./...
+
+unit: format ## format, go.mod, generated files, vet, unit tests and rules of the house
 	.ci/step unit go test -short -vet=off -p 4 -timeout 20m $$(go list ./... | grep -v internal/e2e)
 
 product = $(shell go list ./... | grep -v -e /internal/ -e 'test$$' | paste -sd,)
@@ -65,8 +67,8 @@ test: ## run all tests, with the clients they drive; prints the time of each ste
 	.ci/step tools ./.ci/install
 	.ci/step vet $(calm) go vet ./...
 	.ci/step build env CGO_ENABLED=1 $(calm) go list -race -test -deps -export -f '{{""}}' $(race) > /dev/null
-	.ci/step race env CGO_ENABLED=1 go test -race -vet=off -timeout 60m -skip '$(sequential)' $(race)
-	.ci/step verdicts go test -vet=off -run '$(sequential)' ./signatures/policy
+	.ci/step race env CGO_ENABLED=1 $(calm) go test -race -vet=off -timeout 60m -skip '$(sequential)' $(race)
+	.ci/step sequential go test -vet=off -timeout 60m -run '$(sequential)' ./signatures/policy ./storage/objects ./storage/redis
 	.ci/step test go test -vet=off -timeout 60m $$(go list ./... | grep -vxF "$$(go list $(race))")
 
 race: tools ## run all tests with the race detector, the server under test built with it, too
@@ -76,8 +78,8 @@ tools: ## install what the tests need: Debian packages, and Go tools into bin/
 	./.ci/install
 
 lint: ## run the linters, staticcheck among them
-	./.ci/install lint
-	bin/golangci-lint run ./...
+	.ci/step linter ./.ci/install lint
+	.ci/step lint $(calm) bin/golangci-lint run ./...
 
 vuln: ## look for known vulnerabilities (needs vuln.go.dev)
 	./.ci/install lint
@@ -125,6 +127,7 @@ hostile: tools ## send random reads for 5 minutes to a process with 100 000 Imag
 fuzz: ## fuzz what parses outside input, FUZZTIME each
 	go test -run '^$$' -fuzz FuzzImage -fuzztime $(FUZZTIME) ./imageapi/derive
 	go test -run '^$$' -fuzz FuzzRouting -fuzztime $(FUZZTIME) ./imageapi/server
+	go test -run '^$$' -fuzz FuzzNames -fuzztime $(FUZZTIME) ./imageapi/streams
 	go test -run '^$$' -fuzz FuzzCheck -fuzztime $(FUZZTIME) ./signatures/der
 	go test -run '^$$' -fuzz FuzzSignature -fuzztime $(FUZZTIME) ./registry/extensions
 	go test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./signatures/manifest

@@ -19,7 +19,7 @@ race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./
 # Long tests that start no goroutine, or measure memory, run without the race detector.
 sequential := ^(TestDifferential|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
 
-.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench lists scale faults hostile outage fuzz generate
+.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench lists scale faults kills hostile outage fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -117,6 +117,9 @@ scale: ## measure with 200 000 Images in Redis
 faults: tools ## run clients through 1 000 failures of Redis, and 20 processes that write for 10 minutes
 	go test -count=1 -v -run TestFaults -timeout 120m ./internal/e2e -args -fault-rounds 375
 	go test -count=1 -v -run TestWritersWithinBounds -timeout 30m ./storage/redis -args -writing 10m
+
+kills: tools ## kill the server 100 times on each store amid pushes, moves, untags, deletions and signatures
+	go test -count=1 -v -run TestKilled -timeout 60m ./internal/e2e -args -kills 100
 
 outage: tools ## push, pull and probe for ten minutes without Redis
 	go test -count=1 -v -run TestProbesWithoutStore -timeout 30m ./internal/e2e -args -outage-time 10m

@@ -40,10 +40,18 @@ type ImageAPI struct {
 	ShutdownDelay      time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
 	Signatures         Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
 	Store              Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
+	Streams            Streams       `yaml:"streams" json:"streams" jsonschema:"description=How repositories and their tags appear as image streams and image tags."`
 	Auth               Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
 	Limits             Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
 	TLS                TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
 	Audit              Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
+}
+
+// Streams says how repositories and their tags appear in the API.
+type Streams struct {
+	Namespace   string        `yaml:"namespace" json:"namespace" jsonschema:"description=The namespace of repositories whose names have no first segment that can be one. It is to be set before the first start."`
+	History     int           `yaml:"history" json:"history" jsonschema:"minimum=1,maximum=100,description=How many manifests that a tag pointed to are remembered."`
+	DeletedTags time.Duration `yaml:"deletedtags" json:"deletedtags" jsonschema:"description=How long deleted tags are remembered, such as 168h."`
 }
 
 // Store says where Images are kept.
@@ -173,7 +181,8 @@ func Defaults() ImageAPI {
 			Watches: 10_000, WatchesPerUser: 5_000,
 			BodyTimeout: time.Minute, WriteTimeout: time.Minute,
 		},
-		Audit: Audit{LogMaxAge: 366, LogMaxBackups: 100, LogMaxSize: 100},
+		Streams: Streams{Namespace: "default", History: 20, DeletedTags: 7 * 24 * time.Hour},
+		Audit:   Audit{LogMaxAge: 366, LogMaxBackups: 100, LogMaxSize: 100},
 		Store: Store{
 			Type: "auto", HistoryBytes: 256 << 20, HistoryMinAge: 10 * time.Minute, HistoryEntries: 10_000, HistoryAge: time.Hour,
 			Redis: Redis{Prefix: "tallyman", CacheBytes: 64 << 20, DurabilityTimeout: time.Second, Timeout: 5 * time.Second},

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Validate reports every setting that makes no sense.
@@ -46,6 +48,15 @@ func (c *ImageAPI) Validate() error {
 	}
 	if c.Store.LogAge != 0 && c.Store.LogAge < time.Minute {
 		fault("store.logage", c.Store.LogAge, "at least 1m")
+	}
+	if problems := validation.IsDNS1123Label(c.Streams.Namespace); len(problems) > 0 {
+		fault("streams.namespace", fmt.Sprintf("%q", c.Streams.Namespace), "the name of a namespace: "+strings.Join(problems, ", "))
+	}
+	if c.Streams.History < 1 || c.Streams.History > 100 {
+		fault("streams.history", c.Streams.History, "1 to 100")
+	}
+	if c.Streams.DeletedTags < time.Minute {
+		fault("streams.deletedtags", c.Streams.DeletedTags, "at least 1m")
 	}
 	if !slices.Contains([]string{"auto", "bolt", "redis"}, c.Store.Type) {
 		fault("store.type", fmt.Sprintf("%q", c.Store.Type), "auto, bolt or redis")

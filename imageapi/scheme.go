@@ -1,6 +1,8 @@
 package imageapi
 
 import (
+	"fmt"
+
 	imagev1 "github.com/openshift/api/image/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -32,6 +34,7 @@ var (
 var (
 	Images          = imagev1.GroupVersion.WithResource("images").GroupResource()
 	ImageSignatures = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
+	ImageTags       = imagev1.GroupVersion.WithResource("imagetags").GroupResource()
 )
 
 // reviewTypes are the requests for a user's own identity and permissions.
@@ -42,7 +45,7 @@ var reviewTypes = map[schema.GroupVersion][]runtime.Object{
 
 func newScheme(moreVersions ...string) *runtime.Scheme {
 	s := runtime.NewScheme()
-	types := []runtime.Object{&imagev1.Image{}, &imagev1.ImageList{}, &imagev1.ImageSignature{}}
+	types := []runtime.Object{&imagev1.Image{}, &imagev1.ImageList{}, &imagev1.ImageSignature{}, &imagev1.ImageTag{}, &imagev1.ImageTagList{}}
 	s.AddKnownTypes(imagev1.GroupVersion, types...)
 	for _, version := range moreVersions {
 		s.AddKnownTypes(schema.GroupVersion{Group: imagev1.GroupVersion.Group, Version: version}, types...)
@@ -59,5 +62,22 @@ func newScheme(moreVersions ...string) *runtime.Scheme {
 	metav1.AddToGroupVersion(s, unversioned)
 	s.AddUnversionedTypes(unversioned, &metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
 	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("Image"), rules.ConvertFieldLabel))
+	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("ImageTag"), convertTagField))
 	return s
+}
+
+// Fields that select ImageTags besides metadata.name and metadata.namespace.
+const (
+	// FieldImage is the manifest that a tag points to.
+	FieldImage = "image"
+	// FieldDeleted is "true" to select tags that were deleted, instead of those that are there.
+	FieldDeleted = "deleted"
+)
+
+func convertTagField(label, value string) (string, string, error) {
+	switch label {
+	case "metadata.name", "metadata.namespace", FieldImage, FieldDeleted:
+		return label, value, nil
+	}
+	return "", "", fmt.Errorf("%q is not a known field selector: only %q, %q, \"metadata.name\", \"metadata.namespace\"", label, FieldDeleted, FieldImage)
 }

@@ -28,6 +28,11 @@ func (b *Batch) Add(m Mutation, conditions ...Mutation) {
 	b.changes, b.conditions = append(b.changes, m), append(b.conditions, conditions...)
 }
 
+// Changes reports whether b has a change of key.
+func (b *Batch) Changes(key string) bool {
+	return slices.ContainsFunc(b.changes, func(m Mutation) bool { return m.Key == key && m.Changes() })
+}
+
 // Commit makes all changes, in the order in which they were added. It returns false, and makes
 // none, if a key is not at the revision that its change expects, and fails with
 // ErrConditionFailed if a condition does not hold.
@@ -45,4 +50,18 @@ func (b *Batch) Commit(ctx context.Context, backend Backend) (committed bool, er
 		return true, backend.Confirm(ctx) // of the state that is as it was to become
 	}
 	return result.Succeeded, nil
+}
+
+type touchKey struct{}
+
+// WithTouch returns a context whose updates write an object that they leave as it is, too, if touch
+// says so after the change: other writes that come from the same state fail then.
+func WithTouch(ctx context.Context, touch func() bool) context.Context {
+	return context.WithValue(ctx, touchKey{}, touch)
+}
+
+// Touches reports whether an object that an update leaves as it is is to be written.
+func Touches(ctx context.Context) bool {
+	touch, ok := ctx.Value(touchKey{}).(func() bool)
+	return ok && touch()
 }

@@ -1,5 +1,7 @@
 package storage
 
+import "context"
+
 // Read selects the parts of entries to read.
 type Read struct {
 	// Sections names the sections to read; nil means all.
@@ -79,3 +81,13 @@ func pageSize(limit int) int {
 	}
 	return min(limit, MaxPageEntries)
 }
+
+type backgroundKey struct{}
+
+// WithBackground returns a context for calls that no request waits for.
+func WithBackground(ctx context.Context) context.Context {
+	return context.WithValue(ctx, backgroundKey{}, true)
+}
+
+// IsBackground reports whether a context comes from WithBackground.
+func IsBackground(ctx context.Context) bool { return ctx.Value(backgroundKey{}) != nil }

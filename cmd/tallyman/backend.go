@@ -15,8 +15,10 @@ import (
 
 	"tallyman/config"
 	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
+	"tallyman/imageapi/streams"
 	"tallyman/imageapi/verification"
 	"tallyman/registry/gc"
 	"tallyman/registry/tracker"
@@ -60,6 +62,23 @@ func lockOf(backend storage.Backend) func(context.Context, string) (func() bool,
 // leasesOf returns the store's leases, nil if it is this process' own store.
 func leasesOf(backend storage.Backend) verification.Leases {
 	if l, ok := backend.(locker); ok {
+		return l
+	}
+	return nil
+}
+
+// aloneIn reports whether no older version uses the store, which then has the newest format.
+func aloneIn(backend storage.Backend) func() bool {
+	s, ok := backend.(*redis.Store)
+	if !ok {
+		return nil // it is this process' own
+	}
+	return s.Newest
+}
+
+// processLeases returns the store's leases, nil if it is this process' own store.
+func processLeases(backend storage.Backend) tracker.Leases {
+	if l, ok := backend.(tracker.Leases); ok {
 		return l
 	}
 	return nil
@@ -214,7 +233,7 @@ func drainJournal(ctx context.Context, c *config.Config, dataDirectory string) (
 	if err != nil {
 		return 0, err
 	}
-	defer api.images.Close()
+	defer api.close()
 	return gc.Drain(ctx, c.Registry, trackerOptions(c, api))
 }
 
@@ -222,10 +241,17 @@ func drainJournal(ctx context.Context, c *config.Config, dataDirectory string) (
 type images struct {
 	backend   storage.Backend
 	images    *rest.Images
+	tags      *rest.ImageTags
 	referrers *referrers.Store
 	catalog   *catalog.Catalog
 	verifier  *verification.Verifier
 	signing   catalog.SignatureOptions
+}
+
+// close ends what reads the store. It comes before the backend's Close.
+func (i *images) close() {
+	i.images.Close()
+	i.tags.Close()
 }
 
 func openImages(c *config.Config, backend storage.Backend, policies *policy.Verifier, signing catalog.SignatureOptions) (*images, error) {
@@ -237,9 +263,19 @@ func openImages(c *config.Config, backend storage.Backend, policies *policy.Veri
 	if err != nil {
 		return nil, err
 	}
-	records := referrers.NewStore(backend)
-	return &images{backend: backend, images: resource, referrers: records, verifier: verifier, signing: signing, catalog: catalog.New(catalog.Options{
-		Backend: backend, Images: resource, Referrers: records, InlineLimit: inlineLimit(c), Signatures: signing,
+	tags, err := rest.NewImageTags(backend, resource)
+	if err != nil {
+		resource.Close()
+		return nil, err
+	}
+	names, err := streams.New(c.ImageAPI.Streams.Namespace)
+	if err != nil {
+		return nil, fmt.Errorf("imageapi.streams: %w", err) // validated before
+	}
+	kept := records.New(records.Options{Backend: backend, Names: names, Depth: c.ImageAPI.Streams.History, Tombstone: c.ImageAPI.Streams.DeletedTags})
+	referring := referrers.NewStore(backend)
+	return &images{backend: backend, images: resource, tags: tags, referrers: referring, verifier: verifier, signing: signing, catalog: catalog.New(catalog.Options{
+		Backend: backend, Images: resource, Referrers: referring, Records: kept, InlineLimit: inlineLimit(c), Signatures: signing,
 	})}, nil
 }
 
@@ -255,6 +291,8 @@ func trackerOptions(c *config.Config, api *images) tracker.Options {
 		Version:         version,
 		PullThrough:     c.Registry.Proxy.RemoteURL != "",
 		Lock:            lockOf(api.backend),
+		Alone:           aloneIn(api.backend),
+		Leases:          processLeases(api.backend),
 		SignatureLimits: api.signing.Limits,
 	}
 }

@@ -149,7 +149,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	if err != nil {
 		return err
 	}
-	defer resources.images.Close()
+	defer resources.close()
 	who, certificate, err := newAccess(cmd, c)
 	if err != nil {
 		return err
@@ -166,6 +166,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	background.Go(func() { who.Run(ctx) })
 	resources.verifier.Start(ctx)
 	background.Go(func() { resources.verifier.Run(ctx, resources.catalog, c.ImageAPI.Signatures.VerifyInterval) })
+	background.Go(func() { resources.catalog.Records().KeepExpiring(ctx) })
 	track := trackerOptions(c, resources)
 	track.Lost = lost
 	return serveRegistry(cmd.Context(), c, api, who, certificate, track)
@@ -189,6 +190,7 @@ func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Se
 		Cluster:         cluster,
 		Images:          resources.images,
 		Signatures:      rest.NewImageSignatures(resources.images, resources.catalog),
+		Tags:            resources.tags,
 		ExternalAddress: externalAddress(c),
 		Access:          who,
 		AccessLog:       !c.Registry.Log.AccessLog.Disabled,

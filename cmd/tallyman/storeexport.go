@@ -48,7 +48,7 @@ func exportTo(cmd *cobra.Command, s source, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
-	cmd.PrintErrf("exported %d images\n", report.Seen())
+	cmd.PrintErrf("exported %d objects\n", report.Seen())
 	warnCorrupt(cmd, report)
 	return nil
 }
@@ -118,14 +118,14 @@ func progress(cmd *cobra.Command, verb string) func(*migrate.Report) {
 	return func(r *migrate.Report) {
 		seen := r.Seen()
 		rate := float64(seen) / max(time.Since(start).Seconds(), 0.001)
-		cmd.PrintErrf("%s %d of %d images, %.0f/s\n", verb, seen, max(r.Total, seen), rate)
+		cmd.PrintErrf("%s %d of %d objects, %.0f/s\n", verb, seen, max(r.Total, seen), rate)
 	}
 }
 
 // warnCorrupt says how much was left out.
 func warnCorrupt(cmd *cobra.Command, r *migrate.Report) {
 	if n := r.Corrupt.Load(); n > 0 {
-		cmd.PrintErrf("%d images were left out, as they cannot be read: tallyman store check names them\n", n)
+		cmd.PrintErrf("%d objects were left out, as they cannot be read: tallyman store check names them\n", n)
 	}
 }
 
@@ -134,11 +134,11 @@ func conclude(cmd *cobra.Command, r *migrate.Report) error {
 	cmd.Printf("%d created, %d merged, %d the same, %d deleted; %d compared, %d missing\n",
 		r.Created.Load(), r.Merged.Load(), r.Same.Load(), r.Deleted.Load(), r.Compared, r.Missing)
 	if r.Additional > 0 {
-		cmd.PrintErrf("%d images are in the target only: its own, or deleted in the source before their deletion could be copied\n", r.Additional)
+		cmd.PrintErrf("%d objects are in the target only: its own, or deleted in the source before their deletion could be copied\n", r.Additional)
 	}
 	warnCorrupt(cmd, r)
 	if r.Missing > 0 {
-		return fmt.Errorf("%d images are missing, or lack something, in the target: run the command again", r.Missing)
+		return fmt.Errorf("%d objects are missing, or lack something, in the target: run the command again", r.Missing)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi/derive"
+	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
@@ -51,6 +52,8 @@ type Options struct {
 	Images *rest.Images
 	// Referrers are the referrers on Backend. Required.
 	Referrers *referrers.Store
+	// Records are the records on Backend. Nil means those with the defaults.
+	Records *records.Store
 	// InlineLimit is how many bytes manifest and config may have together to be
 	// kept in an Image; see derive.Input.
 	InlineLimit int64
@@ -63,6 +66,7 @@ type Catalog struct {
 	backend     storage.Backend
 	images      *rest.Images
 	referrers   *referrers.Store
+	records     *records.Store
 	inlineLimit int64
 	signatures  SignatureOptions
 }
@@ -70,7 +74,10 @@ type Catalog struct {
 // New returns a Catalog.
 func New(o Options) *Catalog {
 	o.Signatures.complete()
-	return &Catalog{backend: o.Backend, images: o.Images, referrers: o.Referrers, inlineLimit: o.InlineLimit, signatures: o.Signatures}
+	if o.Records == nil {
+		o.Records = records.New(records.Options{Backend: o.Backend})
+	}
+	return &Catalog{backend: o.Backend, images: o.Images, referrers: o.Referrers, records: o.Records, inlineLimit: o.InlineLimit, signatures: o.Signatures}
 }
 
 // Derive returns the Image that p makes, without storing it. It is the part of
@@ -147,6 +154,9 @@ func (c *Catalog) ImagesByTag(ctx context.Context) (map[string][]digest.Digest, 
 func (c *Catalog) PutSignature(ctx context.Context, repository string, s *imagev1.ImageSignature) error {
 	return rest.NewImageSignatures(c.images, c).Put(rest.WithAccount(ctx, repository), repository, s)
 }
+
+// Records returns the records that Images are a view of.
+func (c *Catalog) Records() *records.Store { return c.records }
 
 // Get returns the Image called name.
 func (c *Catalog) Get(ctx context.Context, name digest.Digest) (*imagev1.Image, error) {

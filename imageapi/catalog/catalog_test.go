@@ -344,7 +344,7 @@ type interrupted struct {
 }
 
 func (i *interrupted) Commit(ctx context.Context, m ...storage.Mutation) (*storage.CommitResult, error) {
-	if before := i.before; before != nil && strings.HasPrefix(m[0].Key, rest.KeyPrefix) {
+	if before := i.before; before != nil && slices.ContainsFunc(m, func(m storage.Mutation) bool { return strings.HasPrefix(m.Key, rest.KeyPrefix) }) {
 		i.before = nil
 		before()
 	}
@@ -451,7 +451,7 @@ func TestCrowdedAnnotations(t *testing.T) {
 		if i%40 == 0 {
 			h.push(fmt.Sprintf("more/%s/%03d", strings.Repeat("r", 100), i))
 		}
-		if err := h.w.MoveTag(t.Context(), "first", fmt.Sprintf("%s%03d", strings.Repeat("t", 100), i), h.subject); err != nil {
+		if err := h.w.MoveTag(t.Context(), Move{Repository: "first", Tag: fmt.Sprintf("%s%03d", strings.Repeat("t", 100), i), To: h.subject}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -67,12 +67,6 @@ func (c *Catalog) togetherOnce(ctx context.Context, fn func(ctx context.Context,
 	return err
 }
 
-// overwrite is update for callers that derive a missing Image again. It deletes a corrupt
-// Image first.
-func (c *Catalog) overwrite(ctx context.Context, name digest.Digest, change func(*imagev1.Image) error) error {
-	return c.together(ctx, func(ctx context.Context, do changer) error { return do(ctx, name, false, change) })
-}
-
 func (c *Catalog) bounded(ctx context.Context) context.Context {
 	return rest.WithSignatureBounds(ctx, rules.SignatureBounds{Count: c.signatures.Limits.PerImage, Bytes: maxSignatureBytes})
 }

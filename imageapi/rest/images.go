@@ -219,8 +219,8 @@ func (i *Images) change(ctx context.Context, store *registry.Store, name string,
 // internal is the context of a call that comes from no API request: Images have no namespace.
 func internal(ctx context.Context) context.Context { return request.WithNamespace(ctx, "") }
 
-// DeleteUnless deletes the Image called name with the uid, unless keep reports that it is to
-// stay. An Image that is not there, or has another uid, is no error.
+// DeleteUnless deletes the Image called name with the uid, if that is not empty, unless keep
+// reports that it is to stay. An Image that is not there, or has another uid, is no error.
 func (i *Images) DeleteUnless(ctx context.Context, name string, uid types.UID, keep func(*imagev1.Image) bool) error {
 	validate := func(_ context.Context, obj runtime.Object) error {
 		if image, ok := obj.(*imagev1.Image); ok && keep(image) {
@@ -228,7 +228,11 @@ func (i *Images) DeleteUnless(ctx context.Context, name string, uid types.UID, k
 		}
 		return nil
 	}
-	_, _, err := i.Delete(internal(ctx), name, validate, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	options := &metav1.DeleteOptions{}
+	if uid != "" {
+		options.Preconditions = &metav1.Preconditions{UID: &uid}
+	}
+	_, _, err := i.Delete(internal(ctx), name, validate, options)
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || errors.Is(err, errKept) {
 		return nil
 	}

@@ -108,7 +108,7 @@ func verify(ctx context.Context, v Verifier, r *VerifyRequest) *verification {
 
 // covers reports whether v is the verification of an image.
 func (v *verification) covers(image *imagev1.Image) bool {
-	return v != nil && v.annotations == verifiedAnnotations(image) && slices.Equal(v.repositories, rules.Repositories(image)) && slices.Equal(v.tags, rules.Tags(image)) &&
+	return v.annotations == verifiedAnnotations(image) && slices.Equal(v.repositories, rules.Repositories(image)) && slices.Equal(v.tags, rules.Tags(image)) &&
 		slices.EqualFunc(v.before, image.Signatures, func(a, b imagev1.ImageSignature) bool {
 			a.UID = b.UID // may be given anew in each attempt
 			return rules.EqualSignatures(&a, &b)

@@ -95,7 +95,7 @@ func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T
 
 // outside has the verifications for writes that do not wait for them.
 type outside struct {
-	verified   map[string]*verification // by the name of the Image
+	verified   map[string][]*verification // the last ones, by the name of the Image
 	unverified *VerifyRequest
 	outdated   bool // the verifications are not to be written any more
 }
@@ -135,7 +135,7 @@ func (i *Images) Together(ctx context.Context, fn func(context.Context) error) e
 }
 
 func verifyOutside(ctx context.Context, v Verifier, fn func(context.Context) error) error {
-	o := &outside{verified: map[string]*verification{}}
+	o := &outside{verified: map[string][]*verification{}}
 	ctx = context.WithValue(ctx, outsideKey{}, o)
 	for attempt := 1; ; attempt++ {
 		o.unverified, o.outdated = nil, false
@@ -148,9 +148,14 @@ func verifyOutside(ctx context.Context, v Verifier, fn func(context.Context) err
 			clear(o.verified)
 			continue
 		}
-		o.verified[o.unverified.Image.Name] = verify(ctx, v, o.unverified)
+		name := o.unverified.Image.Name
+		known := o.verified[name]
+		o.verified[name] = append(known[max(0, len(known)-keptVerifications+1):], verify(ctx, v, o.unverified))
 	}
 }
+
+// keptVerifications bounds the verifications of one Image: fn may write it more than once.
+const keptVerifications = 4
 
 // applyVerification writes the results of the verification on the image, which takes the place of
 // before, nil if it is new. An image whose signatures are not verified yet is noted, and must not
@@ -166,10 +171,12 @@ func (w *write) applyVerification(v Verifier, image, before *imagev1.Image) {
 		return
 	}
 	if w.outside != nil {
-		if known := w.outside.verified[image.Name]; known.covers(image) {
-			w.condition = known.apply(image)
-			w.trim(image)
-			return
+		for _, known := range w.outside.verified[image.Name] {
+			if known.covers(image) {
+				w.condition = known.apply(image)
+				w.trim(image)
+				return
+			}
 		}
 	}
 	w.unverified = &VerifyRequest{Image: image.DeepCopy(), Before: before.DeepCopy()}

@@ -3,6 +3,7 @@ package server
 import (
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/server"
 	"k8s.io/kube-openapi/pkg/common"
@@ -37,7 +38,23 @@ func friendlyName(name string) string {
 func definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
 	all := openapi.GetOpenAPIDefinitions(func(path string) spec.Ref { return ref(friendlyName(path)) })
 	mendSignatures(all["github.com/openshift/api/image/v1.Image"])
+	all["k8s.io/api/core/v1.ObjectReference"] = objectReference()
 	return all
+}
+
+// objectReference is the definition of the only type of the core group that a served type has, in
+// the spec of an ImageTag.
+func objectReference() common.OpenAPIDefinition {
+	s := spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}, Properties: map[string]spec.Schema{}}}
+	for field, text := range (corev1.ObjectReference{}).SwaggerDoc() {
+		if field == "" {
+			s.Description = text
+			continue
+		}
+		s.Properties[field] = spec.Schema{SchemaProps: spec.SchemaProps{Description: text, Type: []string{"string"}, Format: ""}}
+	}
+	s.AddExtension("x-kubernetes-map-type", "atomic")
+	return common.OpenAPIDefinition{Schema: s}
 }
 
 // mendSignatures takes the merge key off Image.signatures. The types say that

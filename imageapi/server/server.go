@@ -44,6 +44,8 @@ type Options struct {
 	Images *rest.Images
 	// Signatures is the imagesignatures resource. Required.
 	Signatures *rest.ImageSignatures
+	// Tags is the imagetags resource. Required. The Server closes it.
+	Tags *rest.ImageTags
 	// ExternalAddress is the host:port that the API tells clients. Required.
 	ExternalAddress string
 	// Access authenticates and authorizes requests. Required.
@@ -67,8 +69,8 @@ type Options struct {
 // Validate returns an error if a required field of o is missing.
 func (o *Options) Validate() error {
 	switch {
-	case o.Images == nil || o.Signatures == nil:
-		return errors.New("server: Images and Signatures are required")
+	case o.Images == nil || o.Signatures == nil || o.Tags == nil:
+		return errors.New("server: Images, Signatures and Tags are required")
 	case o.ExternalAddress == "":
 		return errors.New("server: ExternalAddress is required")
 	case o.Access == nil:
@@ -117,6 +119,7 @@ func (s *Server) NotReady() { s.cancel() }
 func (s *Server) Drain() {
 	s.NotReady()
 	s.options.Images.Close()
+	s.options.Tags.Close()
 }
 
 func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
@@ -158,6 +161,7 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 		apiGroup(imagev1.GroupVersion, map[string]k8srest.Storage{
 			imageapi.Images.Resource:          s.options.Images,
 			imageapi.ImageSignatures.Resource: s.options.Signatures,
+			imageapi.ImageTags.Resource:       s.options.Tags,
 		}),
 		apiGroup(authorizationv1.SchemeGroupVersion, rest.AuthorizationReviews(s.options.Access.Authorizer, s.options.Access.Rules)),
 		apiGroup(authenticationv1.SchemeGroupVersion, rest.AuthenticationReviews()),

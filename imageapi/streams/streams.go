@@ -43,7 +43,8 @@ func New(namespace string) (Names, error) {
 	return Names{namespace}, nil
 }
 
-func (n Names) fallback() string {
+// Default returns the default namespace.
+func (n Names) Default() string {
 	if n.namespace == "" {
 		return DefaultNamespace
 	}
@@ -53,8 +54,8 @@ func (n Names) fallback() string {
 // Stream returns the stream of a repository.
 func (n Names) Stream(repository string) Stream {
 	first, rest, ok := strings.Cut(repository, "/")
-	if !ok || first == n.fallback() || len(validation.IsDNS1123Label(first)) > 0 {
-		return Stream{n.fallback(), strings.ReplaceAll(repository, "/", slash)}
+	if !ok || first == n.Default() || len(validation.IsDNS1123Label(first)) > 0 {
+		return Stream{n.Default(), strings.ReplaceAll(repository, "/", slash)}
 	}
 	return Stream{first, strings.ReplaceAll(rest, "/", slash)}
 }
@@ -62,14 +63,14 @@ func (n Names) Stream(repository string) Stream {
 // Repository returns the repository of a stream. It fails for one that no repository has.
 func (n Names) Repository(s Stream) (string, error) {
 	repository := strings.ReplaceAll(s.Name, slash, "/")
-	if s.Namespace != n.fallback() {
+	if s.Namespace != n.Default() {
 		repository = s.Namespace + "/" + repository
 	}
 	if _, err := reference.WithName(repository); err != nil {
 		return "", fmt.Errorf("image stream %q in namespace %q: repository %q: %w", s.Name, s.Namespace, repository, err)
 	}
-	if real := n.Stream(repository); real != s {
-		return "", fmt.Errorf("image stream %q in namespace %q: repository %q is image stream %q in namespace %q", s.Name, s.Namespace, repository, real.Name, real.Namespace)
+	if theirs := n.Stream(repository); theirs != s {
+		return "", fmt.Errorf("image stream %q in namespace %q: repository %q is image stream %q in namespace %q", s.Name, s.Namespace, repository, theirs.Name, theirs.Namespace)
 	}
 	return repository, nil
 }

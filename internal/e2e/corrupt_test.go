@@ -54,7 +54,7 @@ func TestCorruptObject(t *testing.T) {
 		t.Error("the log does not tell of it")
 	}
 	export := filepath.Join(t.TempDir(), "export")
-	if out, err := s.tryMetadata("export", "-f", export); err != nil || !strings.Contains(out, "2 images were left out") {
+	if out, err := s.tryMetadata("export", "-f", export); err != nil || !strings.Contains(out, "2 objects were left out") {
 		t.Errorf("export: %v\n%s", err, out)
 	}
 	if out, err := s.tryMetadata("check"); err == nil || !strings.Contains(out, bad) || !strings.Contains(out, worse) {

@@ -78,17 +78,17 @@ func costs(t *testing.T, repository string) []costly {
 	}
 	index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, imagespec.MediaTypeImageIndex, strings.Join(children, ","))
 	return []costly{
-		{"new image", blobs(config1), image("v1", one), pushCost{7, 5}},
-		{"new tag on it", blobs(), image("v2", one), pushCost{7, 5}},
+		{"new image", blobs(config1), image("v1", one), pushCost{9, 5}},
+		{"new tag on it", blobs(), image("v2", one), pushCost{8, 5}},
 		{"moved tag", func(s *server) {
 			blobs(config2)(s)
 			image("other", two)(s)
-		}, image("v2", two), pushCost{9, 5}},
-		{"same push again", blobs(), image("v2", two), pushCost{7, 5}},
-		{"index of two images", pushChildren, put("index", imagespec.MediaTypeImageIndex, index), pushCost{7, 0}},
-		{"signature", blobs(signatureBlobs...), image(signtest.ClassicTag(digest.FromString(one)), string(signature.Manifest)), pushCost{16, 5}},
-		{"untag", blobs(), remove("v1"), pushCost{9, 2}},
-		{"DELETE", blobs(), remove(digest.FromString(two).String()), pushCost{14, 6}},
+		}, image("v2", two), pushCost{10, 5}},
+		{"same push again", blobs(), image("v2", two), pushCost{8, 5}},
+		{"index of two images", pushChildren, put("index", imagespec.MediaTypeImageIndex, index), pushCost{8, 0}},
+		{"signature", blobs(signatureBlobs...), image(signtest.ClassicTag(digest.FromString(one)), string(signature.Manifest)), pushCost{20, 5}},
+		{"untag", blobs(), remove("v1"), pushCost{11, 2}},
+		{"DELETE", blobs(), remove(digest.FromString(two).String()), pushCost{20, 6}},
 	}
 }
 

@@ -48,7 +48,7 @@ func packages(t *testing.T) []goPackage {
 // allowed has the packages of ours that each may import.
 var allowed = map[string][]string{
 	"tallyman/cmd/tallyman": {
-		"internal/crash", "config", "imageapi/access", "imageapi/catalog", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/server", "imageapi/verification",
+		"internal/crash", "config", "imageapi/access", "imageapi/catalog", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/server", "imageapi/streams", "imageapi/verification",
 		"registry", "registry/gc", "registry/logging", "registry/tracker", "signatures", "signatures/policy",
 		"storage", "storage/bolt", "storage/check", "storage/objects", "storage/redis", "storage/migrate",
 	},
@@ -64,16 +64,18 @@ var allowed = map[string][]string{
 	"tallyman/registry/gc":         {"registry/logging", "registry/tracker", "signatures/manifest"},
 	"tallyman/registry/listener":   {},
 	"tallyman/registry/logging":    {},
-	"tallyman/registry/tracker":    {"internal/crash", "imageapi/catalog", "imageapi/derive", "imageapi/referrers", "imageapi/rules", "registry/logging", "signatures", "signatures/manifest"},
+	"tallyman/registry/tracker":    {"internal/crash", "imageapi/catalog", "imageapi/derive", "imageapi/records", "imageapi/referrers", "imageapi/rules", "registry/logging", "signatures", "signatures/manifest"},
 
 	"tallyman/imageapi":              {"imageapi/rules"},
 	"tallyman/imageapi/access":       {"internal/crash"},
-	"tallyman/imageapi/catalog":      {"imageapi", "imageapi/derive", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "signatures", "signatures/manifest", "storage"},
+	"tallyman/imageapi/catalog":      {"imageapi", "imageapi/derive", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "signatures", "signatures/manifest", "storage"},
 	"tallyman/imageapi/derive":       {"signatures/manifest"},
 	"tallyman/imageapi/imagetest":    {},
 	"tallyman/imageapi/openapi":      {},
 	"tallyman/imageapi/referrers":    {"signatures", "storage"},
-	"tallyman/imageapi/rest":         {"imageapi", "imageapi/derive", "imageapi/rules", "storage", "storage/encoding", "storage/objects"},
+	"tallyman/imageapi/records":      {"imageapi", "imageapi/derive", "imageapi/streams", "storage"},
+	"tallyman/imageapi/streams":      {},
+	"tallyman/imageapi/rest":         {"imageapi", "imageapi/derive", "imageapi/records", "imageapi/rules", "imageapi/streams", "storage", "storage/encoding", "storage/objects"},
 	"tallyman/imageapi/rules":        {"imageapi/derive", "signatures", "signatures/manifest"},
 	"tallyman/imageapi/verification": {"internal/crash", "imageapi/derive", "imageapi/rest", "imageapi/rules", "signatures", "signatures/policy", "storage"},
 	"tallyman/imageapi/server":       {"imageapi", "imageapi/access", "imageapi/openapi", "imageapi/rest"},

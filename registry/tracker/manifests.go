@@ -10,6 +10,7 @@ import (
 	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/derive"
@@ -32,6 +33,8 @@ type Push struct {
 // Pushed stores a manifest with put, and records it, or leaves that to Tagged. Its errors are
 // put's, and UnavailableError.
 func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Push, put func() (digest.Digest, error)) error {
+	ctx = withPusher(ctx)
+	defer t.underway.begin(ctx, repo.Named().Name())()
 	// With Reject, a push whose manifest cannot be recorded is to leave the tag where it is.
 	if r := requestOf(ctx); r != nil && p.Tag != "" && p.Err == nil && t.options.OnStoreFailure == Defer && !t.options.PullThrough {
 		return r.store(ctx, t, repo, p, put)
@@ -63,9 +66,7 @@ func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Pu
 func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, m *Entry, p Push, alone bool, from ...digest.Digest) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if m.Host = t.options.Host; m.Host == "" {
-		m.Host, _ = ctx.Value("http.request.host").(string)
-	}
+	m.Host = t.host(ctx)
 	if p.Err != nil {
 		return permanentError{p.Err}
 	}
@@ -80,6 +81,7 @@ func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, 
 // Deleted deletes a manifest and takes its repository off the Image. The entry
 // comes first: if the process dies in between, the next one looks.
 func (t *Tracker) Deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
+	defer t.underway.begin(ctx, repository)()
 	m := Entry{Repository: repository, Digest: name}
 	deleted, failure := false, error(nil) // of the deletion itself
 	alone := true
@@ -210,10 +212,10 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e En
 			return err
 		}
 	}
-	if !m.HasImage() {
-		return t.recordWithoutImage(ctx, e, m, start, from...)
-	}
 	push := catalog.Push{Repository: e.Repository, Digest: e.Digest, Manifest: m, Host: e.Host, Tag: e.Tag, From: from}
+	if !m.HasImage() {
+		return t.recordWithoutImage(ctx, push, start)
+	}
 	hasConfig := m.Config != nil && m.Config.Digest.Validate() == nil
 	if hasConfig {
 		var err error
@@ -224,7 +226,7 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e En
 	derived, err := t.derive(ctx, push)
 	if err != nil {
 		if e.Tag != "" { // it points to a manifest without an Image now
-			if err := t.options.Catalog.MoveTag(ctx, e.Repository, e.Tag, "", from...); err != nil {
+			if err := t.options.Catalog.MoveTag(ctx, catalog.Move{Repository: e.Repository, Tag: e.Tag, To: e.Digest, From: from, Host: e.Host}); err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}
 		}
@@ -247,18 +249,13 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e En
 
 // recordWithoutImage makes sure that a signature or attestation has no Image of its own, as it
 // had before the server knew signatures.
-func (t *Tracker) recordWithoutImage(ctx context.Context, e Entry, m *manifest.Manifest, start time.Time, from ...digest.Digest) error {
-	if err := t.options.Catalog.Remove(ctx, e.Repository, e.Digest); err != nil {
+func (t *Tracker) recordWithoutImage(ctx context.Context, p catalog.Push, start time.Time) error {
+	if err := t.options.Catalog.RecordWithoutImage(ctx, p); err != nil {
 		return err
-	}
-	if e.Tag != "" {
-		if err := t.options.Catalog.MoveTag(ctx, e.Repository, e.Tag, "", from...); err != nil {
-			return err
-		}
 	}
 	recordedTotal.WithLabelValues("recorded").Inc()
 	logging.For(ctx).Info("manifest about an image recorded",
-		"repository", e.Repository, "tag", e.Tag, "digest", e.Digest.String(), "kind", string(m.Kind), "subject", m.Subject.String(),
+		"repository", p.Repository, "tag", p.Tag, "digest", p.Digest.String(), "kind", string(p.Manifest.Kind), "subject", p.Manifest.Subject.String(),
 		"total", time.Since(start).Round(time.Microsecond).String())
 	return nil
 }

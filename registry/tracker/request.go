@@ -5,6 +5,9 @@ import (
 
 	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
+
+	"tallyman/imageapi/records"
+	"tallyman/registry/logging"
 )
 
 // Request is one request of a client. A manifest that it pushes with a tag is recorded with the
@@ -67,4 +70,19 @@ func storedWith(ctx context.Context, repository, tag string) *stored {
 		return r.stored
 	}
 	return nil
+}
+
+// withPusher notes who makes the changes of a request.
+func withPusher(ctx context.Context) context.Context {
+	client, _ := ctx.Value("http.request.useragent").(string)
+	return records.WithPusher(ctx, records.Pusher{User: logging.User(ctx), Client: client})
+}
+
+// host returns the registry's host for the pull references of what a request pushes.
+func (t *Tracker) host(ctx context.Context) string {
+	if t.options.Host != "" {
+		return t.options.Host
+	}
+	host, _ := ctx.Value("http.request.host").(string)
+	return host
 }

@@ -25,7 +25,7 @@ import (
 // from before tallyman, or from a push that was cut off by a crash. It never removes anything,
 // because a listing may be incomplete.
 func (t *Tracker) Resync(ctx context.Context) {
-	start := time.Now()
+	start, alone := time.Now(), t.alone()
 	b := &backfiller{tracker: t, holders: t.imagesByTag(ctx)}
 	err := EachRepository(ctx, t.inner, func(name string) error {
 		if err := crash.Guard("backfill", func() error {
@@ -46,6 +46,11 @@ func (t *Tracker) Resync(ctx context.Context) {
 	}
 	if err != nil {
 		logging.For(ctx).Error("cannot go over all repositories", "err", err)
+	}
+	if err == nil && alone {
+		if err := t.options.Catalog.Records().SetComplete(ctx); err != nil {
+			logging.For(ctx).Error("cannot note that everything is recorded", "err", err)
+		}
 	}
 	logging.For(ctx).Info("backfill complete", "repositories", b.repositories, "manifests", b.manifests,
 		"recorded", b.recorded, "failed", b.failed, "setAside", b.setAside, "took", time.Since(start).Round(time.Millisecond).String())
@@ -82,7 +87,7 @@ func (b *backfiller) repository(ctx context.Context, name string) {
 	err = EachManifest(ctx, repo, func(d digest.Digest) error {
 		b.manifests++
 		b.check(ctx, Entry{Repository: name, Digest: d}, func(image *imagev1.Image) bool {
-			return slices.Contains(rules.Repositories(image), name) && !lacksConfig(image) && b.refers(ctx, name, image)
+			return slices.Contains(rules.Repositories(image), name) && !lacksConfig(image) && b.refers(ctx, name, image) && b.holds(ctx, name, d)
 		})
 		return b.goOn(ctx)
 	})
@@ -110,6 +115,10 @@ func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
 		if err != nil {
 			continue // deleted since, or broken: then it points to nothing
 		}
+		if to, known, err := b.tracker.options.Catalog.Records().Tag(ctx, name, tag); err != nil || !known || to != current.Digest {
+			b.sync(ctx, Entry{Repository: name, Tag: tag})
+			continue
+		}
 		if b.knowsTag(ctx, name, tag, current.Digest) {
 			continue
 		}
@@ -119,6 +128,72 @@ func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
 		}
 		b.sync(ctx, Entry{Repository: name, Tag: tag})
 	}
+}
+
+// mostGone is the number of records from which on a repository is not believed to have lost more
+// than half of what they say.
+const mostGone = 50
+
+// gone looks for records of a repository that the registry does not agree with, and reads what each
+// is about.
+func (b *backfiller) gone(ctx context.Context, name string) {
+	repo, err := OpenRepository(ctx, b.tracker.inner, name)
+	if err != nil {
+		b.fail(ctx, Entry{Repository: name}, err)
+		return
+	}
+	manifests, err := repo.Manifests(ctx)
+	if err != nil {
+		b.fail(ctx, Entry{Repository: name}, err)
+		return
+	}
+	kept, suspects := 0, []Entry{}
+	store := b.tracker.options.Catalog.Records()
+	err = store.EachTag(ctx, name, func(tag, to string) error {
+		current, err := pointsTo(ctx, repo.Tags(ctx), tag)
+		if err == nil && current.String() != to {
+			suspects = append(suspects, Entry{Repository: name, Tag: tag})
+		} else if err == nil {
+			kept++
+		}
+		return err
+	})
+	if err == nil {
+		err = store.EachHolding(ctx, name, func(d digest.Digest) error {
+			held, err := manifests.Exists(ctx, d)
+			if err != nil {
+				return err
+			}
+			if held {
+				kept++
+				return nil
+			}
+			m := Entry{Repository: name, Digest: d}
+			if holding, err := store.Holding(ctx, name, d); err == nil && holding != nil {
+				m.Subject = holding.Subject
+			}
+			suspects = append(suspects, m)
+			return nil
+		})
+	}
+	if err != nil {
+		b.fail(ctx, Entry{Repository: name}, err)
+		return
+	}
+	if len(suspects) >= mostGone && len(suspects) > kept {
+		b.failed++
+		logging.For(ctx).Error("the registry lacks most of a repository; its records stay", "repository", name, "missing", len(suspects), "there", kept)
+		return
+	}
+	for _, m := range suspects {
+		b.sync(ctx, m)
+	}
+}
+
+// holds reports whether it is recorded that the repository holds the manifest.
+func (b *backfiller) holds(ctx context.Context, repository string, name digest.Digest) bool {
+	holding, err := b.tracker.options.Catalog.Records().Holding(ctx, repository, name)
+	return err == nil && holding != nil
 }
 
 // refers reports whether the referrers in the image's manifest are recorded, and the manifest

@@ -20,17 +20,23 @@ const (
 	idleInterval = 30 * time.Second
 )
 
-// Run does the deferred work until ctx ends. With backfill, or when the store has lost
-// something, it walks over the registry's content.
+// Run does the deferred work until ctx ends. When the store has lost something, and with backfill
+// at the start and when an older version has left the store without records, it walks over the
+// registry's content.
 func (t *Tracker) Run(ctx context.Context, backfill bool) {
 	if backfill {
 		t.lost.Store(true)
 	}
 	var watermarks sync.WaitGroup
 	watermarks.Go(func() { t.keepWatermark(ctx) })
+	watermarks.Go(func() { t.keepRecovering(ctx) })
 	defer watermarks.Wait()
+	records := recordsWatch{complete: !backfill}
 	for ctx.Err() == nil {
 		left := t.Drain(ctx)
+		if records.wanting(ctx, t) {
+			t.lost.Store(true)
+		}
 		if t.lost.Load() && t.options.Catalog.Ready() == nil {
 			t.lost.Store(false)
 			t.Resync(ctx)
@@ -51,6 +57,38 @@ func (t *Tracker) Run(ctx context.Context, backfill bool) {
 		}
 		timer.Stop()
 	}
+}
+
+// recordsWatch finds out when the registry is to be walked over for records. Older versions of this
+// program make none: as long as one may write, records are not complete, and when none is left, the
+// walk is made once more.
+type recordsWatch struct{ complete, walked, alone bool }
+
+func (w *recordsWatch) wanting(ctx context.Context, t *Tracker) bool {
+	if w.complete || w.walked && w.alone {
+		return false
+	}
+	complete, err := t.recorded(ctx)
+	if w.complete = complete; err != nil || complete {
+		return false
+	}
+	alone := t.alone()
+	if w.walked && !alone {
+		return false
+	}
+	w.walked, w.alone = true, alone
+	return true
+}
+
+// alone reports whether no older version writes.
+func (t *Tracker) alone() bool { return t.options.Alone == nil || t.options.Alone() }
+
+// recorded reports whether everything in the registry has records.
+func (t *Tracker) recorded(ctx context.Context) (bool, error) {
+	if err := t.options.Catalog.Ready(); err != nil {
+		return false, err
+	}
+	return t.options.Catalog.Records().Complete(ctx)
 }
 
 // errBusy leaves an entry for the next round.
@@ -112,15 +150,11 @@ func (t *Tracker) syncOnce(ctx context.Context, m Entry, holders imagesByTag) er
 	if err != nil {
 		return err
 	}
-	return t.options.Catalog.VerifyOutside(ctx, func(ctx context.Context) error {
-		if m.Digest != "" {
-			if err := t.syncManifest(ctx, repo, m.manifest()); err != nil {
-				return err
-			}
-		}
-		if m.Tag != "" {
-			return t.syncTag(ctx, repo, m.tag(), holders)
-		}
-		return nil
-	})
+	if m.Digest != "" {
+		err = t.options.Catalog.VerifyOutside(ctx, func(ctx context.Context) error { return t.syncManifest(ctx, repo, m.manifest()) })
+	}
+	if err != nil || m.Tag == "" {
+		return err
+	}
+	return t.options.Catalog.VerifyOutside(ctx, func(ctx context.Context) error { return t.syncTag(ctx, repo, m.tag(), holders) })
 }

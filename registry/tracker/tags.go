@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -8,12 +9,16 @@ import (
 	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"tallyman/imageapi/catalog"
 )
 
 // Tagged makes a tag point to the manifest to, "" for none, with change, and moves the tag from
 // the Image that it pointed to. What the request has stored under the tag is recorded with it.
 func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest, service distribution.TagService, change func() error) error {
+	ctx = withPusher(ctx)
 	m := Entry{Repository: repo.Named().Name(), Tag: tag}
+	defer t.underway.begin(ctx, m.Repository)()
 	with := storedWith(ctx, m.Repository, tag)
 	var before digest.Digest
 	changed, changeErr := false, error(nil)
@@ -48,11 +53,15 @@ func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag 
 	return t.handleFailure(ctx, m, err)
 }
 
-// moveTagAgain is moveTag with what the registry has now.
+// moveTagAgain moves a tag by what the registry has now, with the manifest that was stored under it.
 func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository, m Entry, service distribution.TagService, from digest.Digest) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if m.Digest != "" {
+		recorded, err := t.recordAgain(ctx, repo, m, service, from)
+		if recorded || err != nil {
+			return err
+		}
 		if err := t.syncManifest(ctx, repo, m.manifest()); err != nil {
 			return err
 		}
@@ -69,12 +78,33 @@ func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository
 	return t.moveTag(ctx, repo, m.Tag, to, from)
 }
 
+// recordAgain records a manifest with its tag. It returns false if the registry does not have the
+// two any more as they were stored.
+func (t *Tracker) recordAgain(ctx context.Context, repo distribution.Repository, m Entry, service distribution.TagService, from digest.Digest) (recorded bool, err error) {
+	unlock, alone := t.lock(ctx, m.manifest())
+	defer unlock()
+	unlockTag, tagAlone := t.lock(ctx, m.tag())
+	defer unlockTag()
+	if !alone || !tagAlone {
+		return false, errBusy
+	}
+	to, err := pointsTo(ctx, service, m.Tag)
+	if err != nil || to != m.Digest {
+		return false, err
+	}
+	parsed, err := t.readManifest(ctx, repo, m.Digest)
+	if err != nil || parsed == nil {
+		return false, err
+	}
+	return true, t.record(ctx, repo, m, parsed, from)
+}
+
 // moveTag takes a tag off the Image from, and puts it on to.
 func (t *Tracker) moveTag(ctx context.Context, repo distribution.Repository, tag string, to, from digest.Digest) error {
 	if err := t.recordTagReferrer(ctx, repo, tag, to, nil); err != nil {
 		return err
 	}
-	err := t.options.Catalog.MoveTag(ctx, repo.Named().Name(), tag, to, from)
+	err := t.options.Catalog.MoveTag(ctx, catalog.Move{Repository: repo.Named().Name(), Tag: tag, To: to, From: []digest.Digest{from}, Host: t.host(ctx)})
 	if apierrors.IsNotFound(err) {
 		if m, readErr := t.readManifest(ctx, repo, to); readErr == nil && m != nil && !m.HasImage() {
 			return nil
@@ -126,21 +156,32 @@ func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository,
 	if err != nil {
 		return "", err
 	}
-	return current.Digest, t.options.Catalog.MoveTag(ctx, m.Repository, m.Tag, current.Digest, all[m.Repository+":"+m.Tag]...)
+	return current.Digest, t.options.Catalog.MoveTag(ctx, catalog.Move{
+		Repository: m.Repository, Tag: m.Tag, To: current.Digest, From: all[m.Repository+":"+m.Tag], Host: cmp.Or(t.options.Host, m.Host, t.options.DefaultHost),
+	})
 }
 
-// imagesByTag returns the manifests whose Images carry each tag (repository:tag). It reads all
-// Images, so one is made for a round of entries or a backfill, and only if the round has a
-// tag. It may be older than the round: a process that moves a tag takes it off its former
+// imagesByTag returns the manifests whose Images carry each tag (repository:tag), unless everything
+// has records, which say it. It reads all Images, so one is made for a round of entries or a
+// backfill, and only if the round has a tag. It may be older than the round: a process that moves a tag takes it off its former
 // Image, or leaves an entry for the next round.
 type imagesByTag func() (map[string][]digest.Digest, error)
 
 func (t *Tracker) imagesByTag(ctx context.Context) imagesByTag {
 	var all map[string][]digest.Digest
 	return func() (_ map[string][]digest.Digest, err error) {
-		if all == nil { // not yet, or it failed
-			all, err = t.options.Catalog.ImagesByTag(ctx)
+		if all != nil {
+			return all, nil
 		}
+		recorded, err := t.recorded(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if recorded {
+			all = map[string][]digest.Digest{}
+			return all, nil
+		}
+		all, err = t.options.Catalog.ImagesByTag(ctx)
 		return all, err
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/distribution/distribution/v3"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/referrers"
@@ -69,6 +70,12 @@ type Options struct {
 	// same registry at the same time. If it fails, or if unlock reports that the lock was
 	// lost meanwhile, the change is reconciled again.
 	Lock func(ctx context.Context, name string) (unlock func() (kept bool), err error)
+	// Alone, if set, reports whether no older version of this program uses the store. Nil means
+	// that there is none.
+	Alone func() bool
+	// Leases, if set, are those of all processes that use the store. Nil means that this one is
+	// alone.
+	Leases Leases
 	// Lost, if set, sends when the store has lost something. Run then records manifests
 	// without an Image.
 	Lost <-chan struct{}
@@ -89,6 +96,8 @@ type Tracker struct {
 
 	mu       sync.Mutex
 	awaiting map[digest.Digest][]Entry // by config: Images that lack it
+
+	underway underway
 }
 
 // New returns a Tracker of the registry inner with its storage d.
@@ -98,7 +107,7 @@ func New(inner distribution.Namespace, d driver.StorageDriver, o Options) *Track
 	}
 	return &Tracker{
 		options: o, inner: inner, journal: NewJournal(d), notify: make(chan struct{}, 1), awaiting: map[digest.Digest][]Entry{},
-		manifestLocks: newKeyedLock(), tagLocks: newKeyedLock(),
+		manifestLocks: newKeyedLock(), tagLocks: newKeyedLock(), underway: newUnderway(o.Catalog.Records(), o.Leases),
 	}
 }
 
@@ -131,4 +140,29 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-time.After(d):
 	case <-ctx.Done():
 	}
+}
+
+var (
+	recordedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "imageapi_pushes_recorded_total",
+		Help: "Manifests and tags that reached the registry, by outcome: recorded, deferred, rejected, failed.",
+	}, []string{"result"})
+	derivationSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "imageapi_derivation_duration_seconds",
+		Help:    "Time to read the config of a pushed manifest and derive its Image.",
+		Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
+	})
+	lostAtStart = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "imageapi_store_lost_at_start_total",
+		Help: "Starts at which the image store lacked changes that it had acknowledged earlier.",
+	})
+	journalEntries = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "imageapi_pending_changes",
+		Help: "Changes in the registry that wait to be recorded, when last looked at.",
+	})
+)
+
+// Collectors returns this package's metrics, for the process to register.
+func Collectors() []prometheus.Collector {
+	return []prometheus.Collector{recordedTotal, derivationSeconds, lostAtStart, journalEntries}
 }

@@ -135,7 +135,7 @@ func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination ru
 		if retry {
 			continue
 		}
-		if unchanged {
+		if unchanged && !storage.Touches(ctx) {
 			if err := s.confirm(ctx, key, attempt.state.revision); err != nil {
 				return err
 			}

@@ -7,11 +7,15 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"tallyman/storage"
 )
 
 const (
-	// lockTTL is the lifetime of a lock after its process dies; work under a lock takes less.
-	lockTTL = 30 * time.Second
+	// lockTTL is the lifetime of a lock after its process dies. A live one renews it.
+	lockTTL = 2 * time.Second
+	// leaseTTL is that of a lease.
+	leaseTTL = 30 * time.Second
 	// lockWait bounds the time that a lock is waited for.
 	lockWait  = 10 * time.Second
 	lockRetry = 20 * time.Millisecond
@@ -21,13 +25,13 @@ var errLocked = errors.New("another process holds the lock")
 
 // Lock takes the lock called name, which is one for all processes on this store, and
 // keeps it until unlock, which reports whether it was kept all the time. It waits for
-// another process, but not for ever. A process that dies gives its locks back after half
-// a minute, one that hangs loses them then: locks make conflicts rare, and are no proof
+// another process, but not for ever. A process that dies gives its locks back after two
+// seconds, one that hangs loses them then: locks make conflicts rare, and are no proof
 // against them.
 func (s *Store) Lock(ctx context.Context, name string) (unlock func() bool, err error) {
 	key, token := s.key("lock:"+name), rand.Text()
 	for deadline := time.Now().Add(lockWait); ; {
-		taken, err := s.takeLock(ctx, key, token)
+		taken, err := s.takeLock(ctx, key, token, lockTTL)
 		switch {
 		case err != nil:
 			return nil, err
@@ -47,7 +51,12 @@ func (s *Store) Lock(ctx context.Context, name string) (unlock func() bool, err 
 // Lease takes the lease called name for holder, or renews it, and reports whether holder has it
 // for the next half minute. Processes that call themselves the same have it together.
 func (s *Store) Lease(ctx context.Context, name, holder string) (held bool, err error) {
-	return s.takeLock(ctx, s.key("lease:"+name), holder)
+	return s.LeaseFor(ctx, name, holder, leaseTTL)
+}
+
+// LeaseFor is Lease for another time.
+func (s *Store) LeaseFor(ctx context.Context, name, holder string, ttl time.Duration) (held bool, err error) {
+	return s.takeLock(storage.WithBackground(ctx), s.key("lease:"+name), holder, ttl)
 }
 
 // EndLease gives a lease back, if holder has it.
@@ -57,8 +66,8 @@ func (s *Store) EndLease(ctx context.Context, name, holder string) error {
 }
 
 // takeLock takes a lock, or renews it.
-func (s *Store) takeLock(ctx context.Context, key, token string) (taken bool, err error) {
-	return s.lockCall(ctx, lockScript, key, token, lockTTL.Milliseconds())
+func (s *Store) takeLock(ctx context.Context, key, token string, ttl time.Duration) (taken bool, err error) {
+	return s.lockCall(ctx, lockScript, key, token, ttl.Milliseconds())
 }
 
 func (s *Store) lockCall(ctx context.Context, script *goredis.Script, key string, args ...any) (ok bool, err error) {
@@ -82,7 +91,7 @@ func (s *Store) keepLock(key, token string) (unlock func() bool) {
 			if ctx.Err() != nil {
 				break
 			}
-			if ok, err := s.takeLock(ctx, key, token); err == nil {
+			if ok, err := s.takeLock(ctx, key, token, lockTTL); err == nil {
 				held = ok && time.Since(taken) < lockTTL // later it may have been another's meanwhile
 				taken = time.Now()
 			}

@@ -28,8 +28,8 @@
 //	{tallyman}:value:<key>     hash: the current value, a field for each section and group of terms
 //	{tallyman}:history:<key>   hash: replaced parts of values that the log still reaches
 //	{tallyman}:commit:<token>  the revisions of a commit, for some seconds
-//	{tallyman}:lock:<name>     the holder of a lock (Lock), for half a minute at most
-//	{tallyman}:lease:<name>    the holder of a lease (Lease), for half a minute at most
+//	{tallyman}:lock:<name>     the holder of a lock (Lock), for two seconds after its last sign of life
+//	{tallyman}:lease:<name>    the holder of a lease (Lease, LeaseFor), for half a minute or the time that it asked for
 //	{tallyman}:holds           hash: of each process the oldest revision that a list in progress needs, and the expiry
 //	{tallyman}:processes       sorted set of the processes that use the store, with the newest format they know
 //
@@ -269,7 +269,7 @@ var (
 	})
 	roundTrips = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "imageapi_store_redis_round_trips_total",
-		Help: "Commands and pipelines of requests that were sent to Redis, without those that watch it.",
+		Help: "Commands and pipelines that were sent to Redis for requests.",
 	})
 )
 

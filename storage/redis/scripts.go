@@ -139,8 +139,14 @@ func formatError(found string) error {
 	return fmt.Errorf("%w: it has format %s, this version reads and writes formats %d to %d: run the version of tallyman that made it, or a newer one", ErrFormat, found, format1, knownFormat)
 }
 
-// counted counts the round trips of a client.
+// counted counts the round trips of a client for requests.
 type counted struct{}
+
+func count(ctx context.Context) {
+	if !storage.IsBackground(ctx) {
+		roundTrips.Inc()
+	}
+}
 
 // DialHook implements goredis.Hook.
 func (counted) DialHook(next goredis.DialHook) goredis.DialHook { return next }
@@ -148,7 +154,7 @@ func (counted) DialHook(next goredis.DialHook) goredis.DialHook { return next }
 // ProcessHook implements goredis.Hook.
 func (counted) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 	return func(ctx context.Context, cmd goredis.Cmder) error {
-		roundTrips.Inc()
+		count(ctx)
 		return next(ctx, cmd)
 	}
 }
@@ -156,7 +162,7 @@ func (counted) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 // ProcessPipelineHook implements goredis.Hook.
 func (counted) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []goredis.Cmder) error {
-		roundTrips.Inc()
+		count(ctx)
 		return next(ctx, cmds)
 	}
 }

@@ -31,6 +31,9 @@ const (
 // Format returns the format of the store.
 func (s *Store) Format() int { return int(s.format.Load()) }
 
+// Newest reports whether the store has the newest format, so that no older version uses it.
+func (s *Store) Newest() bool { return s.Format() == knownFormat }
+
 // Upgrade gives the store the newest format, which older versions of tallyman refuse. It
 // is called by itself when no older process was connected for 30 seconds. It returns the
 // format before and after.

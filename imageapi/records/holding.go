@@ -1,0 +1,121 @@
+package records
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"tallyman/storage"
+)
+
+// Holding says that a repository holds a manifest.
+type Holding struct {
+	// MediaType is that of the manifest, Size its size in bytes.
+	MediaType string `json:"mediaType"`
+	Size      int64  `json:"size"`
+	// Children are the manifests of an index.
+	Children []digest.Digest `json:"children,omitempty"`
+	// Subject is that of the manifest, which is unknown once the manifest is gone.
+	Subject digest.Digest `json:"subject,omitempty"`
+	// Since is when it was recorded, By who pushed it.
+	Since time.Time `json:"since"`
+	By    Pusher    `json:"by,omitzero"`
+}
+
+// holdingGroup is the group of terms of Holdings.
+const holdingGroup = "holding"
+
+func holdingKey(name digest.Digest, repository string) string {
+	return HoldingPrefix + name.String() + "/" + repository
+}
+
+// HoldingTerms returns the terms of a Holding under key: its repository.
+func HoldingTerms(key string) []string {
+	_, repository, _ := strings.Cut(strings.TrimPrefix(key, HoldingPrefix), "/")
+	return []string{"repository=" + repository}
+}
+
+// Hold adds to b that a repository holds a manifest. added is false if it did before.
+func (s *Store) Hold(ctx context.Context, b *storage.Batch, repository string, name digest.Digest, h Holding) (added bool, err error) {
+	key := holdingKey(name, repository)
+	entries, err := s.get(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	if entries[0] != nil {
+		b.Add(storage.Mutation{Operation: storage.Check, Key: key, Expect: entries[0].Revision})
+		return false, nil
+	}
+	h.Since, h.By = s.options.Now().UTC().Truncate(time.Second), pusherOf(ctx)
+	body, err := json.Marshal(h)
+	if err != nil {
+		return false, err
+	}
+	b.Add(storage.Mutation{Key: key, Value: storage.Body(body), Terms: []storage.TermChange{{Group: holdingGroup, Terms: HoldingTerms(key)}}})
+	return true, nil
+}
+
+// Release adds to b that a repository does not hold a manifest any more. held is false if it did
+// not before.
+func (s *Store) Release(ctx context.Context, b *storage.Batch, repository string, name digest.Digest) (held bool, err error) {
+	key := holdingKey(name, repository)
+	entries, err := s.get(ctx, key)
+	if err != nil || entries[0] == nil {
+		return false, err
+	}
+	b.Add(storage.Mutation{Operation: storage.Delete, Key: key, Expect: entries[0].Revision})
+	return true, nil
+}
+
+// Holders returns the repositories that hold a manifest, up to limit of them, in order.
+func (s *Store) Holders(ctx context.Context, name digest.Digest, limit int) (repositories []string, err error) {
+	prefix := HoldingPrefix + name.String() + "/"
+	err = storage.Each(ctx, s.options.Backend, prefix, true, func(e *storage.Entry) error {
+		repositories = append(repositories, strings.TrimPrefix(e.Key, prefix))
+		if len(repositories) == limit {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return repositories, err
+}
+
+var errEnough = errors.New("enough")
+
+// Holding returns the record that a repository holds a manifest, nil if there is none.
+func (s *Store) Holding(ctx context.Context, repository string, name digest.Digest) (*Holding, error) {
+	key := holdingKey(name, repository)
+	entry, _, err := storage.GetEntry(ctx, s.options.Backend, key, storage.Read{})
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	h := &Holding{}
+	if entry.Err != nil || json.Unmarshal(entry.Value.Body(), h) != nil {
+		return nil, fmt.Errorf("%s: %w", key, storage.ErrCorrupt)
+	}
+	return h, nil
+}
+
+// EachHolding calls fn with every manifest that a repository holds by its records.
+func (s *Store) EachHolding(ctx context.Context, repository string, fn func(digest.Digest) error) error {
+	each := func(key string) error {
+		name, holder, _ := strings.Cut(strings.TrimPrefix(key, HoldingPrefix), "/")
+		if holder != repository {
+			return nil
+		}
+		return fn(digest.Digest(name))
+	}
+	err := storage.EachWithTerm(ctx, s.options.Backend, HoldingPrefix, "repository="+repository, each)
+	if errors.Is(err, storage.ErrNoIndex) { // then all are read
+		err = storage.Each(ctx, s.options.Backend, HoldingPrefix, true, func(e *storage.Entry) error { return each(e.Key) })
+	}
+	return err
+}

@@ -1,0 +1,167 @@
+// Package records keeps facts about the registry in the store: which manifest each tag points to
+// and pointed to before, which repositories hold a manifest, and when a repository was pushed to.
+// Images are a view of them; package catalog changes both in one commit.
+//
+// # Keys
+//
+//	/imagetags/<namespace>/<stream>!<tag>     an ImageTag of the API
+//	/deletedtags/<namespace>/<stream>!<tag>   an ImageTag that was deleted, for some days
+//	/holdings/<digest>/<repository>           a Holding
+//	/repositories/<repository>                a Repository
+package records
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"tallyman/imageapi/streams"
+	"tallyman/storage"
+)
+
+// Prefixes of keys.
+const (
+	TagPrefix        = "/imagetags/"
+	DeletedPrefix    = "/deletedtags/"
+	HoldingPrefix    = "/holdings/"
+	RepositoryPrefix = "/repositories/"
+)
+
+// Defaults of Options.
+const (
+	DefaultDepth     = 20
+	DefaultTombstone = 7 * 24 * time.Hour
+)
+
+// Options configures New.
+type Options struct {
+	// Backend is the store. Required.
+	Backend storage.Backend
+	// Names maps repositories to streams.
+	Names streams.Names
+	// Depth is how many items the history of a tag has at most. 0 means DefaultDepth.
+	Depth int
+	// Tombstone is how long a deleted tag is kept. 0 means DefaultTombstone.
+	Tombstone time.Duration
+	// Now is the clock. Nil means time.Now.
+	Now func() time.Time
+}
+
+// Store keeps records. It is safe for concurrent use. Its changes are added to a Batch, which
+// makes them if what they were decided by has not changed.
+type Store struct{ options Options }
+
+// New returns a Store.
+func New(o Options) *Store {
+	if o.Depth == 0 {
+		o.Depth = DefaultDepth
+	}
+	if o.Tombstone == 0 {
+		o.Tombstone = DefaultTombstone
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Store{o}
+}
+
+// Names returns the mapping of names.
+func (s *Store) Names() streams.Names { return s.options.Names }
+
+// Pusher says who made a change. Both may be empty.
+type Pusher struct {
+	// User is the user of the registry, Client the client's User-Agent.
+	User   string `json:"user,omitempty"`
+	Client string `json:"client,omitempty"`
+}
+
+// maxText bounds each of a Pusher's texts, in bytes.
+const maxText = 128
+
+// cut returns the longest beginning of text within maxText that is whole characters.
+func cut(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "")
+}
+
+type pusherKey struct{}
+
+// WithPusher returns a context whose changes are made by p.
+func WithPusher(ctx context.Context, p Pusher) context.Context {
+	p.User, p.Client = cut(p.User), cut(p.Client)
+	return context.WithValue(ctx, pusherKey{}, p)
+}
+
+func pusherOf(ctx context.Context) Pusher {
+	p, _ := ctx.Value(pusherKey{}).(Pusher)
+	return p
+}
+
+// completeKey is there when the records are those of all that the registry has, with the default
+// namespace by which their keys are made.
+const completeKey = "/records"
+
+// Complete reports whether SetComplete was called on this store, with the same Names.
+func (s *Store) Complete(ctx context.Context) (bool, error) {
+	entry, _, err := storage.GetEntry(ctx, s.options.Backend, completeKey, storage.Read{})
+	return entry != nil && bytes.Equal(entry.Value.Body(), s.completeValue()), err
+}
+
+// SetComplete notes that everything in the registry has its records.
+func (s *Store) SetComplete(ctx context.Context) error {
+	_, err := s.options.Backend.Commit(ctx, storage.Mutation{Key: completeKey, Expect: storage.AnyRevision, Value: storage.Body(s.completeValue())})
+	return err
+}
+
+func (s *Store) completeValue() []byte {
+	return fmt.Appendf(nil, `{"namespace":%q}`, s.options.Names.Default())
+}
+
+type prefetchedKey struct{}
+
+// Prefetch reads what Hold, Release and SetTag ask for about a manifest and a tag of a repository,
+// "" for none, in one go. They find it in the context, which is for one Batch.
+func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Digest, tag string) (context.Context, error) {
+	var keys []string
+	if name != "" {
+		keys = append(keys, holdingKey(name, repository))
+	}
+	if tag != "" {
+		live, deleted, _ := (&TagChange{Repository: repository, Tag: tag}).keys(s.options.Names)
+		keys = append(keys, live, deleted)
+	}
+	entries, err := s.get(ctx, keys...)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]*storage.Entry{}
+	for i, key := range keys {
+		found[key] = entries[i]
+	}
+	return context.WithValue(ctx, prefetchedKey{}, found), nil
+}
+
+// get returns the entries under keys, nil where there is none.
+func (s *Store) get(ctx context.Context, keys ...string) ([]*storage.Entry, error) {
+	found, _ := ctx.Value(prefetchedKey{}).(map[string]*storage.Entry)
+	entries := make([]*storage.Entry, 0, len(keys))
+	for _, key := range keys {
+		if e, ok := found[key]; ok {
+			entries = append(entries, e)
+		}
+	}
+	if len(entries) == len(keys) {
+		return entries, nil
+	}
+	result, err := s.options.Backend.Get(ctx, storage.GetRequest{Keys: keys})
+	if err != nil {
+		return nil, err
+	}
+	return result.Entries, nil
+}

@@ -1,0 +1,251 @@
+package records
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"tallyman/imageapi"
+	"tallyman/imageapi/derive"
+	"tallyman/imageapi/streams"
+	"tallyman/storage"
+)
+
+// Annotations of an ImageTag.
+const (
+	// AnnotationRepository is the name of its repository.
+	AnnotationRepository = derive.AnnotationPrefix + "repository"
+	// AnnotationPushers has the Pusher of each item of status.items, as a JSON list.
+	AnnotationPushers = derive.AnnotationPrefix + "pushers"
+	// AnnotationDeleted is when the tag was deleted (RFC 3339).
+	AnnotationDeleted = derive.AnnotationPrefix + "deleted"
+)
+
+// tagGroup is the group of terms of ImageTags.
+const tagGroup = "tag"
+
+// TagChange is a change of a tag.
+type TagChange struct {
+	Repository, Tag string
+	// To is the manifest that the tag points to, "" for none.
+	To digest.Digest
+	// Reference is the pull reference of that manifest.
+	Reference string
+}
+
+func (c *TagChange) keys(n streams.Names) (live, deleted string, stream streams.Stream) {
+	stream = n.Stream(c.Repository)
+	key := streams.Key(stream.Namespace, stream.Name, c.Tag)
+	return TagPrefix + key, DeletedPrefix + key, stream
+}
+
+// SetTag adds a change of a tag to b, with the tag's history and its repository. It returns the
+// manifest that the tag pointed to, "" for none.
+func (s *Store) SetTag(ctx context.Context, b *storage.Batch, c TagChange) (before digest.Digest, err error) {
+	live, deleted, stream := c.keys(s.options.Names)
+	entries, err := s.get(ctx, live, deleted)
+	if err != nil {
+		return "", err
+	}
+	current := readable(entries[0])
+	if current != nil {
+		before = points(current)
+	}
+	if before == c.To && (current != nil || entries[0] == nil) {
+		b.Add(storage.Mutation{Operation: storage.Check, Key: live, Expect: revision(entries[0])})
+		return before, nil
+	}
+	if err := s.repositoryChanged(b, c.Repository); err != nil {
+		return before, err
+	}
+	if c.To == "" {
+		return before, s.bury(b, current, live, entries)
+	}
+	next := current
+	if next == nil {
+		if next = readable(entries[1]); next == nil {
+			next = &imagev1.ImageTag{Status: &imagev1.NamedTagEventList{Tag: c.Tag}}
+		}
+		s.create(next, c.Repository, streams.TagName(stream.Name, c.Tag), stream.Namespace)
+	}
+	s.prepend(next, c, pusherOf(ctx))
+	put, err := putTag(live, next, revision(entries[0]))
+	if err != nil {
+		return before, err
+	}
+	b.Add(put)
+	if entries[1] != nil {
+		b.Add(storage.Mutation{Operation: storage.Delete, Key: deleted, Expect: entries[1].Revision})
+	}
+	return before, nil
+}
+
+// bury makes a tag a deleted one. entries are the present ones under its two keys.
+func (s *Store) bury(b *storage.Batch, tag *imagev1.ImageTag, live string, entries []*storage.Entry) error {
+	b.Add(storage.Mutation{Operation: storage.Delete, Key: live, Expect: entries[0].Revision})
+	if tag == nil {
+		return nil
+	}
+	tag.Annotations[AnnotationDeleted] = s.options.Now().UTC().Format(time.RFC3339)
+	put, err := putTag(DeletedPrefix+strings.TrimPrefix(live, TagPrefix), tag, revision(entries[1]))
+	if err != nil {
+		return err
+	}
+	b.Add(put)
+	return nil
+}
+
+// create makes tag a new object, with the history that it has.
+func (s *Store) create(tag *imagev1.ImageTag, repository, name, namespace string) {
+	pushers := tag.Annotations[AnnotationPushers]
+	tag.ObjectMeta = metav1.ObjectMeta{
+		Name: name, Namespace: namespace, UID: uuid.NewUUID(), CreationTimestamp: metav1.NewTime(s.options.Now().Truncate(time.Second)),
+		Annotations: map[string]string{AnnotationRepository: repository, AnnotationPushers: pushers},
+	}
+}
+
+// prepend makes the change the newest item of the history, which no clock puts before the one
+// below it.
+func (s *Store) prepend(tag *imagev1.ImageTag, c TagChange, by Pusher) {
+	item := imagev1.TagEvent{Created: metav1.NewTime(s.options.Now().Truncate(time.Second)), DockerImageReference: c.Reference, Image: c.To.String(), Generation: 1}
+	items := tag.Status.Items
+	if len(items) > 0 {
+		item.Generation = items[0].Generation + 1
+		if item.Created.Time.Before(items[0].Created.Time) {
+			item.Created = items[0].Created
+		}
+	}
+	pushers := append([]Pusher{by}, pushersOf(tag)...)
+	tag.Status.Items = append([]imagev1.TagEvent{item}, items...)
+	tag.Status.Items = tag.Status.Items[:min(len(tag.Status.Items), s.options.Depth)]
+	text, err := json.Marshal(pushers[:min(len(pushers), len(tag.Status.Items))])
+	if err != nil {
+		panic(err) // two texts each
+	}
+	tag.Annotations[AnnotationPushers] = string(text)
+}
+
+// pushersOf returns the Pusher of each item of a tag.
+func pushersOf(tag *imagev1.ImageTag) []Pusher {
+	pushers := make([]Pusher, len(tag.Status.Items))
+	var stored []Pusher
+	_ = json.Unmarshal([]byte(tag.Annotations[AnnotationPushers]), &stored) // unknown ones stay empty
+	copy(pushers, stored)
+	return pushers
+}
+
+// PointsTo returns the name of the manifest that a tag points to, "" if its history is empty.
+func PointsTo(tag *imagev1.ImageTag) string {
+	if tag.Status == nil || len(tag.Status.Items) == 0 {
+		return ""
+	}
+	return tag.Status.Items[0].Image
+}
+
+func points(tag *imagev1.ImageTag) digest.Digest { return digest.Digest(PointsTo(tag)) }
+
+// Tag returns the manifest that a tag points to by its record; known is false if there is none.
+func (s *Store) Tag(ctx context.Context, repository, tag string) (to digest.Digest, known bool, err error) {
+	live, _, _ := (&TagChange{Repository: repository, Tag: tag}).keys(s.options.Names)
+	entry, _, err := storage.GetEntry(ctx, s.options.Backend, live, storage.Read{})
+	if err != nil {
+		return "", false, err
+	}
+	if stored := readable(entry); stored != nil {
+		return points(stored), true, nil
+	}
+	return "", false, nil
+}
+
+// tagPrefix starts the keys of a repository's tags.
+func (s *Store) tagPrefix(repository string) string {
+	return TagPrefix + streams.KeyPrefix(s.options.Names.Stream(repository))
+}
+
+// TagsOf returns the tags of a repository that point to a manifest, up to limit of them.
+func (s *Store) TagsOf(ctx context.Context, repository string, to digest.Digest, limit int) (tags []string, err error) {
+	prefix := s.tagPrefix(repository)
+	add := func(key string) error {
+		if tags = append(tags, strings.TrimPrefix(key, prefix)); len(tags) == limit {
+			return errEnough
+		}
+		return nil
+	}
+	err = storage.EachWithTerm(ctx, s.options.Backend, prefix, imageTerm(to), add)
+	if errors.Is(err, storage.ErrNoIndex) { // then each is read
+		tags = nil
+		err = storage.Each(ctx, s.options.Backend, prefix, false, func(e *storage.Entry) error {
+			if tag := readable(e); tag != nil && points(tag) == to {
+				return add(e.Key)
+			}
+			return nil
+		})
+	}
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return tags, err
+}
+
+// readable returns the ImageTag of an entry, nil if there is none that can be read.
+func readable(e *storage.Entry) *imagev1.ImageTag {
+	tag, err := decodeTag(e)
+	if err != nil {
+		slog.Warn("image tag not readable", "err", err)
+		return nil
+	}
+	return tag
+}
+
+func revision(e *storage.Entry) int64 {
+	if e == nil {
+		return 0
+	}
+	return e.Revision
+}
+
+func putTag(key string, tag *imagev1.ImageTag, expect int64) (storage.Mutation, error) {
+	body, err := runtime.Encode(codec, tag)
+	if err != nil {
+		return storage.Mutation{}, err
+	}
+	return storage.Mutation{Key: key, Expect: expect, Value: storage.Body(body), Terms: []storage.TermChange{{Group: tagGroup, Terms: TagTerms(tag)}}}, nil
+}
+
+var codec = imageapi.Codecs.LegacyCodec(imagev1.GroupVersion)
+
+// decodeTag returns nil for nil.
+func decodeTag(e *storage.Entry) (*imagev1.ImageTag, error) {
+	if e == nil {
+		return nil, nil
+	}
+	if e.Err != nil {
+		return nil, fmt.Errorf("%s: %w", e.Key, e.Err)
+	}
+	tag := &imagev1.ImageTag{}
+	if err := runtime.DecodeInto(codec, e.Value.Body(), tag); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", e.Key, storage.ErrCorrupt, err)
+	}
+	if tag.Status == nil {
+		tag.Status = &imagev1.NamedTagEventList{}
+	}
+	if tag.Annotations == nil {
+		tag.Annotations = map[string]string{}
+	}
+	return tag, nil
+}
+
+// TagTerms returns the terms of an ImageTag: the manifest that it points to.
+func TagTerms(tag *imagev1.ImageTag) []string { return []string{imageTerm(points(tag))} }
+
+func imageTerm(to digest.Digest) string { return "image=" + to.String() }

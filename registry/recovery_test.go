@@ -1,0 +1,144 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tallyman/registry/tracker"
+)
+
+// runTracker runs the deferred work of a house until the test ends.
+func (h *house) runTracker() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { h.tracker.Run(ctx, false) })
+	h.t.Cleanup(func() {
+		cancel()
+		done.Wait()
+	})
+}
+
+// underway returns the number of repositories that the store notes as being changed.
+func (h *house) underway() (n int) {
+	h.t.Helper()
+	all, err := h.catalog.Records().Underway(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, repositories := range all {
+		n += len(repositories)
+	}
+	return n
+}
+
+func (h *house) await(what string, ok func() bool) {
+	h.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			h.t.Fatal("not yet: " + what)
+		}
+	}
+}
+
+// awaitRecovery waits until the note of the process called dead is gone.
+func (h *house) awaitRecovery() {
+	h.t.Helper()
+	h.await("the note of the dead process is gone", func() bool {
+		all, err := h.catalog.Records().Underway(h.t.Context())
+		return err == nil && all["dead"] == nil
+	})
+}
+
+// TestRecovery: what a process has changed in the registry before it died is recorded, in both
+// directions.
+func TestRecovery(t *testing.T) {
+	h := newHouse(t, tracker.Defer)
+	untagged, deleted, moved, to := h.mustPush("a", "untagged", "1"), h.mustPush("a", "deleted", "2"), h.mustPush("a", "moved", "3"), h.mustPush("a", "to", "4")
+	other := h.mustPush("other", "untagged", "5")
+	for _, name := range []string{"a", "other"} {
+		repo := h.repository(h.plain, name) // the middleware does not see it
+		if err := repo.Tags(t.Context()).Untag(t.Context(), "untagged"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	repo := h.repository(h.plain, "a")
+	manifests, err := repo.Manifests(t.Context())
+	if err == nil {
+		err = manifests.Delete(t.Context(), deleted)
+	}
+	if err == nil {
+		err = repo.Tags(t.Context()).Untag(t.Context(), "deleted")
+	}
+	for _, tag := range []string{"moved", "new"} {
+		if err == nil {
+			err = repo.Tags(t.Context()).Tag(t.Context(), tag, imagespec.Descriptor{Digest: to})
+		}
+	}
+	if err == nil {
+		err = h.catalog.Records().Begin(t.Context(), "dead", "a")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.runTracker()
+	for d, want := range map[digest.Digest]string{untagged: "a", deleted: "gone", moved: "a", to: "a a:moved a:new a:to"} {
+		h.await(want, func() bool { return h.lives(d) == want })
+	}
+	h.awaitRecovery()
+	if got := h.lives(other); got != "other other:untagged" {
+		t.Errorf("a repository that nobody was changing was looked at: %s", got)
+	}
+	for tag, want := range map[string]digest.Digest{"untagged": "", "deleted": "", "moved": to, "new": to} {
+		if got, known, err := h.catalog.Records().Tag(t.Context(), "a", tag); got != want || known != (want != "") || err != nil {
+			t.Errorf("%s: %s, %v, %v", tag, got, known, err)
+		}
+	}
+}
+
+// TestUnderway: a change is noted before it is made, and the note goes when the process ends.
+func TestUnderway(t *testing.T) {
+	h := newHouse(t, tracker.Defer)
+	if n := h.underway(); n != 0 {
+		t.Errorf("%d at first", n)
+	}
+	h.mustPush("a", "v1", "1")
+	h.mustPush("b", "v1", "1")
+	if n := h.underway(); n != 2 {
+		t.Errorf("%d repositories were changed a moment ago", n)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.tracker.Run(ctx, false)
+	if n := h.underway(); n != 0 {
+		t.Errorf("%d after the end", n)
+	}
+}
+
+// TestLostStorage: a registry that lacks most of a repository is not believed.
+func TestLostStorage(t *testing.T) {
+	h := newHouse(t, tracker.Defer)
+	d := h.mustPush("a", "v0", "1")
+	for n := range 60 {
+		if err := h.repository(h.namespace, "a").Tags(t.Context()).Tag(t.Context(), fmt.Sprint("v", n), imagespec.Descriptor{Digest: d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.driver.Delete(t.Context(), "/docker/registry/v2/repositories/a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.catalog.Records().Begin(t.Context(), "dead", "a"); err != nil {
+		t.Fatal(err)
+	}
+	log := captureLog(t)
+	h.runTracker()
+	h.awaitRecovery()
+	if n, err := h.catalog.Records().Tags(t.Context(), "a"); n != 60 || err != nil || h.lives(d) == "gone" {
+		t.Errorf("%d tags are left, %v: %s", n, err, log)
+	}
+}

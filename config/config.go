@@ -7,6 +7,8 @@
 package config
 
 import (
+	"fmt"
+	"path"
 	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -40,11 +42,35 @@ type ImageAPI struct {
 	ShutdownDelay      time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
 	Signatures         Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
 	Store              Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
+	Tags               []TagRule     `yaml:"tags" json:"tags" jsonschema:"description=Rules about tags. The first one that matches a tag applies."`
 	Streams            Streams       `yaml:"streams" json:"streams" jsonschema:"description=How repositories and their tags appear as image streams and image tags."`
 	Auth               Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
 	Limits             Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
 	TLS                TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
 	Audit              Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
+}
+
+// TagRule is a rule about tags.
+type TagRule struct {
+	Repositories []string `yaml:"repositories" json:"repositories" jsonschema:"description=Patterns of repositories such as prod/*. An asterisk matches within a segment."`
+	Tags         []string `yaml:"tags" json:"tags" jsonschema:"description=Patterns of tags such as v*."`
+	Immutable    bool     `yaml:"immutable" json:"immutable" jsonschema:"description=Refuse pushes and deletions that would change such a tag."`
+}
+
+func (r *TagRule) validate(key string, fault func(key string, value any, want string)) {
+	for name, patterns := range map[string][]string{"repositories": r.Repositories, "tags": r.Tags} {
+		if len(patterns) == 0 {
+			fault(key+"."+name, "nothing", `a pattern, such as "*"`)
+		}
+		for _, pattern := range patterns {
+			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+				fault(key+"."+name, fmt.Sprintf("%q", pattern), "a pattern of path.Match, such as prod/* or v[0-9]*")
+			}
+		}
+	}
+	if !r.Immutable {
+		fault(key+".immutable", "false", "true: a rule has no other effect")
+	}
 }
 
 // Streams says how repositories and their tags appear in the API.

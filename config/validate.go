@@ -49,6 +49,9 @@ func (c *ImageAPI) Validate() error {
 	if c.Store.LogAge != 0 && c.Store.LogAge < time.Minute {
 		fault("store.logage", c.Store.LogAge, "at least 1m")
 	}
+	for i := range c.Tags {
+		c.Tags[i].validate(fmt.Sprintf("tags[%d]", i), fault)
+	}
 	if problems := validation.IsDNS1123Label(c.Streams.Namespace); len(problems) > 0 {
 		fault("streams.namespace", fmt.Sprintf("%q", c.Streams.Namespace), "the name of a namespace: "+strings.Join(problems, ", "))
 	}

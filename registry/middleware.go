@@ -39,6 +39,9 @@ const middlewareName = "imageapi"
 // trackerOption is the option of the middleware entry with the newTracker.
 const trackerOption = "tracker"
 
+// rulesOption is that with the tagRules.
+const rulesOption = "rules"
+
 // newTracker makes the Tracker of the registry, which distribution makes.
 type newTracker func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker
 
@@ -57,7 +60,11 @@ func newNamespace(_ context.Context, inner distribution.Namespace, d driver.Stor
 	if !canEnumerate || !canRemove {
 		return nil, fmt.Errorf("registry %T can neither be enumerated nor have repositories removed", inner)
 	}
-	n := namespace{Namespace: inner, tracker: construct(inner, d)}
+	rules, _ := options[rulesOption].(tagRules) // there may be none
+	n := namespace{Namespace: inner, tracker: construct(inner, d), rules: rules}
+	if n.tracker.PullThrough() {
+		n.rules = nil // its tags are those of another registry
+	}
 	return struct {
 		namespace
 		distribution.RepositoryEnumerator
@@ -69,6 +76,7 @@ func newNamespace(_ context.Context, inner distribution.Namespace, d driver.Stor
 type namespace struct {
 	distribution.Namespace
 	tracker *tracker.Tracker
+	rules   tagRules
 }
 
 // Repository implements distribution.Namespace.
@@ -77,5 +85,5 @@ func (n namespace) Repository(ctx context.Context, name reference.Named) (distri
 	if err != nil {
 		return nil, err
 	}
-	return &repository{Repository: inner, tracker: n.tracker}, nil
+	return &repository{Repository: inner, tracker: n.tracker, rules: n.rules}, nil
 }

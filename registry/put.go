@@ -15,9 +15,9 @@ import (
 // putNotes carry additions of the middleware to the answer of a PUT, in the request's context,
 // because distribution has no place for them.
 type putNotes struct {
-	// outage is set if the request failed because it could not be recorded. distribution
-	// answers any failure to tag with 500; this one is 503.
-	outage atomic.Pointer[errcode.Error]
+	// failure is set if the request failed because it could not be recorded, or is denied by a rule.
+	// distribution answers any failure to tag with 500; these are 503 and 403.
+	failure atomic.Pointer[errcode.Error]
 	// subject is that of the manifest which was put (distribution-spec, Pushing
 	// Manifests with Subject).
 	subject atomic.Pointer[digest.Digest]
@@ -32,12 +32,21 @@ func unavailable(ctx context.Context, err error) error {
 	if !errors.As(err, &outage) {
 		return err
 	}
-	// The log says why: how the store is reached is not for clients.
+	return unavailableFor(ctx)
+}
+
+// unavailableFor makes that error. The log says why: how the store is reached is not for clients.
+func unavailableFor(ctx context.Context) error {
 	failure := errcode.ErrorCodeUnavailable.WithMessage("the image store is not available, so the change could not be recorded; try again")
-	if notes, ok := ctx.Value(putNotesKey{}).(*putNotes); ok {
-		notes.outage.Store(&failure)
-	}
+	noteFailure(ctx, failure)
 	return failure
+}
+
+// noteFailure has the answer be that of a failure, where distribution would say 500.
+func noteFailure(ctx context.Context, failure errcode.Error) {
+	if notes, ok := ctx.Value(putNotesKey{}).(*putNotes); ok {
+		notes.failure.Store(&failure)
+	}
 }
 
 // noteSubject has the answer say that the registry has processed the subject.
@@ -47,7 +56,8 @@ func noteSubject(ctx context.Context, subject digest.Digest) {
 	}
 }
 
-// withPutNotes answers PUTs and DELETEs that met an outage with 503 and Retry-After, and PUTs of
+// withPutNotes answers PUTs and DELETEs that met an outage with 503 and Retry-After, those that a rule
+// forbids with 403, and PUTs of
 // manifests with a subject with OCI-Subject.
 func withPutNotes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -74,7 +84,7 @@ func (w *putWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *putWriter) WriteHeader(status int) {
-	failure := w.notes.outage.Load()
+	failure := w.notes.failure.Load()
 	if failure == nil || status < http.StatusBadRequest {
 		if subject := w.notes.subject.Load(); subject != nil && status == http.StatusCreated {
 			w.Header().Set("OCI-Subject", subject.String())
@@ -83,7 +93,9 @@ func (w *putWriter) WriteHeader(status int) {
 		return
 	}
 	w.replaced = true
-	w.Header().Set("Retry-After", "1")
+	if failure.Code == errcode.ErrorCodeUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
 	w.Header().Del("Content-Length")
 	_ = errcode.ServeJSON(w.ResponseWriter, errcode.Errors{*failure}) // the client has left if this fails
 }

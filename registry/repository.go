@@ -18,6 +18,7 @@ import (
 type repository struct {
 	distribution.Repository
 	tracker *tracker.Tracker
+	rules   tagRules
 }
 
 func (r *repository) name() string { return r.Named().Name() }
@@ -88,6 +89,12 @@ func (m *manifests) Put(ctx context.Context, content distribution.Manifest, opti
 			push.Tag = with.Tag
 		}
 	}
+	if push.Tag != "" { // before anything is stored
+		if err := m.repository.mayPoint(ctx, m.repository.Repository.Tags(ctx), push.Tag, push.Digest); err != nil {
+			logging.Audit(ctx, verb, m.repository.name(), push.Tag, push.Digest.String(), err)
+			return "", err
+		}
+	}
 	var stored digest.Digest
 	err = m.repository.tracker.Pushed(ctx, m.repository.Repository, push, func() (digest.Digest, error) {
 		var err error
@@ -104,7 +111,11 @@ func (m *manifests) Put(ctx context.Context, content distribution.Manifest, opti
 
 // Delete implements distribution.ManifestService.
 func (m *manifests) Delete(ctx context.Context, name digest.Digest) error {
-	err := unavailable(ctx, m.repository.tracker.Deleted(ctx, m.repository.name(), m.ManifestService, name))
+	service := m.ManifestService
+	if m.repository.rules.concern(m.repository.name()) {
+		service = guarded{service, m.repository}
+	}
+	err := unavailable(ctx, m.repository.tracker.Deleted(ctx, m.repository.name(), service, name))
 	logging.Audit(ctx, "delete", m.repository.name(), "", name.String(), err)
 	return err
 }
@@ -116,16 +127,14 @@ type tags struct {
 
 // Tag implements distribution.TagService: the tag is true once the registry has it.
 func (t *tags) Tag(ctx context.Context, tag string, to imagespec.Descriptor) error {
-	return unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, to.Digest, t.TagService, func() error {
-		return t.TagService.Tag(ctx, tag, to)
-	}))
+	change := t.repository.change(ctx, t.TagService, tag, to.Digest, func() error { return t.TagService.Tag(ctx, tag, to) })
+	return unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, to.Digest, t.TagService, change))
 }
 
 // Untag implements distribution.TagService.
 func (t *tags) Untag(ctx context.Context, tag string) error {
-	err := unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, "", t.TagService, func() error {
-		return t.TagService.Untag(ctx, tag)
-	}))
+	change := t.repository.change(ctx, t.TagService, tag, "", func() error { return t.TagService.Untag(ctx, tag) })
+	err := unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, "", t.TagService, change))
 	logging.Audit(ctx, "untag", t.repository.name(), tag, "", err)
 	return err
 }

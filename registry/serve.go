@@ -58,6 +58,8 @@ type ServeOptions struct {
 	// and podman leave and find simple signing signatures; AdvertiseSignatures has them
 	// use it.
 	SignatureEndpoint, AdvertiseSignatures bool
+	// TagRules are the rules about tags.
+	TagRules []TagRule
 	// Backfill records existing content at start-up.
 	Backfill bool
 	// ShutdownDelay is how long everything is served on after readiness has
@@ -160,7 +162,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		c.Middleware = map[string][]configuration.Middleware{}
 	}
 	c.Middleware["registry"] = append(c.Middleware["registry"], configuration.Middleware{
-		Name: middlewareName, Options: configuration.Parameters{trackerOption: newTracker(func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker {
+		Name: middlewareName, Options: configuration.Parameters{rulesOption: tagRules(o.TagRules), trackerOption: newTracker(func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker {
 			t = tracker.New(inner, d, o.Tracker)
 			return t
 		})},

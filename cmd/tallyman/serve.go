@@ -214,12 +214,20 @@ func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, wh
 		SNIKey:         c.ImageAPI.TLS.Key,
 
 		Tracker:       track,
+		TagRules:      tagRules(c),
 		Backfill:      c.ImageAPI.Backfill,
 		ShutdownDelay: c.ImageAPI.ShutdownDelay,
 
 		SignatureEndpoint:   c.ImageAPI.Signatures.Endpoint,
 		AdvertiseSignatures: c.ImageAPI.Signatures.Advertise,
 	})
+}
+
+func tagRules(c *config.Config) (rules []registry.TagRule) {
+	for _, rule := range c.ImageAPI.Tags {
+		rules = append(rules, registry.TagRule(rule))
+	}
+	return rules
 }
 
 func inlineLimit(c *config.Config) int64 {

@@ -26,7 +26,7 @@ func TestExportImport(t *testing.T) {
 	content, err := os.ReadFile(file)
 	must(t, err)
 	exported := bytes.Count(content, []byte("\n")) - 2 // the first and the last line are about the file
-	if piped, code := tallyman(t, "store", "export", embedded); code != 0 || !strings.Contains(piped, fmt.Sprintf("exported %d images", exported)) {
+	if piped, code := tallyman(t, "store", "export", embedded); code != 0 || !strings.Contains(piped, fmt.Sprintf("exported %d objects", exported)) {
 		t.Errorf("export to standard output: %s", piped)
 	}
 	redis := s.configure(t, redistest.Any(t, "valkey-server").Addr, "")

@@ -165,3 +165,19 @@ func (s *Store) get(ctx context.Context, keys ...string) ([]*storage.Entry, erro
 	}
 	return result.Entries, nil
 }
+
+// StoredTerms returns the terms that a store has for the record under key. It fails if the value is
+// none.
+func StoredTerms(key string, value []byte) ([]storage.TermChange, error) {
+	switch {
+	case strings.HasPrefix(key, HoldingPrefix):
+		return []storage.TermChange{{Group: holdingGroup, Terms: HoldingTerms(key)}}, nil
+	case strings.HasPrefix(key, TagPrefix), strings.HasPrefix(key, DeletedPrefix):
+		tag, err := decodeTag(&storage.Entry{Key: key, Value: storage.Body(value)})
+		if err != nil {
+			return nil, err
+		}
+		return []storage.TermChange{{Group: tagGroup, Terms: TagTerms(tag)}}, nil
+	}
+	return nil, nil
+}

@@ -267,3 +267,35 @@ func TestPusher(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// TestStoredTerms: a record that comes from another store gets the terms that it was written with.
+func TestStoredTerms(t *testing.T) {
+	s := newShelf(t, Options{})
+	s.set("v1", "a")
+	s.set("v2", "a")
+	s.set("v2", "")
+	s.commit(func(ctx context.Context, b *storage.Batch) error {
+		_, err := s.Hold(ctx, b, "team/app", "d", Holding{})
+		return err
+	})
+	page, err := s.backend.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Read: storage.Read{Terms: true}})
+	if err != nil || len(page.Entries) != 4 {
+		t.Fatalf("%d entries, %v", len(page.Entries), err)
+	}
+	for _, e := range page.Entries {
+		changes, err := StoredTerms(e.Key, e.Value.Body())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []storage.Term
+		for i := range changes {
+			want = storage.MergeTerms(want, changes[i].Apply(nil))
+		}
+		if !slices.Equal(want, e.Terms) {
+			t.Errorf("%s has %d terms, stored with %d", e.Key, len(want), len(e.Terms))
+		}
+	}
+	if _, err := StoredTerms(TagPrefix+"team/app!v1", []byte("{broken")); err == nil {
+		t.Error("a broken tag was taken")
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/records"
 	"tallyman/imageapi/rules"
 	"tallyman/storage"
 	"tallyman/storage/objects"
@@ -28,10 +29,10 @@ var imageIndex = objects.Index{
 
 // StoredTerms returns the terms that the store is to have for a value under key, which
 // came from another store.
-// It fails if the value is no Image.
+// It fails if the value is no Image, or no record.
 func StoredTerms(key string, value []byte) ([]storage.TermChange, error) {
 	if !strings.HasPrefix(key, KeyPrefix) {
-		return nil, nil
+		return records.StoredTerms(key, value)
 	}
 	image, err := decode(value)
 	if err != nil {

@@ -166,7 +166,7 @@ func TestPrefix(t *testing.T) {
 func TestPullThrough(t *testing.T) {
 	h := newHouse(t)
 	subject := h.push("a", "application/x", "").String()
-	h.options.Tracker = tracker.New(h.plain, inmemory.New(), tracker.Options{PullThrough: true})
+	h.options.Tracker = tracker.New(h.plain, inmemory.New(), tracker.Options{Catalog: h.options.Catalog, PullThrough: true})
 	for method, path := range map[string]string{"GET": "/v2/a/referrers/", "PUT": "/extensions/v2/a/signatures/", "HEAD": "/extensions/v2/a/signatures/"} {
 		if w := h.ask(method, path+subject, "{}"); w.Code != http.StatusNotFound {
 			t.Errorf("%s %s: %d", method, path, w.Code)

@@ -122,6 +122,9 @@ func (t *Tracker) Repository(ctx context.Context, name string) (distribution.Rep
 	return OpenRepository(ctx, t.inner, name)
 }
 
+// Ready fails while changes cannot be recorded.
+func (t *Tracker) Ready() error { return t.options.Catalog.Ready() }
+
 func (t *Tracker) wake() {
 	select {
 	case t.notify <- struct{}{}:

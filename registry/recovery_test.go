@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -135,10 +136,47 @@ func TestLostStorage(t *testing.T) {
 	if err := h.catalog.Records().Begin(t.Context(), "dead", "a"); err != nil {
 		t.Fatal(err)
 	}
-	log := captureLog(t)
 	h.runTracker()
 	h.awaitRecovery()
 	if n, err := h.catalog.Records().Tags(t.Context(), "a"); n != 60 || err != nil || h.lives(d) == "gone" {
-		t.Errorf("%d tags are left, %v: %s", n, err, log)
+		t.Errorf("%d tags are left, %v", n, err)
+	}
+}
+
+// TestStoreWentBack: a store that has gone back to an earlier state has records of what the registry
+// has not any more. They go, unless the registry lists nothing.
+func TestStoreWentBack(t *testing.T) {
+	for name, test := range map[string]struct {
+		lose func(h *house) error
+		want map[string]string // where the images of the repositories are
+	}{
+		"some is gone": {func(h *house) error {
+			return errors.Join(h.repository(h.plain, "a").Tags(h.t.Context()).Untag(h.t.Context(), "v1"), h.driver.Delete(h.t.Context(), "/docker/registry/v2/repositories/b"))
+		}, map[string]string{"a": "a", "b": "gone", "c": "c c:v1"}},
+		"all is gone": {func(h *house) error { return h.driver.Delete(h.t.Context(), "/docker/registry/v2/repositories") },
+			map[string]string{"a": "a a:v1", "b": "b b:v1", "c": "c c:v1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lost := make(chan struct{}, 1)
+			h := newHouseWith(t, tracker.Options{Lost: lost}, nil)
+			images := map[string]digest.Digest{}
+			for repository := range test.want {
+				images[repository] = h.mustPush(repository, "v1", repository)
+			}
+			if err := test.lose(h); err != nil {
+				t.Fatal(err)
+			}
+			lost <- struct{}{}
+			h.runTracker()
+			h.await("the resync is complete", func() bool {
+				complete, err := h.catalog.Records().Complete(t.Context())
+				return complete && err == nil
+			})
+			for repository, want := range test.want {
+				if got := h.lives(images[repository]); got != want {
+					t.Errorf("%s is in %q, want %q", repository, got, want)
+				}
+			}
+		})
 	}
 }

@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"tallyman/storage"
@@ -37,4 +38,11 @@ func (s *Store) Tags(ctx context.Context, repository string) (int64, error) {
 		return 0, err
 	}
 	return page.Count, nil
+}
+
+// EachRepository calls fn with every repository that has a record.
+func (s *Store) EachRepository(ctx context.Context, fn func(name string) error) error {
+	return storage.Each(ctx, s.options.Backend, RepositoryPrefix, true, func(e *storage.Entry) error {
+		return fn(strings.TrimPrefix(e.Key, RepositoryPrefix))
+	})
 }

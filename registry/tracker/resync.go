@@ -22,24 +22,38 @@ import (
 )
 
 // Resync walks over the registry's content and records manifests without an Image: content
-// from before tallyman, or from a push that was cut off by a crash. It never removes anything,
-// because a listing may be incomplete.
+// from before tallyman, or from a push that was cut off by a crash. A listing may be incomplete, so
+// nothing is removed for it. If the store has gone back to an earlier state, it may have what the
+// registry has not any more: then each record is compared with a read of what it is about.
 func (t *Tracker) Resync(ctx context.Context) {
-	start, alone := time.Now(), t.alone()
+	start, alone, behind := time.Now(), t.alone(), t.behind.Swap(false)
 	b := &backfiller{tracker: t, holders: t.imagesByTag(ctx)}
-	err := EachRepository(ctx, t.inner, func(name string) error {
+	seen := map[string]bool{}
+	look := func(name string, look func(context.Context, string)) error {
 		if err := crash.Guard("backfill", func() error {
-			b.repository(ctx, name)
+			look(ctx, name)
 			return nil
 		}); err != nil {
 			b.fail(ctx, Entry{Repository: name}, err)
 		}
 		return b.goOn(ctx)
+	}
+	err := EachRepository(ctx, t.inner, func(name string) error {
+		seen[name] = true
+		err := look(name, b.repository)
+		if err == nil && behind {
+			err = look(name, b.gone)
+		}
+		return err
 	})
+	if err == nil && behind {
+		err = b.vanished(ctx, seen, func(name string) error { return look(name, b.gone) })
+	}
 	if ctx.Err() != nil {
 		return
 	}
 	if b.away {
+		t.behind.Store(behind)
 		logging.For(ctx).Warn("the image store went away; the registry's content will be gone over again when it is back")
 		t.lost.Store(true)
 		return
@@ -127,66 +141,6 @@ func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
 			continue
 		}
 		b.sync(ctx, Entry{Repository: name, Tag: tag})
-	}
-}
-
-// mostGone is the number of records from which on a repository is not believed to have lost more
-// than half of what they say.
-const mostGone = 50
-
-// gone looks for records of a repository that the registry does not agree with, and reads what each
-// is about.
-func (b *backfiller) gone(ctx context.Context, name string) {
-	repo, err := OpenRepository(ctx, b.tracker.inner, name)
-	if err != nil {
-		b.fail(ctx, Entry{Repository: name}, err)
-		return
-	}
-	manifests, err := repo.Manifests(ctx)
-	if err != nil {
-		b.fail(ctx, Entry{Repository: name}, err)
-		return
-	}
-	kept, suspects := 0, []Entry{}
-	store := b.tracker.options.Catalog.Records()
-	err = store.EachTag(ctx, name, func(tag, to string) error {
-		current, err := pointsTo(ctx, repo.Tags(ctx), tag)
-		if err == nil && current.String() != to {
-			suspects = append(suspects, Entry{Repository: name, Tag: tag})
-		} else if err == nil {
-			kept++
-		}
-		return err
-	})
-	if err == nil {
-		err = store.EachHolding(ctx, name, func(d digest.Digest) error {
-			held, err := manifests.Exists(ctx, d)
-			if err != nil {
-				return err
-			}
-			if held {
-				kept++
-				return nil
-			}
-			m := Entry{Repository: name, Digest: d}
-			if holding, err := store.Holding(ctx, name, d); err == nil && holding != nil {
-				m.Subject = holding.Subject
-			}
-			suspects = append(suspects, m)
-			return nil
-		})
-	}
-	if err != nil {
-		b.fail(ctx, Entry{Repository: name}, err)
-		return
-	}
-	if len(suspects) >= mostGone && len(suspects) > kept {
-		b.failed++
-		logging.For(ctx).Error("the registry lacks most of a repository; its records stay", "repository", name, "missing", len(suspects), "there", kept)
-		return
-	}
-	for _, m := range suspects {
-		b.sync(ctx, m)
 	}
 }
 

@@ -51,6 +51,7 @@ func (t *Tracker) Run(ctx context.Context, backfill bool) {
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-t.options.Lost:
+			t.behind.Store(true)
 			t.lost.Store(true)
 		case <-t.notify:
 			pause(ctx, drainInterval) // it failed a moment ago

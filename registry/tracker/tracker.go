@@ -93,6 +93,9 @@ type Tracker struct {
 
 	notify chan struct{} // wakes Run
 	lost   atomic.Bool   // Run is to go over everything
+	// behind is set with lost if the store may have what the registry has not: it has gone back to
+	// an earlier state.
+	behind atomic.Bool
 
 	mu       sync.Mutex
 	awaiting map[digest.Digest][]Entry // by config: Images that lack it

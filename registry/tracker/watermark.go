@@ -68,6 +68,7 @@ func (t *Tracker) checkWatermark(ctx context.Context) error {
 	}
 	lostAtStart.Inc()
 	logging.For(ctx).Error("image store has lost acknowledged changes, starting backfill", "revision", revision, "watermark", mark.Revision)
+	t.behind.Store(true)
 	t.lost.Store(true)
 	t.wake()
 	return nil

@@ -213,3 +213,88 @@ func (t *Tracker) compare(ctx context.Context, repository string) bool {
 	logging.For(ctx).Info("repository compared with its records, after a process died", "repository", repository, "recorded", b.recorded, "failed", b.failed)
 	return !b.away && ctx.Err() == nil
 }
+
+// mostGone is the number of records from which on a repository is not believed to have lost more
+// than half of what they say.
+const mostGone = 50
+
+// vanished calls fn with the repositories that have records, and are not among those that the
+// registry has listed. A registry that lacks most of them is not believed.
+func (b *backfiller) vanished(ctx context.Context, listed map[string]bool, fn func(name string) error) error {
+	var missing []string
+	err := b.tracker.options.Catalog.Records().EachRepository(ctx, func(name string) error {
+		if !listed[name] {
+			missing = append(missing, name)
+		}
+		return nil
+	})
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	if len(listed) == 0 || len(missing) >= mostGone && len(missing) > len(listed) {
+		logging.For(ctx).Error("the registry lacks most repositories; their records stay", "missing", len(missing), "there", len(listed))
+		return nil
+	}
+	for _, name := range missing {
+		if err := fn(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone looks for records of a repository that the registry does not agree with, and reads what each
+// is about.
+func (b *backfiller) gone(ctx context.Context, name string) {
+	repo, err := OpenRepository(ctx, b.tracker.inner, name)
+	if err != nil {
+		b.fail(ctx, Entry{Repository: name}, err)
+		return
+	}
+	manifests, err := repo.Manifests(ctx)
+	if err != nil {
+		b.fail(ctx, Entry{Repository: name}, err)
+		return
+	}
+	kept, suspects := 0, []Entry{}
+	store := b.tracker.options.Catalog.Records()
+	err = store.EachTag(ctx, name, func(tag, to string) error {
+		current, err := pointsTo(ctx, repo.Tags(ctx), tag)
+		if err == nil && current.String() != to {
+			suspects = append(suspects, Entry{Repository: name, Tag: tag})
+		} else if err == nil {
+			kept++
+		}
+		return err
+	})
+	if err == nil {
+		err = store.EachHolding(ctx, name, func(d digest.Digest) error {
+			held, err := manifests.Exists(ctx, d)
+			if err != nil {
+				return err
+			}
+			if held {
+				kept++
+				return nil
+			}
+			m := Entry{Repository: name, Digest: d}
+			if holding, err := store.Holding(ctx, name, d); err == nil && holding != nil {
+				m.Subject = holding.Subject
+			}
+			suspects = append(suspects, m)
+			return nil
+		})
+	}
+	if err != nil {
+		b.fail(ctx, Entry{Repository: name}, err)
+		return
+	}
+	if len(suspects) >= mostGone && len(suspects) > kept {
+		b.failed++
+		logging.For(ctx).Error("the registry lacks most of a repository; its records stay", "repository", name, "missing", len(suspects), "there", kept)
+		return
+	}
+	for _, m := range suspects {
+		b.sync(ctx, m)
+	}
+}

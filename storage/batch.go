@@ -65,3 +65,17 @@ func Touches(ctx context.Context) bool {
 	touch, ok := ctx.Value(touchKey{}).(func() bool)
 	return ok && touch()
 }
+
+type termsKey struct{}
+
+// WithTerms returns a context whose updates of an object change its terms besides those that
+// Index.Terms makes of it. An update that leaves the object as it is needs WithTouch.
+func WithTerms(ctx context.Context, changes ...TermChange) context.Context {
+	return context.WithValue(ctx, termsKey{}, changes)
+}
+
+// TermsOf returns the changes of WithTerms.
+func TermsOf(ctx context.Context) []TermChange {
+	changes, _ := ctx.Value(termsKey{}).([]TermChange)
+	return changes
+}

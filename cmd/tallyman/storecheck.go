@@ -31,7 +31,7 @@ func newCheckCommand() *cobra.Command {
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
 		report, err := check.Check(cmd.Context(), check.Options{
-			Store: s, Index: rest.KeyPrefix, Terms: rest.StoredTerms,
+			Store: s, Index: rest.KeyPrefix, Terms: rest.StoredTerms, Partial: rest.IsTruncated,
 			Problem: func(where, what string) { cmd.PrintErrf("%s: %s\n", where, what) },
 		})
 		if err != nil {

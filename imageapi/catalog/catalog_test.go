@@ -60,6 +60,8 @@ type signingHouse struct {
 	images  *rest.Images
 	backend storage.Backend
 	subject digest.Digest
+
+	indexing func() // not nil once the index is maintained
 }
 
 func newSigningHouse(t *testing.T, o SignatureOptions) *signingHouse {

@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
@@ -22,13 +21,20 @@ import (
 func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
 	terminating := false
 	err := c.together(rest.WithAccount(ctx, p.Repository), func(ctx context.Context, change changer) error {
-		added, from, err := c.hold(ctx, &p)
+		added, before, err := c.hold(ctx, &p)
 		if err != nil {
 			return err
 		}
-		shows := true // where it does not, deciders by the holdings at the same time are to fail
-		touching := storage.WithTouch(ctx, func() bool { return added && !shows })
-		err = change(touching, p.Digest, true, func(image *imagev1.Image) error {
+		// An Image that does not show a change is written all the same: its terms have changed, and
+		// deciders by the holdings at the same time are to fail.
+		shows, terms := true, []storage.TermChange{repositoryTerms(p.Repository)}
+		if p.Tag != "" {
+			terms = append(terms, tagTerms(p.Repository, p.Tag, storage.AddTerms))
+		}
+		placing := storage.WithTouch(storage.WithTerms(ctx, terms...), func() bool {
+			return (added || p.Tag != "" && before != p.Digest) && !shows
+		})
+		err = change(placing, p.Digest, true, func(image *imagev1.Image) error {
 			terminating = image.DeletionTimestamp != nil
 			if image.Name == "" {
 				derived.DeepCopyInto(image)
@@ -40,14 +46,14 @@ func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) er
 			rules.AddRepository(image, p.Repository)
 			shows = slices.Contains(rules.Repositories(image), p.Repository)
 			if p.Tag != "" {
-				rules.SetTag(image, p.Repository, p.Tag, true)
+				shows = shows && setTag(image, p.Repository, p.Tag)
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		return loseTag(ctx, change, p.Repository, p.Tag, p.Digest, from)
+		return loseTag(ctx, change, p.move(), before)
 	})
 	if err == nil && terminating {
 		return ErrTerminating
@@ -59,22 +65,23 @@ func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) er
 // signature. An Image that an older version has made of it goes.
 func (c *Catalog) RecordWithoutImage(ctx context.Context, p Push) error {
 	return c.together(rest.WithAccount(ctx, p.Repository), func(ctx context.Context, change changer) error {
-		_, from, err := c.hold(ctx, &p)
+		_, before, err := c.hold(ctx, &p)
 		if err != nil {
 			return err
 		}
 		if err := c.leaveImage(ctx, change, p.Repository, p.Digest, nil); err != nil {
 			return err
 		}
-		return loseTag(ctx, change, p.Repository, p.Tag, p.Digest, from)
+		return loseTag(ctx, change, p.move(), before)
 	})
 }
 
 // hold adds to the commit that the repository holds the manifest, and that the tag of p points to
-// it. added is false if the repository held it before. from are the manifests that may have the tag.
-func (c *Catalog) hold(ctx context.Context, p *Push) (added bool, from []digest.Digest, err error) {
+// it. added is false if the repository held it before. before is the manifest that the tag pointed to,
+// "" for none.
+func (c *Catalog) hold(ctx context.Context, p *Push) (added bool, before digest.Digest, err error) {
 	if ctx, err = c.records.Prefetch(ctx, p.Repository, p.Digest, p.Tag); err != nil {
-		return false, nil, err
+		return false, "", err
 	}
 	batch, descriptor := storage.BatchOf(ctx), p.Manifest.Descriptor(p.Digest)
 	facts := records.Holding{MediaType: descriptor.MediaType, Size: descriptor.Size, Subject: p.Manifest.Subject}
@@ -83,12 +90,12 @@ func (c *Catalog) hold(ctx context.Context, p *Push) (added bool, from []digest.
 	}
 	added, err = c.records.Hold(ctx, batch, p.Repository, p.Digest, facts)
 	if err != nil || p.Tag == "" {
-		return added, nil, err
+		return added, "", err
 	}
-	before, err := c.records.SetTag(ctx, batch, records.TagChange{
+	before, err = c.records.SetTag(ctx, batch, records.TagChange{
 		Repository: p.Repository, Tag: p.Tag, To: p.Digest, Reference: pullReference(p.Host, p.Repository, p.Digest.String()),
 	})
-	return added, append(slices.Clone(p.From), before), err
+	return added, before, err
 }
 
 // Move says that a repository's tag points to the manifest To, "" for none, and to none of those in
@@ -119,19 +126,21 @@ func (c *Catalog) MoveTag(ctx context.Context, m Move) error {
 			return err
 		}
 		if m.To != "" {
-			err := change(ctx, m.To, false, func(image *imagev1.Image) error {
+			shows := true
+			placing := storage.WithTouch(storage.WithTerms(ctx, tagTerms(m.Repository, m.Tag, storage.AddTerms)), func() bool { return before != m.To && !shows })
+			err := change(placing, m.To, false, func(image *imagev1.Image) error {
 				terminating = image.DeletionTimestamp != nil
 				if err := c.mustHold(ctx, image, m.Repository); err != nil {
 					return err
 				}
-				rules.SetTag(image, m.Repository, m.Tag, true)
+				shows = setTag(image, m.Repository, m.Tag)
 				return nil
 			})
 			if missing = err; err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}
 		}
-		return loseTag(ctx, change, m.Repository, m.Tag, m.To, append(slices.Clone(m.From), before))
+		return loseTag(ctx, change, m, before)
 	})
 	switch {
 	case err != nil:
@@ -140,6 +149,12 @@ func (c *Catalog) MoveTag(ctx context.Context, m Move) error {
 		return ErrTerminating
 	}
 	return missing
+}
+
+// setTag notes a tag on an Image, and reports whether there is room for it.
+func setTag(image *imagev1.Image, repository, tag string) bool {
+	rules.SetTag(image, repository, tag, true)
+	return slices.Contains(rules.Tags(image), repository+":"+tag)
 }
 
 // mustHold fails with NotFound unless a repository holds the manifest of an Image. The list on the
@@ -155,14 +170,24 @@ func (c *Catalog) mustHold(ctx context.Context, image *imagev1.Image, repository
 	return err
 }
 
-// loseTag takes a tag that points to the manifest to off the Images of others.
-func loseTag(ctx context.Context, change changer, repository, tag string, to digest.Digest, from []digest.Digest) error {
+// move is that of the tag of a push.
+func (p *Push) move() Move {
+	return Move{Repository: p.Repository, Tag: p.Tag, To: p.Digest, From: p.From, Host: p.Host}
+}
+
+// loseTag takes a tag off the Images of other manifests than it points to. before is the one of
+// which the records say that it had the tag.
+func loseTag(ctx context.Context, change changer, m Move, before digest.Digest) error {
+	repository, tag, from := m.Repository, m.Tag, append(slices.Clone(m.From), before)
 	slices.Sort(from)
 	for _, name := range slices.Compact(from) {
-		if name == "" || name == to {
+		if name == "" || name == m.To {
 			continue
 		}
-		err := change(ctx, name, false, func(image *imagev1.Image) error {
+		showed := true
+		losing := storage.WithTouch(storage.WithTerms(ctx, tagTerms(repository, tag, storage.RemoveTerms)), func() bool { return !showed && name == before })
+		err := change(losing, name, false, func(image *imagev1.Image) error {
+			showed = slices.Contains(rules.Tags(image), repository+":"+tag)
 			rules.SetTag(image, repository, tag, false)
 			return nil
 		})
@@ -171,113 +196,4 @@ func loseTag(ctx context.Context, change changer, repository, tag string, to dig
 		}
 	}
 	return nil
-}
-
-// tagsAtOnce bounds the tags that one commit deletes.
-const tagsAtOnce = 20
-
-// Remove notes that repository no longer holds the manifest, and that none of its tags points to
-// it. The last repository takes an Image with it that exists only because the manifest was pushed;
-// as with any deletion, finalizers on it are waited for. Many tags go before, some at a time.
-func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Digest) error {
-	ctx = rest.WithAccount(storage.WithRemoval(ctx), repository)
-	for more := true; more; {
-		var orphan *imagev1.Image
-		err := c.together(ctx, func(ctx context.Context, change changer) error {
-			orphan = nil
-			batch := storage.BatchOf(ctx)
-			tags, err := c.records.TagsOf(ctx, repository, name, tagsAtOnce)
-			if err != nil {
-				return err
-			}
-			for _, tag := range tags {
-				if _, err := c.records.SetTag(ctx, batch, records.TagChange{Repository: repository, Tag: tag}); err != nil {
-					return err
-				}
-			}
-			if more = len(tags) == tagsAtOnce; more {
-				return ignoreNotFound(change(ctx, name, false, func(image *imagev1.Image) error {
-					for _, tag := range tags {
-						rules.SetTag(image, repository, tag, false)
-					}
-					return nil
-				}))
-			}
-			held, err := c.records.Release(ctx, batch, repository, name)
-			if err != nil {
-				return err
-			}
-			ctx = storage.WithTouch(ctx, func() bool { return held })
-			return c.leaveImage(ctx, change, repository, name, &orphan)
-		})
-		if err == nil && orphan != nil {
-			err = c.deleteOrphan(ctx, orphan)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// leaveImage takes a repository off an Image, with its tags and signatures. If no other repository
-// holds the manifest, an Image that exists only because it was pushed is deleted in the same
-// commit; one that waits for finalizers is orphan, and is to be deleted afterwards.
-func (c *Catalog) leaveImage(ctx context.Context, change changer, repository string, name digest.Digest, orphan **imagev1.Image) error {
-	holders, err := c.records.Holders(ctx, name, 2)
-	if err != nil {
-		return err
-	}
-	holders = slices.DeleteFunc(holders, func(r string) bool { return r == repository })
-	kept := true
-	err = ignoreNotFound(c.deleteImage(ctx, name, func(image *imagev1.Image) bool {
-		kept = len(image.Finalizers) > 0 || !goesWith(image, repository, holders)
-		return kept
-	}))
-	if err != nil || !kept {
-		return err
-	}
-	return ignoreNotFound(change(ctx, name, false, func(image *imagev1.Image) error {
-		goes := goesWith(image, repository, holders)
-		// Without any repository it is an orphan that an earlier call could not delete.
-		if held := rules.Repositories(image); len(held) > 0 && !slices.Contains(held, repository) {
-			return nil
-		}
-		rules.RemoveRepository(image, repository)
-		left := append(rules.Repositories(image), holders...)
-		switch {
-		case goes && orphan != nil:
-			*orphan = image.DeepCopy()
-		case len(left) == 0:
-			delete(image.Annotations, rules.AnnotationManaged)
-		default:
-			moveReference(image, repository, left[0])
-		}
-		return nil
-	}))
-}
-
-// goesWith reports whether an Image exists only because a repository holds its manifest. holders
-// are others that hold it.
-func goesWith(image *imagev1.Image, repository string, holders []string) bool {
-	others := slices.DeleteFunc(rules.Repositories(image), func(r string) bool { return r == repository })
-	return len(others)+len(holders) == 0 && image.Annotations[rules.AnnotationOrigin] == rules.OriginRegistry
-}
-
-// moveReference makes a pull reference into from one into to.
-func moveReference(image *imagev1.Image, from, to string) {
-	rest := "/" + from + "@" + image.Name
-	if host, ok := strings.CutSuffix(image.DockerImageReference, rest); ok {
-		image.DockerImageReference = pullReference(host, to, image.Name)
-	}
-}
-
-// deleteImage deletes the Image unless keep says that it is to stay.
-func (c *Catalog) deleteImage(ctx context.Context, name digest.Digest, keep func(*imagev1.Image) bool) error {
-	return c.images.DeleteUnless(ctx, name.String(), "", keep)
-}
-
-// deleteOrphan deletes the Image unless a push has brought it back meanwhile.
-func (c *Catalog) deleteOrphan(ctx context.Context, orphan *imagev1.Image) error {
-	return c.images.DeleteUnless(ctx, orphan.Name, orphan.UID, func(image *imagev1.Image) bool { return len(rules.Repositories(image)) > 0 })
 }

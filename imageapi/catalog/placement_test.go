@@ -1,13 +1,19 @@
 package catalog
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
@@ -206,6 +212,42 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// finds wants the Image to be in the lists by some selectors, and not in those by others.
+func (h *signingHouse) finds(name digest.Digest, selectors map[string]bool) {
+	h.t.Helper()
+	if h.indexing == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		h.indexing = cancel
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			h.images.MaintainIndex(ctx)
+		}()
+		h.t.Cleanup(func() {
+			cancel()
+			<-done
+		})
+		for !h.images.IndexProgress().Complete {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	for text, want := range selectors {
+		field, value, _ := strings.Cut(text, "=")
+		label, is, err := rules.ConvertFieldLabel(field, value)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		list, err := h.images.List(request.WithNamespace(h.t.Context(), ""), &internalversion.ListOptions{FieldSelector: fields.OneTermEqualSelector(label, is)})
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		items := list.(*imagev1.ImageList).Items
+		if got := slices.ContainsFunc(items, func(i imagev1.Image) bool { return i.Name == name.String() }); got != want {
+			h.t.Errorf("%.60s finds it: %v", text, got)
+		}
+	}
+}
+
 // TestHolders: holdings decide, not the list on the Image, which may lack some.
 func TestHolders(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{})
@@ -223,6 +265,16 @@ func TestHolders(t *testing.T) {
 	if err := h.w.MoveTag(t.Context(), Move{Repository: all[499], Tag: "v1", To: name}); err != nil {
 		t.Errorf("a tag of a repository that does not show: %v", err)
 	}
+	h.finds(name, map[string]bool{
+		"repository=app": true, "repository=" + all[499]: true, "tag=" + all[499] + ":v1": true, "tag=v1": true,
+		"repository=none": false, "tag=" + all[498] + ":v1": false,
+	})
+	if err := h.w.MoveTag(t.Context(), Move{Repository: all[499], Tag: "v1"}); err != nil {
+		t.Fatal(err)
+	}
+	h.pushIndex(h.w, all[499], "one", "v2")
+	h.finds(name, map[string]bool{"tag=" + all[499] + ":v2": true})
+	h.finds(name, map[string]bool{"tag=" + all[499] + ":v1": false, "tag=v1": true, "repository=" + all[499]: true})
 	h.pushIndex(h.w, "one-more/"+strings.Repeat("x", 200), "one", "")
 	if after, err := h.w.Get(t.Context(), name); err != nil || after.ResourceVersion == image.ResourceVersion {
 		t.Errorf("a holding that does not show has not written the Image, so that a deletion could overtake it: %v", err)
@@ -235,6 +287,7 @@ func TestHolders(t *testing.T) {
 	if _, err := h.w.Get(t.Context(), name); err != nil {
 		t.Fatalf("one repository holds it still: %v", err)
 	}
+	h.finds(name, map[string]bool{"repository=app": false, "tag=v1": false, "repository=" + all[498]: false, "repository=" + all[499]: true})
 	if err := h.w.Remove(t.Context(), all[499], name); err != nil {
 		t.Fatal(err)
 	}

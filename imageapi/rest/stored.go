@@ -41,6 +41,12 @@ func StoredTerms(key string, value []byte) ([]storage.TermChange, error) {
 	return []storage.TermChange{{Group: termGroup, Terms: rules.Terms(image)}}, nil
 }
 
+// IsTruncated reports whether the annotations of a stored Image lack some of its tags or repositories,
+// by which it is found all the same.
+func IsTruncated(value []byte) bool {
+	return bytes.Contains(value, []byte(`"`+rules.AnnotationTruncated+`":"true"`))
+}
+
 // RebuildIndex fills the index of Images in a store anew, and returns when it is
 // complete.
 func RebuildIndex(ctx context.Context, backend storage.Backend) error {

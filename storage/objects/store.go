@@ -246,6 +246,7 @@ func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtim
 	if index := s.opts.Index; index != nil {
 		m.Terms = []storage.TermChange{{Group: index.Group, Terms: index.Terms(obj)}}
 	}
+	m.Terms = append(m.Terms, storage.TermsOf(ctx)...)
 	if batch := storage.BatchOf(ctx); batch != nil {
 		batch.Add(m, storage.Conditions(ctx)...)
 		return &storage.CommitResult{Succeeded: true, Revision: expect}, nil

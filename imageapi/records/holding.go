@@ -106,16 +106,12 @@ func (s *Store) Holding(ctx context.Context, repository string, name digest.Dige
 
 // EachHolding calls fn with every manifest that a repository holds by its records.
 func (s *Store) EachHolding(ctx context.Context, repository string, fn func(digest.Digest) error) error {
-	each := func(key string) error {
+	is := func(e *storage.Entry) bool { return strings.HasSuffix(e.Key, "/"+repository) }
+	return s.each(ctx, HoldingPrefix, "repository="+repository, is, func(key string) error {
 		name, holder, _ := strings.Cut(strings.TrimPrefix(key, HoldingPrefix), "/")
 		if holder != repository {
 			return nil
 		}
 		return fn(digest.Digest(name))
-	}
-	err := storage.EachWithTerm(ctx, s.options.Backend, HoldingPrefix, "repository="+repository, each)
-	if errors.Is(err, storage.ErrNoIndex) { // then all are read
-		err = storage.Each(ctx, s.options.Backend, HoldingPrefix, true, func(e *storage.Entry) error { return each(e.Key) })
-	}
-	return err
+	})
 }

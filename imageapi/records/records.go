@@ -15,6 +15,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -53,7 +54,10 @@ type Options struct {
 
 // Store keeps records. It is safe for concurrent use. Its changes are added to a Batch, which
 // makes them if what they were decided by has not changed.
-type Store struct{ options Options }
+type Store struct {
+	options Options
+	indexed atomic.Bool // Complete was true once
+}
 
 // New returns a Store.
 func New(o Options) *Store {
@@ -66,7 +70,7 @@ func New(o Options) *Store {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Store{o}
+	return &Store{options: o}
 }
 
 // Names returns the mapping of names.
@@ -110,7 +114,11 @@ const completeKey = "/records"
 // Complete reports whether SetComplete was called on this store, with the same Names.
 func (s *Store) Complete(ctx context.Context) (bool, error) {
 	entry, _, err := storage.GetEntry(ctx, s.options.Backend, completeKey, storage.Read{})
-	return entry != nil && bytes.Equal(entry.Value.Body(), s.completeValue()), err
+	complete := entry != nil && bytes.Equal(entry.Value.Body(), s.completeValue())
+	if complete {
+		s.indexed.Store(true)
+	}
+	return complete, err
 }
 
 // SetComplete notes that everything in the registry has its records.
@@ -164,20 +172,4 @@ func (s *Store) get(ctx context.Context, keys ...string) ([]*storage.Entry, erro
 		return nil, err
 	}
 	return result.Entries, nil
-}
-
-// StoredTerms returns the terms that a store has for the record under key. It fails if the value is
-// none.
-func StoredTerms(key string, value []byte) ([]storage.TermChange, error) {
-	switch {
-	case strings.HasPrefix(key, HoldingPrefix):
-		return []storage.TermChange{{Group: holdingGroup, Terms: HoldingTerms(key)}}, nil
-	case strings.HasPrefix(key, TagPrefix), strings.HasPrefix(key, DeletedPrefix):
-		tag, err := decodeTag(&storage.Entry{Key: key, Value: storage.Body(value)})
-		if err != nil {
-			return nil, err
-		}
-		return []storage.TermChange{{Group: tagGroup, Terms: TagTerms(tag)}}, nil
-	}
-	return nil, nil
 }

@@ -2,6 +2,7 @@ package records
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -297,5 +298,56 @@ func TestStoredTerms(t *testing.T) {
 	}
 	if _, err := StoredTerms(TagPrefix+"team/app!v1", []byte("{broken")); err == nil {
 		t.Error("a broken tag was taken")
+	}
+}
+
+// TestCompleteTerms: records of a store in an older format, which keeps no terms, are found all the
+// same, and get their terms later.
+func TestCompleteTerms(t *testing.T) {
+	s := newShelf(t, Options{})
+	s.set("v1", "a")
+	s.commit(func(ctx context.Context, b *storage.Batch) error {
+		_, err := s.Hold(ctx, b, "team/app", "a", Holding{})
+		return err
+	})
+	page, err := s.backend.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range page.Entries {
+		for _, group := range []string{tagGroup, holdingGroup} {
+			m := storage.Mutation{Key: e.Key, Expect: storage.AnyRevision, Value: e.Value, Terms: []storage.TermChange{{Group: group}}}
+			if _, err := s.backend.Commit(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	found := func() string {
+		tags, err := s.TagsOf(t.Context(), "team/app", "a", 10)
+		if err == nil {
+			err = s.EachHolding(t.Context(), "team/app", func(d digest.Digest) error {
+				tags = append(tags, d.String())
+				return nil
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(tags, " ")
+	}
+	if got := found(); got != "v1 a" {
+		t.Errorf("without terms: %s", got)
+	}
+	if err := s.CompleteTerms(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetComplete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := found(); got != "v1 a" {
+		t.Errorf("with terms: %s", got)
+	}
+	if n, err := s.backend.CountTerms(t.Context(), []string{imageTerm("a"), "repository=team/app"}); err != nil && !errors.Is(err, storage.ErrNoIndex) || err == nil && (n[0] != 1 || n[1] != 1) {
+		t.Errorf("%v terms, %v", n, err)
 	}
 }

@@ -181,16 +181,10 @@ func (s *Store) TagsOf(ctx context.Context, repository string, to digest.Digest,
 		}
 		return nil
 	}
-	err = storage.EachWithTerm(ctx, s.options.Backend, prefix, imageTerm(to), add)
-	if errors.Is(err, storage.ErrNoIndex) { // then each is read
-		tags = nil
-		err = storage.Each(ctx, s.options.Backend, prefix, false, func(e *storage.Entry) error {
-			if tag := readable(e); tag != nil && points(tag) == to {
-				return add(e.Key)
-			}
-			return nil
-		})
-	}
+	err = s.each(ctx, prefix, imageTerm(to), func(e *storage.Entry) bool {
+		tag := readable(e)
+		return tag != nil && points(tag) == to
+	}, add)
 	if errors.Is(err, errEnough) {
 		err = nil
 	}

@@ -62,7 +62,12 @@ func (t *Tracker) Resync(ctx context.Context) {
 		logging.For(ctx).Error("cannot go over all repositories", "err", err)
 	}
 	if err == nil && alone {
-		if err := t.options.Catalog.Records().SetComplete(ctx); err != nil {
+		records := t.options.Catalog.Records()
+		err := records.CompleteTerms(ctx) // those that were written in an older format lack them
+		if err == nil {
+			err = records.SetComplete(ctx)
+		}
+		if err != nil {
 			logging.For(ctx).Error("cannot note that everything is recorded", "err", err)
 		}
 	}

@@ -171,7 +171,7 @@ func (s *Store) conflict(r reply, mutations []storage.Mutation) *storage.CommitR
 }
 
 // remember keeps the values that a commit has written. Of an update, only the written sections
-// are known.
+// are known, and of a value in format 1 the body, which has no terms.
 func (s *Store) remember(mutations []storage.Mutation, result *storage.CommitResult) {
 	for i := range mutations {
 		m := &mutations[i]
@@ -185,7 +185,7 @@ func (s *Store) remember(mutations []storage.Mutation, result *storage.CommitRes
 				e.Value = append(e.Value, storage.Section{Name: part.Name, Data: append([]byte{}, part.Data...)})
 			}
 		}
-		if m.Expect == 0 {
+		if m.Expect == 0 && s.Format() != format1 {
 			read = &storage.Read{Terms: true}
 			var groups [][]storage.Term
 			for n := range m.Terms {

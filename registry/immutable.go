@@ -93,7 +93,7 @@ func (r *repository) change(ctx context.Context, service distribution.TagService
 	}
 }
 
-// guarded is a ManifestService that does not delete what an immutable tag points to.
+// guarded is a ManifestService that does not delete manifests of immutable tags.
 type guarded struct {
 	distribution.ManifestService
 	repository *repository

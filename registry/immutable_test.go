@@ -27,7 +27,7 @@ func TestTagRules(t *testing.T) {
 	}
 }
 
-// TestImmutableTags: what would change such a tag is refused, and nothing of it is stored.
+// TestImmutableTags: changes of such a tag are refused, and nothing of them is stored.
 func TestImmutableTags(t *testing.T) {
 	h := newHouse(t, tracker.Defer)
 	h.namespace = namespace{Namespace: h.plain, tracker: h.tracker, rules: tagRules{{Repositories: []string{"prod"}, Tags: []string{"v*"}, Immutable: true}}}

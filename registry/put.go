@@ -57,8 +57,7 @@ func noteSubject(ctx context.Context, subject digest.Digest) {
 }
 
 // withPutNotes answers PUTs and DELETEs that met an outage with 503 and Retry-After, those that a rule
-// forbids with 403, and PUTs of
-// manifests with a subject with OCI-Subject.
+// forbids with 403, and PUTs of manifests with a subject with OCI-Subject.
 func withPutNotes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPut && r.Method != http.MethodDelete {

@@ -56,8 +56,7 @@ func (h *house) awaitRecovery() {
 	})
 }
 
-// TestRecovery: what a process has changed in the registry before it died is recorded, in both
-// directions.
+// TestRecovery: changes of the registry by a process that died are recorded, in both directions.
 func TestRecovery(t *testing.T) {
 	h := newHouse(t, tracker.Defer)
 	untagged, deleted, moved, to := h.mustPush("a", "untagged", "1"), h.mustPush("a", "deleted", "2"), h.mustPush("a", "moved", "3"), h.mustPush("a", "to", "4")
@@ -143,8 +142,8 @@ func TestLostStorage(t *testing.T) {
 	}
 }
 
-// TestStoreWentBack: a store that has gone back to an earlier state has records of what the registry
-// has not any more. They go, unless the registry lists nothing.
+// TestStoreWentBack: a store that has gone back to an earlier state has records of tags and manifests
+// that are gone. They go, unless the registry lists nothing.
 func TestStoreWentBack(t *testing.T) {
 	for name, test := range map[string]struct {
 		lose func(h *house) error

@@ -14,16 +14,18 @@ func Each(ctx context.Context, s Scanner, prefix string, keysOnly bool, fn func(
 	if keysOnly {
 		page = 500
 	}
-	return each(ctx, s, ScanRequest{From: prefix, To: prefix + "\xff", Limit: page, KeysOnly: keysOnly}, fn)
+	return EachOf(ctx, s, ScanRequest{From: prefix, To: prefix + "\xff", Limit: page, KeysOnly: keysOnly}, fn)
 }
 
 // EachWithTerm calls fn with every key that starts with prefix and carries a term, page by page. It
 // ends with the first error of fn.
 func EachWithTerm(ctx context.Context, s Scanner, prefix, term string, fn func(key string) error) error {
-	return each(ctx, s, ScanRequest{From: prefix, To: prefix + "\xff", Term: term, Limit: 500, KeysOnly: true}, func(e *Entry) error { return fn(e.Key) })
+	return EachOf(ctx, s, ScanRequest{From: prefix, To: prefix + "\xff", Term: term, Limit: 500, KeysOnly: true}, func(e *Entry) error { return fn(e.Key) })
 }
 
-func each(ctx context.Context, s Scanner, request ScanRequest, fn func(*Entry) error) error {
+// EachOf calls fn with every entry that request asks for, in pages of its Limit. It ends with the first
+// error of fn.
+func EachOf(ctx context.Context, s Scanner, request ScanRequest, fn func(*Entry) error) error {
 	for {
 		result, err := s.Scan(ctx, request)
 		if err != nil {

@@ -45,26 +45,24 @@ func openStore(ctx context.Context, c *config.Config, dataDirectory string, onLo
 	return backend, nil
 }
 
-// locker is a store whose locks and leases are one for all processes on it.
+// locker is a store whose locks are one for all processes on it.
 type locker interface {
 	Lock(ctx context.Context, name string) (unlock func() (kept bool), err error)
-	verification.Leases
 }
 
 // lockOf returns the store's Lock, nil if it is this process' own store.
 func lockOf(backend storage.Backend) func(context.Context, string) (func() bool, error) {
-	if l, ok := backend.(locker); ok {
+	if l := sharedBy[locker](backend); l != nil {
 		return l.Lock
 	}
 	return nil
 }
 
-// leasesOf returns the store's leases, nil if it is this process' own store.
-func leasesOf(backend storage.Backend) verification.Leases {
-	if l, ok := backend.(locker); ok {
-		return l
-	}
-	return nil
+// sharedBy returns a store as T, by which its processes know of each other; nil if it is this
+// process' own.
+func sharedBy[T any](backend storage.Backend) T {
+	shared, _ := backend.(T)
+	return shared
 }
 
 // aloneIn reports whether no older version uses the store, which then has the newest format.
@@ -74,14 +72,6 @@ func aloneIn(backend storage.Backend) func() bool {
 		return nil // it is this process' own
 	}
 	return s.Newest
-}
-
-// processLeases returns the store's leases, nil if it is this process' own store.
-func processLeases(backend storage.Backend) tracker.Leases {
-	if l, ok := backend.(tracker.Leases); ok {
-		return l
-	}
-	return nil
 }
 
 func fileExists(path string) bool {
@@ -256,7 +246,7 @@ func (i *images) close() {
 
 func openImages(c *config.Config, backend storage.Backend, policies *policy.Verifier, signing catalog.SignatureOptions) (*images, error) {
 	verifier := verification.New(verification.Options{
-		Backend: backend, Policies: policies, Leases: leasesOf(backend),
+		Backend: backend, Policies: policies, Leases: sharedBy[verification.Leases](backend),
 		Limit: c.ImageAPI.Signatures.VerifyLimit, PerMinute: c.ImageAPI.Signatures.VerifyPerMinute,
 	})
 	resource, err := rest.NewImages(backend, verifier)
@@ -292,7 +282,7 @@ func trackerOptions(c *config.Config, api *images) tracker.Options {
 		PullThrough:     c.Registry.Proxy.RemoteURL != "",
 		Lock:            lockOf(api.backend),
 		Alone:           aloneIn(api.backend),
-		Leases:          processLeases(api.backend),
+		Leases:          sharedBy[tracker.Leases](api.backend),
 		SignatureLimits: api.signing.Limits,
 	}
 }

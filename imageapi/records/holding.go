@@ -22,7 +22,7 @@ type Holding struct {
 	Children []digest.Digest `json:"children,omitempty"`
 	// Subject is that of the manifest, which is unknown once the manifest is gone.
 	Subject digest.Digest `json:"subject,omitempty"`
-	// Since is when it was recorded, By who pushed it.
+	// Since is the time at which it was recorded, By the client that pushed it.
 	Since time.Time `json:"since"`
 	By    Pusher    `json:"by,omitzero"`
 }
@@ -34,8 +34,8 @@ func holdingKey(name digest.Digest, repository string) string {
 	return HoldingPrefix + name.String() + "/" + repository
 }
 
-// HoldingTerms returns the terms of a Holding under key: its repository.
-func HoldingTerms(key string) []string {
+// holdingTerms returns the terms of a Holding under key: its repository.
+func holdingTerms(key string) []string {
 	_, repository, _ := strings.Cut(strings.TrimPrefix(key, HoldingPrefix), "/")
 	return []string{"repository=" + repository}
 }
@@ -56,7 +56,7 @@ func (s *Store) Hold(ctx context.Context, b *storage.Batch, repository string, n
 	if err != nil {
 		return false, err
 	}
-	b.Add(storage.Mutation{Key: key, Value: storage.Body(body), Terms: []storage.TermChange{{Group: holdingGroup, Terms: HoldingTerms(key)}}})
+	b.Add(storage.Mutation{Key: key, Value: storage.Body(body), Terms: []storage.TermChange{{Group: holdingGroup, Terms: holdingTerms(key)}}})
 	return true, nil
 }
 

@@ -53,7 +53,7 @@ type Options struct {
 }
 
 // Store keeps records. It is safe for concurrent use. Its changes are added to a Batch, which
-// makes them if what they were decided by has not changed.
+// makes them if the records that decided on them have not changed.
 type Store struct {
 	options Options
 	indexed atomic.Bool // Complete was true once
@@ -73,10 +73,7 @@ func New(o Options) *Store {
 	return &Store{options: o}
 }
 
-// Names returns the mapping of names.
-func (s *Store) Names() streams.Names { return s.options.Names }
-
-// Pusher says who made a change. Both may be empty.
+// Pusher is the origin of a change. Both may be empty.
 type Pusher struct {
 	// User is the user of the registry, Client the client's User-Agent.
 	User   string `json:"user,omitempty"`
@@ -133,15 +130,12 @@ func (s *Store) completeValue() []byte {
 
 type prefetchedKey struct{}
 
-// Prefetch reads what Hold, Release and SetTag ask for about a manifest and a tag of a repository,
-// "" for none, in one go. They find it in the context, which is for one Batch.
+// Prefetch reads the records of a manifest and a tag of a repository, "" for none, in one go. Hold,
+// Release and SetTag find them in the context, which is for one Batch.
 func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Digest, tag string) (context.Context, error) {
-	var keys []string
-	if name != "" {
-		keys = append(keys, holdingKey(name, repository))
-	}
+	keys := []string{holdingKey(name, repository)}
 	if tag != "" {
-		live, deleted, _ := (&TagChange{Repository: repository, Tag: tag}).keys(s.options.Names)
+		live, deleted := s.tagKeys(repository, tag)
 		keys = append(keys, live, deleted)
 	}
 	entries, err := s.get(ctx, keys...)

@@ -31,7 +31,7 @@ func newShelf(t *testing.T, o Options) *shelf {
 	return s
 }
 
-// commit commits what fn adds to a batch.
+// commit commits the additions of fn to a batch.
 func (s *shelf) commit(fn func(ctx context.Context, b *storage.Batch) error) {
 	s.t.Helper()
 	b := &storage.Batch{}
@@ -261,7 +261,7 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// TestPusher: what a client says of itself is bounded.
+// TestPusher: the texts of a client are bounded.
 func TestPusher(t *testing.T) {
 	p := pusherOf(WithPusher(t.Context(), Pusher{User: "alice", Client: strings.Repeat("x", maxText-1) + "€"}))
 	if p.User != "alice" || p.Client != strings.Repeat("x", maxText-1) {

@@ -9,7 +9,7 @@ import (
 	"tallyman/storage"
 )
 
-// Repository is what is known of a repository. Its revision is that of the last change of one of
+// Repository has the facts about a repository. Its revision is that of the last change of one of
 // its tags.
 type Repository struct {
 	// Changed is the time of that change.

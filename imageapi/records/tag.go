@@ -43,16 +43,17 @@ type TagChange struct {
 	Reference string
 }
 
-func (c *TagChange) keys(n streams.Names) (live, deleted string, stream streams.Stream) {
-	stream = n.Stream(c.Repository)
-	key := streams.Key(stream.Namespace, stream.Name, c.Tag)
-	return TagPrefix + key, DeletedPrefix + key, stream
+// tagKeys returns the keys of a tag, as it is there and as it is deleted.
+func (s *Store) tagKeys(repository, tag string) (live, deleted string) {
+	stream := s.options.Names.Stream(repository)
+	key := streams.Key(stream.Namespace, stream.Name, tag)
+	return TagPrefix + key, DeletedPrefix + key
 }
 
 // SetTag adds a change of a tag to b, with the tag's history and its repository. It returns the
 // manifest that the tag pointed to, "" for none.
 func (s *Store) SetTag(ctx context.Context, b *storage.Batch, c TagChange) (before digest.Digest, err error) {
-	live, deleted, stream := c.keys(s.options.Names)
+	live, deleted := s.tagKeys(c.Repository, c.Tag)
 	entries, err := s.get(ctx, live, deleted)
 	if err != nil {
 		return "", err
@@ -69,14 +70,14 @@ func (s *Store) SetTag(ctx context.Context, b *storage.Batch, c TagChange) (befo
 		return before, err
 	}
 	if c.To == "" {
-		return before, s.bury(b, current, live, entries)
+		return before, s.bury(b, current, deleted, entries)
 	}
 	next := current
 	if next == nil {
 		if next = readable(entries[1]); next == nil {
 			next = &imagev1.ImageTag{Status: &imagev1.NamedTagEventList{Tag: c.Tag}}
 		}
-		s.create(next, c.Repository, streams.TagName(stream.Name, c.Tag), stream.Namespace)
+		s.create(next, &c)
 	}
 	s.prepend(next, c, pusherOf(ctx))
 	put, err := putTag(live, next, revision(entries[0]))
@@ -91,13 +92,13 @@ func (s *Store) SetTag(ctx context.Context, b *storage.Batch, c TagChange) (befo
 }
 
 // bury makes a tag a deleted one. entries are the present ones under its two keys.
-func (s *Store) bury(b *storage.Batch, tag *imagev1.ImageTag, live string, entries []*storage.Entry) error {
-	b.Add(storage.Mutation{Operation: storage.Delete, Key: live, Expect: entries[0].Revision})
+func (s *Store) bury(b *storage.Batch, tag *imagev1.ImageTag, deleted string, entries []*storage.Entry) error {
+	b.Add(storage.Mutation{Operation: storage.Delete, Key: entries[0].Key, Expect: entries[0].Revision})
 	if tag == nil {
 		return nil
 	}
 	tag.Annotations[AnnotationDeleted] = s.options.Now().UTC().Format(time.RFC3339)
-	put, err := putTag(DeletedPrefix+strings.TrimPrefix(live, TagPrefix), tag, revision(entries[1]))
+	put, err := putTag(deleted, tag, revision(entries[1]))
 	if err != nil {
 		return err
 	}
@@ -106,11 +107,12 @@ func (s *Store) bury(b *storage.Batch, tag *imagev1.ImageTag, live string, entri
 }
 
 // create makes tag a new object, with the history that it has.
-func (s *Store) create(tag *imagev1.ImageTag, repository, name, namespace string) {
-	pushers := tag.Annotations[AnnotationPushers]
+func (s *Store) create(tag *imagev1.ImageTag, c *TagChange) {
+	stream, pushers := s.options.Names.Stream(c.Repository), tag.Annotations[AnnotationPushers]
 	tag.ObjectMeta = metav1.ObjectMeta{
-		Name: name, Namespace: namespace, UID: uuid.NewUUID(), CreationTimestamp: metav1.NewTime(s.options.Now().Truncate(time.Second)),
-		Annotations: map[string]string{AnnotationRepository: repository, AnnotationPushers: pushers},
+		Name: streams.TagName(stream.Name, c.Tag), Namespace: stream.Namespace, UID: uuid.NewUUID(),
+		CreationTimestamp: metav1.NewTime(s.options.Now().Truncate(time.Second)),
+		Annotations:       map[string]string{AnnotationRepository: c.Repository, AnnotationPushers: pushers},
 	}
 }
 
@@ -156,7 +158,7 @@ func points(tag *imagev1.ImageTag) digest.Digest { return digest.Digest(PointsTo
 
 // Tag returns the manifest that a tag points to by its record; known is false if there is none.
 func (s *Store) Tag(ctx context.Context, repository, tag string) (to digest.Digest, known bool, err error) {
-	live, _, _ := (&TagChange{Repository: repository, Tag: tag}).keys(s.options.Names)
+	live, _ := s.tagKeys(repository, tag)
 	entry, _, err := storage.GetEntry(ctx, s.options.Backend, live, storage.Read{})
 	if err != nil {
 		return "", false, err
@@ -213,7 +215,7 @@ func putTag(key string, tag *imagev1.ImageTag, expect int64) (storage.Mutation, 
 	if err != nil {
 		return storage.Mutation{}, err
 	}
-	return storage.Mutation{Key: key, Expect: expect, Value: storage.Body(body), Terms: []storage.TermChange{{Group: tagGroup, Terms: TagTerms(tag)}}}, nil
+	return storage.Mutation{Key: key, Expect: expect, Value: storage.Body(body), Terms: []storage.TermChange{{Group: tagGroup, Terms: tagTerms(tag)}}}, nil
 }
 
 var codec = imageapi.Codecs.LegacyCodec(imagev1.GroupVersion)
@@ -239,7 +241,7 @@ func decodeTag(e *storage.Entry) (*imagev1.ImageTag, error) {
 	return tag, nil
 }
 
-// TagTerms returns the terms of an ImageTag: the manifest that it points to.
-func TagTerms(tag *imagev1.ImageTag) []string { return []string{imageTerm(points(tag))} }
+// tagTerms returns the terms of an ImageTag: the manifest that it points to.
+func tagTerms(tag *imagev1.ImageTag) []string { return []string{imageTerm(points(tag))} }
 
 func imageTerm(to digest.Digest) string { return "image=" + to.String() }

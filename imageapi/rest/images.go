@@ -92,7 +92,7 @@ func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 			Config:        storagebackend.Config{Codec: codec},
 			GroupResource: imageapi.Images,
 		},
-		Decorator:               i.decorate,
+		Decorator:               decorator(encoded),
 		ResourcePrefix:          "images",
 		DeleteCollectionWorkers: 4,
 	}}
@@ -125,12 +125,14 @@ func (i *Images) IndexProgress() storage.IndexState { return i.encoded.IndexProg
 // answers at once.
 func (i *Images) ReadinessCheck() error { return i.encoded.ReadinessCheck() }
 
-// decorate hands our store to the generic one, in place of etcd and the watch
+// decorator hands our store to the generic one, in place of etcd and the watch
 // cache.
-func (i *Images) decorate(*storagebackend.ConfigForResource, string, func(runtime.Object) (string, error), func() runtime.Object,
-	func() runtime.Object, k8sstorage.AttrFunc, k8sstorage.IndexerFuncs, *cache.Indexers,
-) (k8sstorage.Interface, factory.DestroyFunc, error) {
-	return i.encoded, func() {}, nil
+func decorator(encoded *objects.Store) generic.StorageDecorator {
+	return func(*storagebackend.ConfigForResource, string, func(runtime.Object) (string, error), func() runtime.Object,
+		func() runtime.Object, k8sstorage.AttrFunc, k8sstorage.IndexerFuncs, *cache.Indexers,
+	) (k8sstorage.Interface, factory.DestroyFunc, error) {
+		return encoded, func() {}, nil
+	}
 }
 
 // jsonEncoder is the encoder of answers in plain JSON, which the stored bytes

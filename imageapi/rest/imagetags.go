@@ -22,8 +22,6 @@ import (
 	k8sstorage "k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/names"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
-	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
-	"k8s.io/client-go/tools/cache"
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/records"
@@ -96,12 +94,8 @@ func newTagStore(backend storage.Backend, prefix string, deleted bool) (*registr
 		TableConvertor:            tagTable{},
 	}
 	options := &generic.StoreOptions{AttrFunc: attributes, RESTOptions: generic.RESTOptions{
-		StorageConfig: &storagebackend.ConfigForResource{Config: storagebackend.Config{Codec: codec}, GroupResource: imageapi.ImageTags},
-		Decorator: func(*storagebackend.ConfigForResource, string, func(runtime.Object) (string, error), func() runtime.Object,
-			func() runtime.Object, k8sstorage.AttrFunc, k8sstorage.IndexerFuncs, *cache.Indexers,
-		) (k8sstorage.Interface, factory.DestroyFunc, error) {
-			return encoded, func() {}, nil
-		},
+		StorageConfig:  &storagebackend.ConfigForResource{Config: storagebackend.Config{Codec: codec}, GroupResource: imageapi.ImageTags},
+		Decorator:      decorator(encoded),
 		ResourcePrefix: prefix,
 	}}
 	if err := store.CompleteWithOptions(options); err != nil {

@@ -6,13 +6,12 @@ import (
 	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metatable "k8s.io/apimachinery/pkg/api/meta/table"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"tallyman/imageapi/records"
+	"tallyman/imageapi/rules"
 )
 
 // tagTable makes the table of `kubectl get imagetags`.
@@ -28,24 +27,13 @@ var tagColumns = []metav1.TableColumnDefinition{
 
 // ConvertToTable implements rest.TableConvertor.
 func (tagTable) ConvertToTable(_ context.Context, obj runtime.Object, options runtime.Object) (*metav1.Table, error) {
-	table := &metav1.Table{}
-	if o, ok := options.(*metav1.TableOptions); !ok || !o.NoHeaders {
-		table.ColumnDefinitions = tagColumns
-	}
-	if list, err := meta.ListAccessor(obj); err == nil {
-		table.ResourceVersion, table.Continue, table.RemainingItemCount = list.GetResourceVersion(), list.GetContinue(), list.GetRemainingItemCount()
-	} else if object, err := meta.CommonAccessor(obj); err == nil {
-		table.ResourceVersion = object.GetResourceVersion()
-	}
-	var err error
-	table.Rows, err = metatable.MetaToTableRow(obj, func(obj runtime.Object, _ metav1.Object, _, _ string) ([]any, error) {
+	return rules.NewTable(obj, options, tagColumns, func(obj runtime.Object) ([]any, error) {
 		tag, ok := obj.(*imagev1.ImageTag)
 		if !ok {
 			return nil, fmt.Errorf("%T is not an ImageTag", obj)
 		}
 		return tagCells(tag, time.Now()), nil
 	})
-	return table, err
 }
 
 // tagCells are the cells of an ImageTag's row at the time now.

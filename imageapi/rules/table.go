@@ -34,9 +34,21 @@ var Columns = []metav1.TableColumnDefinition{
 
 // ConvertToTable implements rest.TableConvertor.
 func (Table) ConvertToTable(_ context.Context, obj runtime.Object, options runtime.Object) (*metav1.Table, error) {
+	return NewTable(obj, options, Columns, func(obj runtime.Object) ([]any, error) {
+		image, ok := obj.(*imagev1.Image)
+		if !ok {
+			return nil, fmt.Errorf("%T is not an Image", obj)
+		}
+		return Cells(image, time.Now()), nil
+	})
+}
+
+// NewTable returns the table of an object or a list, as TableOptions say. cells returns the cells
+// of an object's row.
+func NewTable(obj, options runtime.Object, columns []metav1.TableColumnDefinition, cells func(runtime.Object) ([]any, error)) (*metav1.Table, error) {
 	table := &metav1.Table{}
 	if o, ok := options.(*metav1.TableOptions); !ok || !o.NoHeaders {
-		table.ColumnDefinitions = Columns
+		table.ColumnDefinitions = columns
 	}
 	if list, err := meta.ListAccessor(obj); err == nil {
 		table.ResourceVersion = list.GetResourceVersion()
@@ -46,13 +58,7 @@ func (Table) ConvertToTable(_ context.Context, obj runtime.Object, options runti
 		table.ResourceVersion = object.GetResourceVersion()
 	}
 	var err error
-	table.Rows, err = metatable.MetaToTableRow(obj, func(obj runtime.Object, _ metav1.Object, _, _ string) ([]any, error) {
-		image, ok := obj.(*imagev1.Image)
-		if !ok {
-			return nil, fmt.Errorf("%T is not an Image", obj)
-		}
-		return Cells(image, time.Now()), nil
-	})
+	table.Rows, err = metatable.MetaToTableRow(obj, func(obj runtime.Object, _ metav1.Object, _, _ string) ([]any, error) { return cells(obj) })
 	return table, err
 }
 

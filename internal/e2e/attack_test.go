@@ -105,7 +105,7 @@ func (s *server) storeStats() (stats struct{ Bytes, LogBytes int64 }) {
 func (s *server) storeBytes() int64 { return s.storeStats().Bytes }
 
 // TestHistoryOfLargeImage: tags of an Image with as many signatures as it may have take up little of
-// the history, which keeps what they changed.
+// the history, which keeps the changed parts.
 func TestHistoryOfLargeImage(t *testing.T) {
 	t.Parallel()
 	a, image := startAttacked(t)

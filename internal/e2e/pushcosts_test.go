@@ -14,13 +14,13 @@ import (
 	"tallyman/storage/redis/redistest"
 )
 
-// pushCost is what a change costs besides what it costs plain distribution.
+// pushCost is the cost of a change above that of plain distribution.
 type pushCost struct {
 	roundTrips  float64 // to Redis
 	driverCalls float64 // to the registry's storage
 }
 
-// costly is one kind of change of a registry. prepare makes what is not counted.
+// costly is one kind of change of a registry. prepare makes uncounted requests.
 type costly struct {
 	name         string
 	prepare, run func(s *server)
@@ -33,7 +33,7 @@ func smallImage(content string) (config, manifest string) {
 	return config, fmt.Sprintf(smallManifest, digest.FromString(config), len(config))
 }
 
-// costs are the kinds of changes, one after the other in one repository. Each bound is what was
+// costs are the kinds of changes, one after the other in one repository. Each bound was
 // measured: a change that lowers it lowers the bound.
 func costs(t *testing.T, repository string) []costly {
 	key := signtest.NewKey(t, "ecdsa-p256")

@@ -104,9 +104,8 @@ func nameOf(event watch.Event) string { return metaOf(event).GetName() }
 // its digest.
 func pushSmallImage(s *server, repository, content string) string {
 	s.t.Helper()
-	config := fmt.Sprintf(`{"architecture":"amd64","os":"linux","author":%q,"rootfs":{"type":"layers","diff_ids":[]}}`, content)
-	digest := s.pushBlob(repository, []byte(config))
-	manifest := fmt.Sprintf(smallManifest, digest, len(config))
+	config, manifest := smallImage(content)
+	s.pushBlob(repository, []byte(config))
 	if got := s.putManifest(repository, "latest", "application/vnd.oci.image.manifest.v1+json", manifest); got.code != http.StatusCreated {
 		s.t.Fatalf("push: %d %s", got.code, got.body)
 	}

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// options is what the command line says.
+// options are those of the command line.
 type options struct {
 	targets  targets
 	duration time.Duration

@@ -14,7 +14,7 @@ type recorder struct {
 	operations map[string]*operation
 }
 
-// operation is what a recorder knows of one kind.
+// operation has the times and errors of one kind.
 type operation struct {
 	times  []time.Duration
 	errors int

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
 
 	"tallyman/imageapi/records"
@@ -135,16 +136,19 @@ func (u *underway) orphaned(ctx context.Context) (map[string][]string, error) {
 	}
 	all, err := u.records.Underway(ctx)
 	delete(all, own)
+	if err != nil || u.leases == nil {
+		return all, err
+	}
 	for process := range all {
-		if err != nil || u.leases == nil {
-			break
+		dead, err := u.leases.LeaseFor(ctx, "process:"+process, own, recoveryTTL)
+		if err != nil {
+			return nil, err
 		}
-		var dead bool
-		if dead, err = u.leases.LeaseFor(ctx, "process:"+process, own, recoveryTTL); !dead {
+		if !dead {
 			delete(all, process)
 		}
 	}
-	return all, err
+	return all, nil
 }
 
 // live says that this process is alive, and returns its name. It gets another one if it was taken for
@@ -208,50 +212,31 @@ func (t *Tracker) keepRecovering(ctx context.Context) {
 // done.
 func (t *Tracker) compare(ctx context.Context, repository string) bool {
 	b := &backfiller{tracker: t, holders: func() (map[string][]digest.Digest, error) { return nil, nil }}
-	b.repository(ctx, repository)
-	b.gone(ctx, repository)
+	err := b.look(ctx, repository, b.bothWays)
 	logging.For(ctx).Info("repository compared with its records, after a process died", "repository", repository, "recorded", b.recorded, "failed", b.failed)
-	return !b.away && ctx.Err() == nil
+	return err == nil
 }
 
 // mostGone is the number of records from which on a repository is not believed to have lost more
-// than half of what they say.
+// than half of them.
 const mostGone = 50
 
-// vanished calls fn with the repositories that have records, and are not among those that the
-// registry has listed. A registry that lacks most of them is not believed.
-func (b *backfiller) vanished(ctx context.Context, listed map[string]bool, fn func(name string) error) error {
-	var missing []string
-	err := b.tracker.options.Catalog.Records().EachRepository(ctx, func(name string) error {
-		if !listed[name] {
-			missing = append(missing, name)
-		}
-		return nil
-	})
-	if err != nil || len(missing) == 0 {
-		return err
+// bothWays compares a repository with its records, and the records with it.
+func (b *backfiller) bothWays(ctx context.Context, name string) {
+	b.repository(ctx, name)
+	if b.goOn(ctx) == nil {
+		b.gone(ctx, name)
 	}
-	if len(listed) == 0 || len(missing) >= mostGone && len(missing) > len(listed) {
-		logging.For(ctx).Error("the registry lacks most repositories; their records stay", "missing", len(missing), "there", len(listed))
-		return nil
-	}
-	for _, name := range missing {
-		if err := fn(name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
-// gone looks for records of a repository that the registry does not agree with, and reads what each
-// is about.
+// gone looks for records of a repository that the registry does not agree with, and reads the tag or
+// manifest of each.
 func (b *backfiller) gone(ctx context.Context, name string) {
 	repo, err := OpenRepository(ctx, b.tracker.inner, name)
-	if err != nil {
-		b.fail(ctx, Entry{Repository: name}, err)
-		return
+	var manifests distribution.ManifestService
+	if err == nil {
+		manifests, err = repo.Manifests(ctx)
 	}
-	manifests, err := repo.Manifests(ctx)
 	if err != nil {
 		b.fail(ctx, Entry{Repository: name}, err)
 		return

@@ -64,7 +64,7 @@ func (r *Request) store(ctx context.Context, t *Tracker, repo distribution.Repos
 	return nil
 }
 
-// storedWith returns what is to be recorded with a tag of a repository, nil if there is nothing.
+// storedWith returns the manifest that is to be recorded with a tag of a repository, nil for none.
 func storedWith(ctx context.Context, repository, tag string) *stored {
 	if r := requestOf(ctx); r != nil && r.stored != nil && r.stored.entry.Repository == repository && r.stored.push.Tag == tag {
 		return r.stored
@@ -72,13 +72,13 @@ func storedWith(ctx context.Context, repository, tag string) *stored {
 	return nil
 }
 
-// withPusher notes who makes the changes of a request.
+// withPusher notes the origin of a request's changes.
 func withPusher(ctx context.Context) context.Context {
 	client, _ := ctx.Value("http.request.useragent").(string)
 	return records.WithPusher(ctx, records.Pusher{User: logging.User(ctx), Client: client})
 }
 
-// host returns the registry's host for the pull references of what a request pushes.
+// host returns the registry's host for the pull references of pushed manifests.
 func (t *Tracker) host(ctx context.Context) string {
 	if t.options.Host != "" {
 		return t.options.Host

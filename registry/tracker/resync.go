@@ -24,30 +24,20 @@ import (
 // Resync walks over the registry's content and records manifests without an Image: content
 // from before tallyman, or from a push that was cut off by a crash. A listing may be incomplete, so
 // nothing is removed for it. If the store has gone back to an earlier state, it may have what the
-// registry has not any more: then each record is compared with a read of what it is about.
+// registry has not any more: then each record is compared with a read of its tag or manifest.
 func (t *Tracker) Resync(ctx context.Context) {
 	start, alone, behind := time.Now(), t.alone(), t.behind.Swap(false)
 	b := &backfiller{tracker: t, holders: t.imagesByTag(ctx)}
 	seen := map[string]bool{}
-	look := func(name string, look func(context.Context, string)) error {
-		if err := crash.Guard("backfill", func() error {
-			look(ctx, name)
-			return nil
-		}); err != nil {
-			b.fail(ctx, Entry{Repository: name}, err)
-		}
-		return b.goOn(ctx)
-	}
 	err := EachRepository(ctx, t.inner, func(name string) error {
 		seen[name] = true
-		err := look(name, b.repository)
-		if err == nil && behind {
-			err = look(name, b.gone)
+		if behind {
+			return b.look(ctx, name, b.bothWays)
 		}
-		return err
+		return b.look(ctx, name, b.repository)
 	})
 	if err == nil && behind {
-		err = b.vanished(ctx, seen, func(name string) error { return look(name, b.gone) })
+		err = b.vanished(ctx, seen)
 	}
 	if ctx.Err() != nil {
 		return
@@ -84,6 +74,17 @@ type backfiller struct {
 	repositories, manifests, recorded, failed int
 	setAside                                  int
 	away                                      bool // the store is
+}
+
+// look goes over a repository by one of the ways of doing so. A panic in it is a failure.
+func (b *backfiller) look(ctx context.Context, name string, way func(context.Context, string)) error {
+	if err := crash.Guard("backfill", func() error {
+		way(ctx, name)
+		return nil
+	}); err != nil {
+		b.fail(ctx, Entry{Repository: name}, err)
+	}
+	return b.goOn(ctx)
 }
 
 // goOn returns the error that ends the walk, nil if it is to go on.
@@ -147,6 +148,31 @@ func (b *backfiller) tags(ctx context.Context, repo distribution.Repository) {
 		}
 		b.sync(ctx, Entry{Repository: name, Tag: tag})
 	}
+}
+
+// vanished looks at the repositories that have records, and are not among those that the registry
+// has listed. A registry that lacks most of them is not believed.
+func (b *backfiller) vanished(ctx context.Context, listed map[string]bool) error {
+	var missing []string
+	err := b.tracker.options.Catalog.Records().EachRepository(ctx, func(name string) error {
+		if !listed[name] {
+			missing = append(missing, name)
+		}
+		return nil
+	})
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	if len(listed) == 0 || len(missing) >= mostGone && len(missing) > len(listed) {
+		logging.For(ctx).Error("the registry lacks most repositories; their records stay", "missing", len(missing), "there", len(listed))
+		return nil
+	}
+	for _, name := range missing {
+		if err := b.look(ctx, name, b.gone); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // holds reports whether it is recorded that the repository holds the manifest.

@@ -14,7 +14,7 @@ import (
 )
 
 // Tagged makes a tag point to the manifest to, "" for none, with change, and moves the tag from
-// the Image that it pointed to. What the request has stored under the tag is recorded with it.
+// the Image that it pointed to. A manifest that the request has stored under the tag is recorded with it.
 func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest, service distribution.TagService, change func() error) error {
 	ctx = withPusher(ctx)
 	m := Entry{Repository: repo.Named().Name(), Tag: tag}
@@ -53,7 +53,7 @@ func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag 
 	return t.handleFailure(ctx, m, err)
 }
 
-// moveTagAgain moves a tag by what the registry has now, with the manifest that was stored under it.
+// moveTagAgain moves a tag by the present state of the registry, with the manifest that was stored under it.
 func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository, m Entry, service distribution.TagService, from digest.Digest) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
@@ -163,8 +163,8 @@ func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository,
 
 // imagesByTag returns the manifests whose Images carry each tag (repository:tag), unless everything
 // has records, which say it. It reads all Images, so one is made for a round of entries or a
-// backfill, and only if the round has a tag. It may be older than the round: a process that moves a tag takes it off its former
-// Image, or leaves an entry for the next round.
+// backfill, and only if the round has a tag. It may be older than the round: a process that moves
+// a tag takes it off its former Image, or leaves an entry for the next round.
 type imagesByTag func() (map[string][]digest.Digest, error)
 
 func (t *Tracker) imagesByTag(ctx context.Context) imagesByTag {

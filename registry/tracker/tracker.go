@@ -93,7 +93,7 @@ type Tracker struct {
 
 	notify chan struct{} // wakes Run
 	lost   atomic.Bool   // Run is to go over everything
-	// behind is set with lost if the store may have what the registry has not: it has gone back to
+	// behind is set with lost if the store may have more than the registry: it has gone back to
 	// an earlier state.
 	behind atomic.Bool
 

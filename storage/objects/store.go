@@ -267,7 +267,7 @@ func (s *Store) confirm(ctx context.Context, key string, revision int64) error {
 	return unavailable(s.backend.Confirm(ctx))
 }
 
-// CommitBatch commits what writes with a Batch have left to it; see Batch.Commit.
+// CommitBatch commits the writes of a Batch; see Batch.Commit.
 func (s *Store) CommitBatch(ctx context.Context, b *storage.Batch) (committed bool, err error) {
 	committed, err = b.Commit(ctx, s.backend)
 	if errors.Is(err, storage.ErrConditionFailed) {

@@ -62,7 +62,7 @@ func TestChunks(t *testing.T) {
 	}
 }
 
-// TestChunksStay: a change replaces the chunks around it, whatever it does to the places
+// TestChunksStay: a change replaces the chunks around it, and moves the places
 // of the others.
 func TestChunksStay(t *testing.T) {
 	long := noise(1<<20, 2)

@@ -20,7 +20,7 @@ func noise(random *rand.Rand, size int) string {
 }
 
 // testLongValues: values that are long enough to be stored in pieces are read whole, at
-// each revision and in each change, whatever became of them later.
+// each revision and in each change, also after later changes.
 func testLongValues(t *testing.T, b storage.Backend) {
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // test data
 	start, err := b.Window(t.Context())
@@ -103,7 +103,7 @@ func mustGet(t *testing.T, b storage.Backend, key string) *storage.Entry {
 	return e
 }
 
-// RunLongHistory tests that an update of a long value adds what it changed to the history,
+// RunLongHistory tests that an update of a long value adds the changed parts to the history,
 // and little more.
 func RunLongHistory(t *testing.T, open OpenBounded) {
 	const size, updates, most = 1 << 20, 50, 64 << 10

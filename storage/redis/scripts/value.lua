@@ -1,4 +1,4 @@
--- What the value under a key is. It is a hash with a field for each section, each chunk of
+-- The value under a key is a hash with a field for each section, each chunk of
 -- a section ("<section>~<digest>", where the section lists its chunks) and each group of
 -- terms, "<revision>:<data>" with the revision that wrote it, and the field '@':
 -- "<revision> <name>@<revision>,…", the revision of the value and its parts. Replaced

@@ -38,7 +38,8 @@ type ImageAPI struct {
 	RegistryHost       string        `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in references and in scopes and identities of signature policies. Default: the host of http.host; in dockerImageReference or else the host that the pushing client used."`
 	Inline             bool          `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
 	InlineLimit        int64         `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
-	Backfill           bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Record content of the registry that has no Image at start-up."`
+	Backfill           bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Compare the registry with the Images at start-up."`
+	Resync             Resync        `yaml:"resync" json:"resync" jsonschema:"description=How the registry is compared with the Images and records of its tags and manifests."`
 	ShutdownDelay      time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
 	Signatures         Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
 	Store              Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
@@ -48,6 +49,14 @@ type ImageAPI struct {
 	Limits             Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
 	TLS                TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
 	Audit              Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
+}
+
+// Resync is the imageapi.resync section.
+type Resync struct {
+	Period         time.Duration `yaml:"period" json:"period" jsonschema:"description=How often the whole registry is compared such as 24h. 0 is never without a reason."`
+	Grace          time.Duration `yaml:"grace" json:"grace" jsonschema:"description=How long a record stays that the registry was found to lack such as 1h."`
+	Removals       int           `yaml:"removals" json:"removals" jsonschema:"minimum=0,maximum=100,description=What percentage of the records may go without tallyman store resync --confirm."`
+	CallsPerSecond int           `yaml:"callspersecond" json:"callspersecond" jsonschema:"minimum=0,description=How many calls to the registry's storage a comparison may make in a second. 0 is any number."`
 }
 
 // TagRule is a rule about tags.
@@ -193,6 +202,7 @@ func Defaults() ImageAPI {
 		Inline:             true,
 		InlineLimit:        256 << 10,
 		Backfill:           true,
+		Resync:             Resync{Period: 24 * time.Hour, Grace: time.Hour, Removals: 10, CallsPerSecond: 500},
 		Signatures: Signatures{
 			Endpoint: true, CrossRepository: true,
 			ContentLimit: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage,

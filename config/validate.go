@@ -52,6 +52,7 @@ func (c *ImageAPI) Validate() error {
 	for i := range c.Tags {
 		c.Tags[i].validate(fmt.Sprintf("tags[%d]", i), fault)
 	}
+	c.Resync.validate(fault)
 	if problems := validation.IsDNS1123Label(c.Streams.Namespace); len(problems) > 0 {
 		fault("streams.namespace", fmt.Sprintf("%q", c.Streams.Namespace), "the name of a namespace: "+strings.Join(problems, ", "))
 	}
@@ -98,4 +99,19 @@ func (c *ImageAPI) Deprecated() []string {
 		}
 	}
 	return warnings
+}
+
+func (r *Resync) validate(fault func(key string, value any, want string)) {
+	if r.Period < 0 || r.Period > 0 && r.Period < time.Minute {
+		fault("resync.period", r.Period, "0, or at least 1m")
+	}
+	if r.Grace < 0 {
+		fault("resync.grace", r.Grace, "at least 0s")
+	}
+	if r.Removals < 0 || r.Removals > 100 {
+		fault("resync.removals", r.Removals, "a percentage from 0 to 100")
+	}
+	if r.CallsPerSecond < 0 {
+		fault("resync.callspersecond", r.CallsPerSecond, "at least 0")
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
+	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 	"tallyman/signatures"
 	"tallyman/signatures/signtest"
@@ -63,7 +64,7 @@ func TestLock(t *testing.T) {
 // tells that it has lost something.
 func TestResyncOutage(t *testing.T) {
 	lost := make(chan struct{}, 1)
-	h := newHouseWith(t, tracker.Options{Lost: lost}, nil)
+	h := newHouse(t, tracker.Defer)
 	image := h.mustPush("a", "v1", "one")
 	lose := func() { // as a loss of the store does
 		t.Helper()
@@ -83,23 +84,16 @@ func TestResyncOutage(t *testing.T) {
 	}
 	lose()
 	h.store.down.Store(true)
-	h.tracker.Resync(t.Context())
+	h.run(resync.Options{Lost: lost})
+	time.Sleep(100 * time.Millisecond) // the longer, the surer is it that it has begun
 	if n := h.entries(); n != 0 {
 		t.Errorf("%d entries", n)
 	}
 	h.store.down.Store(false)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		h.tracker.Run(ctx, false)
-		close(done)
-	}()
 	comesBack("after the outage")
 	lose()
 	lost <- struct{}{}
 	comesBack("after the store has told of a loss")
-	cancel()
-	<-done
 }
 
 // outsideOfLocks is a Verifier that fails the test when it is called under a lock.

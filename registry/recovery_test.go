@@ -1,29 +1,17 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 )
-
-// runTracker runs the deferred work of a house until the test ends.
-func (h *house) runTracker() {
-	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	done.Go(func() { h.tracker.Run(ctx, false) })
-	h.t.Cleanup(func() {
-		cancel()
-		done.Wait()
-	})
-}
 
 // underway returns the number of repositories that the store notes as being changed.
 func (h *house) underway() (n int) {
@@ -86,7 +74,7 @@ func TestRecovery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.runTracker()
+	h.run(resync.Options{})
 	for d, want := range map[digest.Digest]string{untagged: "a", deleted: "gone", moved: "a", to: "a a:moved a:new a:to"} {
 		h.await(want, func() bool { return h.lives(d) == want })
 	}
@@ -112,9 +100,7 @@ func TestUnderway(t *testing.T) {
 	if n := h.underway(); n != 2 {
 		t.Errorf("%d repositories were changed a moment ago", n)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	h.tracker.Run(ctx, false)
+	h.run(resync.Options{})()
 	if n := h.underway(); n != 0 {
 		t.Errorf("%d after the end", n)
 	}
@@ -135,7 +121,7 @@ func TestLostStorage(t *testing.T) {
 	if err := h.catalog.Records().Begin(t.Context(), "dead", "a"); err != nil {
 		t.Fatal(err)
 	}
-	h.runTracker()
+	h.run(resync.Options{})
 	h.awaitRecovery()
 	if n, err := h.catalog.Records().Tags(t.Context(), "a"); n != 60 || err != nil || h.lives(d) == "gone" {
 		t.Errorf("%d tags are left, %v", n, err)
@@ -157,7 +143,7 @@ func TestStoreWentBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			lost := make(chan struct{}, 1)
-			h := newHouseWith(t, tracker.Options{Lost: lost}, nil)
+			h := newHouse(t, tracker.Defer)
 			images := map[string]digest.Digest{}
 			for repository := range test.want {
 				images[repository] = h.mustPush(repository, "v1", repository)
@@ -166,7 +152,7 @@ func TestStoreWentBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			lost <- struct{}{}
-			h.runTracker()
+			h.run(resync.Options{Lost: lost})
 			h.await("the resync is complete", func() bool {
 				complete, err := h.catalog.Records().Complete(t.Context())
 				return complete && err == nil

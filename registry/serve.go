@@ -21,6 +21,7 @@ import (
 
 	"tallyman/registry/extensions"
 	"tallyman/registry/listener"
+	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 )
 
@@ -58,6 +59,8 @@ type ServeOptions struct {
 	// and podman leave and find simple signing signatures; AdvertiseSignatures has them
 	// use it.
 	SignatureEndpoint, AdvertiseSignatures bool
+	// Resync says how the registry is compared with its records. Its Tracker is set by Serve.
+	Resync resync.Options
 	// TagRules are the rules about tags.
 	TagRules []TagRule
 	// Backfill records existing content at start-up.
@@ -82,7 +85,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	}
 	var background sync.WaitGroup
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
-	background.Go(func() { t.Run(recording, o.Backfill) })
+	background.Go(func() { t.Run(recording) })
+	o.Resync.Tracker = t
+	background.Go(func() { resync.New(o.Resync).Run(recording, o.Backfill) })
 	defer background.Wait()
 	defer stopRecording()
 

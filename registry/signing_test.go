@@ -191,14 +191,14 @@ func convergenceSteps(h *house, random *rand.Rand, items []item, subset map[int]
 			steps = append(steps, func() error { return h.put(items[i]) })
 		}
 	}
-	steps = append(steps, push, push, func() error { h.tracker.Resync(h.t.Context()); return nil })
+	steps = append(steps, push, push, func() error { h.resync(); return nil })
 	random.Shuffle(len(steps), func(a, b int) { steps[a], steps[b] = steps[b], steps[a] })
 	for _, i := range random.Perm(len(items)) {
 		if !subset[i] {
 			steps = append(steps, func() error { return h.take(items[i]) })
 		}
 	}
-	return append(steps, func() error { h.tracker.Resync(h.t.Context()); h.tracker.Drain(h.t.Context()); return nil })
+	return append(steps, func() error { h.resync(); h.tracker.Drain(h.t.Context()); return nil })
 }
 
 func signedItems(items []item) []digest.Digest {
@@ -403,7 +403,7 @@ func TestOldSignatureImages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h.tracker.Resync(t.Context())
+	h.resync()
 	h.check([]digest.Digest{referrer.Digest, classic.Digest})
 	if got := h.signatures(image); !strings.Contains(got, signatures.TypeCosign) || !strings.Contains(got, signatures.TypeBundle) {
 		t.Errorf("signatures are %s", got)

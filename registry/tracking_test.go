@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/distribution/distribution/v3"
 	"github.com/distribution/distribution/v3/manifest/ocischema"
@@ -25,9 +26,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
+	"tallyman/registry/journal"
+	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 	"tallyman/signatures"
 	ourstorage "tallyman/storage"
@@ -63,7 +67,7 @@ type house struct {
 	images    *rest.Images
 	catalog   *catalog.Catalog
 	tracker   *tracker.Tracker
-	journal   *tracker.Journal
+	journal   *journal.Journal
 	namespace distribution.Namespace
 	driver    driver.StorageDriver
 	plain     distribution.Namespace // the same storage without the middleware
@@ -103,7 +107,7 @@ func newHouseWith(t *testing.T, o tracker.Options, verifier func(ourstorage.Back
 	o.SignatureLimits = signatures.Limits{Content: signatures.DefaultContentLimit, PerImage: signatures.DefaultPerImage}
 	// The driver in memory has data races where clients push one blob at once.
 	d := filesystem.New(filesystem.DriverParameters{RootDirectory: t.TempDir(), MaxThreads: 100})
-	h.driver, h.journal = d, tracker.NewJournal(d)
+	h.driver, h.journal = d, journal.New(d)
 	if h.plain, err = storage.NewRegistry(t.Context(), d, storage.EnableDelete); err != nil {
 		t.Fatal(err)
 	}
@@ -187,9 +191,37 @@ func (h *house) lives(d digest.Digest) string {
 	return strings.Join(append(rules.Repositories(image), rules.Tags(image)...), " ")
 }
 
+// resync compares the registry with its records.
+func (h *house) resync() {
+	h.t.Helper()
+	if _, err := h.resyncer(resync.Options{}).Once(h.t.Context(), records.ResyncRequest{}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// resyncer returns a Resyncer with options.
+func (h *house) resyncer(o resync.Options) *resync.Resyncer {
+	o.Tracker, o.Grace, o.Removals = h.tracker, time.Hour, 10
+	return resync.New(o)
+}
+
+// run runs the deferred work of a house until the test ends, or stop is called.
+func (h *house) run(o resync.Options) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { h.tracker.Run(ctx) })
+	done.Go(func() { h.resyncer(o).Run(ctx, o.Lost != nil) })
+	stop = func() {
+		cancel()
+		done.Wait()
+	}
+	h.t.Cleanup(stop)
+	return stop
+}
+
 func (h *house) entries() int {
 	h.t.Helper()
-	all, err := h.journal.List(h.t.Context())
+	all, err := h.journal.Files(h.t.Context())
 	if err != nil {
 		h.t.Fatal(err)
 	}

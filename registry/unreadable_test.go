@@ -12,6 +12,7 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"tallyman/imageapi/referrers"
+	"tallyman/registry/journal"
 	"tallyman/registry/tracker"
 )
 
@@ -47,7 +48,7 @@ func TestOlderFormats(t *testing.T) {
 	artifact := h.storeManifest("old", fmt.Sprintf(`{"mediaType":"application/vnd.oci.artifact.manifest.v1+json","artifactType":"application/sbom",`+
 		`"blobs":[{"mediaType":"text/plain","digest":%q,"size":3}],"subject":{"mediaType":%q,"digest":%q,"size":2}}`, subject, imagespec.MediaTypeImageManifest, subject))
 	panics := h.storeManifest("old", fmt.Sprintf(`{"schemaVersion":2,"manifests":"x","manifests":null,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[]}`, config.Digest))
-	h.tracker.Resync(t.Context())
+	h.resync()
 	for name, want := range map[digest.Digest]string{
 		schema1:  "application/vnd.docker.distribution.manifest.v1+json 1 ",
 		artifact: "application/vnd.oci.artifact.manifest.v1+json 1 application/sbom",
@@ -69,7 +70,7 @@ func TestOlderFormats(t *testing.T) {
 		t.Errorf("%d entries are left", n)
 	}
 	log := captureLog(t)
-	h.tracker.Resync(t.Context())
+	h.resync()
 	if !strings.Contains(log.String(), "recorded=0") {
 		t.Errorf("a second resync records something: %s", log.String())
 	}
@@ -83,9 +84,9 @@ func TestSetAside(t *testing.T) {
 	name := h.storeManifest("old", "this is no JSON")
 	reports := func() int { return strings.Count(log.String(), "cannot record a manifest") }
 	for range 3 {
-		h.tracker.Resync(t.Context())
+		h.resync()
 		h.tracker.Drain(t.Context())
-		if _, err := h.journal.Add(t.Context(), tracker.Entry{Repository: "old", Digest: name}); err != nil {
+		if _, err := h.journal.Add(t.Context(), journal.Entry{Repository: "old", Digest: name}); err != nil {
 			t.Fatal(err)
 		}
 		if left := h.tracker.Drain(t.Context()); left != 0 {
@@ -98,8 +99,8 @@ func TestSetAside(t *testing.T) {
 	if !strings.Contains(log.String(), "setAside=1") {
 		t.Errorf("the resync does not count it: %s", log.String())
 	}
-	later := tracker.New(h.plain, h.driver, tracker.Options{Version: "v2", Catalog: h.catalog})
-	later.Resync(t.Context())
+	h.tracker = tracker.New(h.plain, h.driver, tracker.Options{Version: "v2", Catalog: h.catalog})
+	h.resync()
 	if n := reports(); n != 2 {
 		t.Errorf("%d reports with another version, want 2", n)
 	}

@@ -17,10 +17,10 @@ func Each(ctx context.Context, s Scanner, prefix string, keysOnly bool, fn func(
 	return EachOf(ctx, s, ScanRequest{From: prefix, To: prefix + "\xff", Limit: page, KeysOnly: keysOnly}, fn)
 }
 
-// EachWithTerm calls fn with every key that starts with prefix and carries a term, page by page. It
-// ends with the first error of fn.
-func EachWithTerm(ctx context.Context, s Scanner, prefix, term string, fn func(key string) error) error {
-	return EachOf(ctx, s, ScanRequest{From: prefix, To: prefix + "\xff", Term: term, Limit: 500, KeysOnly: true}, func(e *Entry) error { return fn(e.Key) })
+// EachWithTerm calls fn with every entry, without its value, whose key starts with prefix and that
+// carries a term, page by page. It ends with the first error of fn.
+func EachWithTerm(ctx context.Context, s Scanner, prefix, term string, fn func(*Entry) error) error {
+	return EachOf(ctx, s, ScanRequest{From: prefix, To: prefix + "\xff", Term: term, Limit: 500, KeysOnly: true}, fn)
 }
 
 // EachOf calls fn with every entry that request asks for, in pages of its Limit. It ends with the first

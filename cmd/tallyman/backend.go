@@ -21,6 +21,7 @@ import (
 	"tallyman/imageapi/streams"
 	"tallyman/imageapi/verification"
 	"tallyman/registry/gc"
+	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 	"tallyman/signatures/policy"
 	"tallyman/storage"
@@ -284,5 +285,14 @@ func trackerOptions(c *config.Config, api *images) tracker.Options {
 		Alone:           aloneIn(api.backend),
 		Leases:          sharedBy[tracker.Leases](api.backend),
 		SignatureLimits: api.signing.Limits,
+	}
+}
+
+// resyncOptions are the options of the Resyncer of a registry, whose Tracker is missing.
+func resyncOptions(c *config.Config, api *images) resync.Options {
+	o := &c.ImageAPI.Resync
+	return resync.Options{
+		Leases: sharedBy[tracker.Leases](api.backend),
+		Period: o.Period, Grace: o.Grace, Removals: o.Removals, CallsPerSecond: o.CallsPerSecond,
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"tallyman/internal/crash"
 	"tallyman/registry"
 	"tallyman/registry/logging"
+	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 	"tallyman/signatures/policy"
 	"tallyman/storage/objects"
@@ -126,7 +127,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	for _, warning := range c.ImageAPI.Deprecated() {
 		slog.Warn("configuration: " + warning)
 	}
-	prometheus.MustRegister(slices.Concat(crash.Collectors(), objects.Collectors(), tracker.Collectors(), policy.Collectors(), rest.Collectors(), verification.Collectors())...)
+	prometheus.MustRegister(slices.Concat(crash.Collectors(), objects.Collectors(), tracker.Collectors(), resync.Collectors(), policy.Collectors(), rest.Collectors(), verification.Collectors())...)
 	if c.UsesRedis() {
 		prometheus.MustRegister(redis.Collectors()...)
 	}
@@ -154,7 +155,8 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	if err != nil {
 		return err
 	}
-	api, err := newAPI(c, resources, who)
+	status := &resync.Status{}
+	api, err := newAPI(c, resources, who, status)
 	if err != nil {
 		return err
 	}
@@ -167,12 +169,12 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	resources.verifier.Start(ctx)
 	background.Go(func() { resources.verifier.Run(ctx, resources.catalog, c.ImageAPI.Signatures.VerifyInterval) })
 	background.Go(func() { resources.catalog.Records().KeepExpiring(ctx) })
-	track := trackerOptions(c, resources)
-	track.Lost = lost
-	return serveRegistry(cmd.Context(), c, api, who, certificate, track)
+	compare := resyncOptions(c, resources)
+	compare.Lost, compare.Status = lost, status
+	return serveRegistry(cmd.Context(), c, api, who, certificate, trackerOptions(c, resources), compare)
 }
 
-func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Server, error) {
+func newAPI(c *config.Config, resources *images, who *access.Access, status *resync.Status) (*server.Server, error) {
 	var cluster *restclient.Config
 	if d := access.Delegation(c.ImageAPI.Auth.Delegation); d.Enabled {
 		if d.GarbageCollector {
@@ -199,11 +201,12 @@ func newAPI(c *config.Config, resources *images, who *access.Access) (*server.Se
 		Limits:          server.Limits(c.ImageAPI.Limits),
 		ReadyChecks: []healthz.HealthChecker{
 			healthz.NamedCheck("registry", func(r *http.Request) error { return registry.Healthy(r.Context()) }),
+			resyncCheck{status},
 		},
 	})
 }
 
-func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, who *access.Access, certificate *tls.Certificate, track tracker.Options) error {
+func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, who *access.Access, certificate *tls.Certificate, track tracker.Options, compare resync.Options) error {
 	return registry.Serve(ctx, registry.ServeOptions{
 		Configuration: c.Registry,
 		API:           api,
@@ -214,6 +217,7 @@ func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, wh
 		SNIKey:         c.ImageAPI.TLS.Key,
 
 		Tracker:       track,
+		Resync:        compare,
 		TagRules:      tagRules(c),
 		Backfill:      c.ImageAPI.Backfill,
 		ShutdownDelay: c.ImageAPI.ShutdownDelay,

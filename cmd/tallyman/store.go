@@ -23,13 +23,13 @@ import (
 func newStoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "store",
-		Short: "Measure, export, import and move the store of Images",
-		Long: "Measure, export, import and move the store of Images. All of it works while the registry\n" +
-			"runs, and can be broken off and run again.",
+		Short: "Measure, compare, export, import and move the store of Images",
+		Long: "Measure, compare, export, import and move the store of Images. All of it works while the\n" +
+			"registry runs, and can be broken off and run again.",
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newStatsCommand(), newExportCommand(), newImportCommand(), newMigrateCommand(), newCheckCommand(), newUpgradeCommand(), newCompactCommand())
+	cmd.AddCommand(newStatsCommand(), newExportCommand(), newImportCommand(), newMigrateCommand(), newCheckCommand(), newResyncCommand(), newUpgradeCommand(), newCompactCommand())
 	return cmd
 }
 

@@ -16,6 +16,8 @@ import (
 	imagev1 "github.com/openshift/api/image/v1"
 	"github.com/spf13/cobra"
 
+	"tallyman/config"
+	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
 	"tallyman/registry/logging"
@@ -197,4 +199,23 @@ func (r *verifyReport) print(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	_, err := io.WriteString(table, strings.Join(text, "\n")+"\n")
 	return errors.Join(err, table.Flush())
+}
+
+// signatureOptions reads the signature policies that the configuration names.
+func signatureOptions(c *config.Config) (catalog.SignatureOptions, *policy.Verifier, error) {
+	s := &c.ImageAPI.Signatures
+	o := policy.Options{Policies: s.Policies, PolicyFile: s.PolicyFile}
+	if host := registryHost(c); host != "" {
+		o.Hosts = []string{host}
+	}
+	signing := catalog.SignatureOptions{
+		Limits:              signatures.Limits{Content: s.ContentLimit, PerImage: s.PerImage},
+		OwnRepositoriesOnly: !s.CrossRepository,
+	}
+	o.Context = fmt.Sprintf("%+v", signing)
+	policies, err := policy.New(o)
+	if err != nil {
+		return catalog.SignatureOptions{}, nil, fmt.Errorf("imageapi.signatures: %w", err)
+	}
+	return signing, policies, nil
 }

@@ -84,7 +84,7 @@ func (c *Catalog) hold(ctx context.Context, p *Push) (added bool, before digest.
 		return false, "", err
 	}
 	batch, descriptor := storage.BatchOf(ctx), p.Manifest.Descriptor(p.Digest)
-	facts := records.Holding{MediaType: descriptor.MediaType, Size: descriptor.Size, Subject: p.Manifest.Subject}
+	facts := records.Holding{MediaType: descriptor.MediaType, Size: descriptor.Size, Subject: p.Manifest.Subject, WithoutImage: !p.Manifest.HasImage()}
 	for i := range p.Manifest.Manifests {
 		facts.Children = append(facts.Children, p.Manifest.Manifests[i].Digest)
 	}

@@ -22,6 +22,8 @@ type Holding struct {
 	Children []digest.Digest `json:"children,omitempty"`
 	// Subject is that of the manifest, which is unknown once the manifest is gone.
 	Subject digest.Digest `json:"subject,omitempty"`
+	// WithoutImage is set if the manifest is to have no Image, as it is about one, such as a signature.
+	WithoutImage bool `json:"withoutImage,omitempty"`
 	// Since is the time at which it was recorded, By the client that pushed it.
 	Since time.Time `json:"since"`
 	By    Pusher    `json:"by,omitzero"`
@@ -47,17 +49,33 @@ func (s *Store) Hold(ctx context.Context, b *storage.Batch, repository string, n
 	if err != nil {
 		return false, err
 	}
-	if entries[0] != nil {
-		b.Add(storage.Mutation{Operation: storage.Check, Key: key, Expect: entries[0].Revision})
-		return false, nil
-	}
 	h.Since, h.By = s.options.Now().UTC().Truncate(time.Second), pusherOf(ctx)
+	if added = entries[0] == nil; !added {
+		before, err := decodeHolding(entries[0])
+		if err == nil && before.WithoutImage == h.WithoutImage {
+			b.Add(storage.Mutation{Operation: storage.Check, Key: key, Expect: entries[0].Revision})
+			return false, nil
+		}
+		if err == nil {
+			h.Since, h.By = before.Since, before.By
+		}
+	}
 	body, err := json.Marshal(h)
 	if err != nil {
 		return false, err
 	}
-	b.Add(storage.Mutation{Key: key, Value: storage.Body(body), Terms: []storage.TermChange{{Group: holdingGroup, Terms: holdingTerms(key)}}})
-	return true, nil
+	b.Add(storage.Mutation{
+		Key: key, Expect: revision(entries[0]), Value: storage.Body(body), Terms: []storage.TermChange{{Group: holdingGroup, Terms: holdingTerms(key)}},
+	})
+	return added, nil
+}
+
+func decodeHolding(e *storage.Entry) (*Holding, error) {
+	h := &Holding{}
+	if e.Err != nil || json.Unmarshal(e.Value.Body(), h) != nil {
+		return nil, fmt.Errorf("%s: %w", e.Key, storage.ErrCorrupt)
+	}
+	return h, nil
 }
 
 // Release adds to b that a repository does not hold a manifest any more. held is false if it did
@@ -97,21 +115,18 @@ func (s *Store) Holding(ctx context.Context, repository string, name digest.Dige
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	h := &Holding{}
-	if entry.Err != nil || json.Unmarshal(entry.Value.Body(), h) != nil {
-		return nil, fmt.Errorf("%s: %w", key, storage.ErrCorrupt)
-	}
-	return h, nil
+	return decodeHolding(entry)
 }
 
-// EachHolding calls fn with every manifest that a repository holds by its records.
-func (s *Store) EachHolding(ctx context.Context, repository string, fn func(digest.Digest) error) error {
+// EachHolding calls fn with every manifest that a repository holds by its records, and the revision of
+// the record.
+func (s *Store) EachHolding(ctx context.Context, repository string, fn func(name digest.Digest, revision int64) error) error {
 	is := func(e *storage.Entry) bool { return strings.HasSuffix(e.Key, "/"+repository) }
-	return s.each(ctx, HoldingPrefix, "repository="+repository, is, func(key string) error {
-		name, holder, _ := strings.Cut(strings.TrimPrefix(key, HoldingPrefix), "/")
+	return s.each(ctx, HoldingPrefix, "repository="+repository, is, func(e *storage.Entry) error {
+		name, holder, _ := strings.Cut(strings.TrimPrefix(e.Key, HoldingPrefix), "/")
 		if holder != repository {
 			return nil
 		}
-		return fn(digest.Digest(name))
+		return fn(digest.Digest(name), e.Revision)
 	})
 }

@@ -325,7 +325,7 @@ func TestCompleteTerms(t *testing.T) {
 	found := func() string {
 		tags, err := s.TagsOf(t.Context(), "team/app", "a", 10)
 		if err == nil {
-			err = s.EachHolding(t.Context(), "team/app", func(d digest.Digest) error {
+			err = s.EachHolding(t.Context(), "team/app", func(d digest.Digest, _ int64) error {
 				tags = append(tags, d.String())
 				return nil
 			})
@@ -349,5 +349,43 @@ func TestCompleteTerms(t *testing.T) {
 	}
 	if n, err := s.backend.CountTerms(t.Context(), []string{imageTerm("a"), "repository=team/app"}); err != nil && !errors.Is(err, storage.ErrNoIndex) || err == nil && (n[0] != 1 || n[1] != 1) {
 		t.Errorf("%v terms, %v", n, err)
+	}
+}
+
+// TestResyncRequest: a request is made one with a request that waits, and not with one that is done.
+func TestResyncRequest(t *testing.T) {
+	s := newShelf(t, Options{})
+	r, hour, day := s.Resyncs(), time.Hour, 24*time.Hour
+	for _, step := range []struct {
+		add  ResyncRequest
+		done bool // before
+		want string
+	}{
+		{ResyncRequest{Grace: &day}, false, "false 24h0m0s"},
+		{ResyncRequest{Grace: &hour}, false, "false 1h0m0s"},
+		{ResyncRequest{Confirm: true, Grace: &day}, false, "true 1h0m0s"},
+		{ResyncRequest{}, false, "true 1h0m0s"},
+		{ResyncRequest{Grace: &day}, true, "false 24h0m0s"},
+	} {
+		before, state, err := r.State(t.Context())
+		if step.done && err == nil {
+			state.Handled, state.Started, state.Finished = before.Revision, s.now, s.now
+			err = r.SetState(t.Context(), &state)
+		}
+		if err != nil || state.Due(&before, s.now, 0) == (step.done || before.Revision == 0) {
+			t.Errorf("%+v, %v: due %v", state, err, state.Due(&before, s.now, 0))
+		}
+		made, err := r.Request(t.Context(), step.add)
+		stored, _, stateErr := r.State(t.Context())
+		if err != nil || stateErr != nil || made.Revision != stored.Revision || made.Revision <= before.Revision {
+			t.Errorf("%+v, %+v, %v, %v", made, stored, err, stateErr)
+		}
+		if got := fmt.Sprint(stored.Confirm, " ", *stored.Grace); got != step.want {
+			t.Errorf("the request is %s, want %s", got, step.want)
+		}
+	}
+	over := ResyncState{Started: s.now, Finished: s.now, Handled: 1 << 62}
+	if over.Due(&ResyncRequest{}, s.now.Add(59*time.Minute), hour) || !over.Due(&ResyncRequest{}, s.now.Add(hour), hour) || over.Due(&ResyncRequest{}, s.now.Add(day), 0) {
+		t.Error("the period")
 	}
 }

@@ -177,8 +177,8 @@ func (s *Store) tagPrefix(repository string) string {
 // TagsOf returns the tags of a repository that point to a manifest, up to limit of them.
 func (s *Store) TagsOf(ctx context.Context, repository string, to digest.Digest, limit int) (tags []string, err error) {
 	prefix := s.tagPrefix(repository)
-	add := func(key string) error {
-		if tags = append(tags, strings.TrimPrefix(key, prefix)); len(tags) == limit {
+	add := func(e *storage.Entry) error {
+		if tags = append(tags, strings.TrimPrefix(e.Key, prefix)); len(tags) == limit {
 			return errEnough
 		}
 		return nil
@@ -191,6 +191,19 @@ func (s *Store) TagsOf(ctx context.Context, repository string, to digest.Digest,
 		err = nil
 	}
 	return tags, err
+}
+
+// EachTag calls fn with every tag of a repository that has a record, the manifest that it points to, and
+// the revision of the record.
+func (s *Store) EachTag(ctx context.Context, repository string, fn func(tag string, to digest.Digest, revision int64) error) error {
+	prefix := s.tagPrefix(repository)
+	return storage.Each(ctx, s.options.Backend, prefix, false, func(e *storage.Entry) error {
+		to := digest.Digest("")
+		if tag := readable(e); tag != nil {
+			to = points(tag)
+		}
+		return fn(strings.TrimPrefix(e.Key, prefix), to, e.Revision)
+	})
 }
 
 // readable returns the ImageTag of an entry, nil if there is none that can be read.

@@ -24,9 +24,10 @@ func StoredTerms(key string, value []byte) ([]storage.TermChange, error) {
 	return nil, nil
 }
 
-// each calls fn with the keys under prefix that carry a term or, as long as records may lack terms,
-// with those of which carries says so. A store in the format of an older version keeps no terms.
-func (s *Store) each(ctx context.Context, prefix, term string, carries func(*storage.Entry) bool, fn func(key string) error) error {
+// each calls fn with the entries under prefix that carry a term or, as long as records may lack terms,
+// with those of which carries says so. A store in the format of an older version keeps no terms. The
+// entries may lack values.
+func (s *Store) each(ctx context.Context, prefix, term string, carries func(*storage.Entry) bool, fn func(*storage.Entry) error) error {
 	if !s.indexed.Load() {
 		if _, err := s.Complete(ctx); err != nil {
 			return err
@@ -39,7 +40,7 @@ func (s *Store) each(ctx context.Context, prefix, term string, carries func(*sto
 	}
 	return storage.Each(ctx, s.options.Backend, prefix, false, func(e *storage.Entry) error {
 		if carries(e) {
-			return fn(e.Key)
+			return fn(e)
 		}
 		return nil
 	})

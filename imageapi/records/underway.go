@@ -38,15 +38,3 @@ func (s *Store) Underway(ctx context.Context) (map[string][]string, error) {
 	})
 	return all, err
 }
-
-// EachTag calls fn with every tag of a repository that has a record.
-func (s *Store) EachTag(ctx context.Context, repository string, fn func(tag, to string) error) error {
-	prefix := s.tagPrefix(repository)
-	return storage.Each(ctx, s.options.Backend, prefix, false, func(e *storage.Entry) error {
-		to := ""
-		if tag := readable(e); tag != nil {
-			to = PointsTo(tag)
-		}
-		return fn(strings.TrimPrefix(e.Key, prefix), to)
-	})
-}

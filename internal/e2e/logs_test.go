@@ -28,7 +28,7 @@ func TestLogFormat(t *testing.T) {
 					t.Errorf("not %s: %s", formatter, line)
 				}
 			}
-			for _, want := range []string{"images are kept in the embedded store", "backfill complete", "stopped", api + "/images"} {
+			for _, want := range []string{"images are kept in the embedded store", "resync complete", "stopped", api + "/images"} {
 				if !strings.Contains(text, want) {
 					t.Errorf("the log lacks %q:\n%s", want, text)
 				}

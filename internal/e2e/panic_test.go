@@ -44,8 +44,8 @@ imageapi: {auth: {kubeconfigfile: DIR/kubeconfig}, store: {path: DIR/tallyman.db
 		eventually(t, "existing content is recorded", func() error {
 			return s.status(api+"/images/"+other, http.StatusOK)
 		})
-		eventually(t, "the backfill is over", func() error {
-			if n, starts := strings.Count(s.logText(), "backfill complete"), strings.Count(s.logText(), "stopped")+1; n != starts {
+		eventually(t, "the resync is over", func() error {
+			if n, starts := strings.Count(s.logText(), "resync complete"), strings.Count(s.logText(), "stopped")+1; n != starts {
 				return fmt.Errorf("%d of %d", n, starts)
 			}
 			return nil

@@ -107,7 +107,7 @@ func (r *recording) replay() []string {
 		}
 		s := startWithConfig(r.t, strings.ReplaceAll(config, "DIR/registry", registry))
 		eventually(r.t, "existing content is recorded", func() error {
-			if !strings.Contains(s.logText(), "backfill complete") {
+			if !strings.Contains(s.logText(), "resync complete") {
 				return fmt.Errorf("not yet")
 			}
 			return nil

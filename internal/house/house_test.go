@@ -49,7 +49,7 @@ func packages(t *testing.T) []goPackage {
 var allowed = map[string][]string{
 	"tallyman/cmd/tallyman": {
 		"internal/crash", "config", "imageapi/access", "imageapi/catalog", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/server", "imageapi/streams", "imageapi/verification",
-		"registry", "registry/gc", "registry/logging", "registry/tracker", "signatures", "signatures/policy",
+		"registry", "registry/gc", "registry/logging", "registry/resync", "registry/tracker", "signatures", "signatures/policy",
 		"storage", "storage/bolt", "storage/check", "storage/objects", "storage/redis", "storage/migrate",
 	},
 	"tallyman/config":                 {"signatures"},
@@ -59,12 +59,14 @@ var allowed = map[string][]string{
 	"tallyman/internal/house":         {},
 	"tallyman/internal/tallyman-load": {},
 
-	"tallyman/registry":            {"registry/extensions", "registry/listener", "registry/logging", "registry/tracker", "signatures/manifest"},
+	"tallyman/registry":            {"registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest"},
 	"tallyman/registry/extensions": {"imageapi/catalog", "imageapi/referrers", "imageapi/rules", "imageapi/server", "registry/logging", "registry/tracker", "signatures"},
-	"tallyman/registry/gc":         {"registry/logging", "registry/tracker", "signatures/manifest"},
+	"tallyman/registry/gc":         {"registry/journal", "registry/logging", "registry/tracker", "signatures/manifest"},
+	"tallyman/registry/journal":    {},
 	"tallyman/registry/listener":   {},
 	"tallyman/registry/logging":    {},
-	"tallyman/registry/tracker":    {"internal/crash", "imageapi/catalog", "imageapi/derive", "imageapi/records", "imageapi/referrers", "imageapi/rules", "registry/logging", "signatures", "signatures/manifest"},
+	"tallyman/registry/tracker":    {"internal/crash", "imageapi/catalog", "imageapi/derive", "imageapi/records", "imageapi/referrers", "imageapi/rules", "registry/journal", "registry/logging", "signatures", "signatures/manifest"},
+	"tallyman/registry/resync":     {"imageapi/records", "internal/crash", "registry/journal", "registry/logging", "registry/tracker"},
 
 	"tallyman/imageapi":              {"imageapi/rules"},
 	"tallyman/imageapi/access":       {"internal/crash"},
@@ -102,7 +104,7 @@ var allowed = map[string][]string{
 
 // confined has the packages of ours that may import a library.
 var confined = map[string][]string{
-	"github.com/distribution/distribution/": {"registry", "registry/extensions", "registry/gc", "registry/logging", "registry/tracker", "config", "cmd/tallyman"},
+	"github.com/distribution/distribution/": {"registry", "registry/extensions", "registry/gc", "registry/journal", "registry/logging", "registry/resync", "registry/tracker", "config", "cmd/tallyman"},
 	"github.com/redis/go-redis/":            {"storage/redis", "storage/redis/redistest", "config", "cmd/tallyman"},
 }
 

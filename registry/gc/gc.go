@@ -13,6 +13,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
 	"github.com/opencontainers/go-digest"
 
+	"tallyman/registry/journal"
 	"tallyman/registry/tracker"
 )
 
@@ -42,13 +43,13 @@ func Collect(ctx context.Context, c *configuration.Configuration, o Options) (re
 	if err != nil {
 		return 0, err
 	}
-	journal := tracker.NewJournal(d)
+	entries := journal.New(d)
 	for m := range before {
-		if after[tracker.Entry{Repository: m.Repository, Digest: m.Digest}] {
+		if after[journal.Entry{Repository: m.Repository, Digest: m.Digest}] {
 			continue
 		}
 		removed++
-		if _, err := journal.Add(ctx, m); err != nil {
+		if _, err := entries.Add(ctx, m); err != nil {
 			return removed, fmt.Errorf("note the removal of %s@%s: %w", m.Repository, m.Digest, err)
 		}
 	}
@@ -65,11 +66,20 @@ func sweep(ctx context.Context, d driver.StorageDriver, namespace distribution.N
 // Drain handles the journal entries once, in a process that serves nothing, and returns how
 // many are left.
 func Drain(ctx context.Context, c *configuration.Configuration, o tracker.Options) (left int, err error) {
-	namespace, d, err := open(ctx, c)
+	t, err := Tracker(ctx, c, o)
 	if err != nil {
 		return 0, err
 	}
-	return tracker.New(namespace, d, o).Drain(ctx), nil
+	return t.Drain(ctx), nil
+}
+
+// Tracker returns the Tracker of a registry that is not served by this process.
+func Tracker(ctx context.Context, c *configuration.Configuration, o tracker.Options) (*tracker.Tracker, error) {
+	namespace, d, err := open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return tracker.New(namespace, d, o), nil
 }
 
 // open opens the registry's storage, without the middleware.
@@ -86,15 +96,15 @@ func open(ctx context.Context, c *configuration.Configuration) (distribution.Nam
 }
 
 // heldManifests lists which repository holds which manifest.
-func heldManifests(ctx context.Context, namespace distribution.Namespace) (map[tracker.Entry]bool, error) {
-	held := map[tracker.Entry]bool{}
+func heldManifests(ctx context.Context, namespace distribution.Namespace) (map[journal.Entry]bool, error) {
+	held := map[journal.Entry]bool{}
 	err := tracker.EachRepository(ctx, namespace, func(name string) error {
 		repo, err := tracker.OpenRepository(ctx, namespace, name)
 		if err != nil {
 			return err
 		}
 		return tracker.EachManifest(ctx, repo, func(d digest.Digest) error {
-			held[tracker.Entry{Repository: name, Digest: d}] = true
+			held[journal.Entry{Repository: name, Digest: d}] = true
 			return nil
 		})
 	})

@@ -14,9 +14,12 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
+	"tallyman/registry/journal"
+	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 	"tallyman/signatures"
 	"tallyman/storage/memory"
@@ -85,10 +88,12 @@ func TestCollect(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(images.Close)
-	records := referrers.NewStore(backend)
-	entries := catalog.New(catalog.Options{Backend: backend, Images: images, Referrers: records})
-	o := tracker.Options{Catalog: entries, Referrers: records, DefaultHost: "registry.example.com", SignatureLimits: signatures.Limits{Content: 1000, PerImage: 10}}
-	tracker.New(namespace, d, o).Resync(ctx)
+	referring := referrers.NewStore(backend)
+	entries := catalog.New(catalog.Options{Backend: backend, Images: images, Referrers: referring})
+	o := tracker.Options{Catalog: entries, Referrers: referring, DefaultHost: "registry.example.com", SignatureLimits: signatures.Limits{Content: 1000, PerImage: 10}}
+	if _, err := resync.New(resync.Options{Tracker: tracker.New(namespace, d, o)}).Once(ctx, records.ResyncRequest{}); err != nil {
+		t.Fatal(err)
+	}
 	held := func() (names []string) {
 		all, err := heldManifests(ctx, namespace)
 		if err != nil {
@@ -153,7 +158,7 @@ func TestUnreadable(t *testing.T) {
 		if err := d.PutContent(ctx, path, before); err != nil {
 			t.Fatal(err)
 		}
-		if read, _, err := findReferrers(ctx, namespace); err != nil || !read[tracker.Entry{Repository: "app", Digest: name}] {
+		if read, _, err := findReferrers(ctx, namespace); err != nil || !read[journal.Entry{Repository: "app", Digest: name}] {
 			t.Errorf("afterwards the manifest is not readable: %v, %v", read, err)
 		}
 	}

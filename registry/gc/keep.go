@@ -10,18 +10,19 @@ import (
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"tallyman/registry/journal"
 	"tallyman/registry/tracker"
 	"tallyman/signatures/manifest"
 )
 
 // keptReferrers are the manifests that have no tag and are about one that stays: a
 // signature of a tagged image is in use, although nothing points to it.
-type keptReferrers map[tracker.Entry]bool
+type keptReferrers map[journal.Entry]bool
 
 // findReferrers reads all manifests, and returns the subject of each, as entries, and the
 // referrers that stay if untagged manifests are deleted.
-func findReferrers(ctx context.Context, namespace distribution.Namespace) (held map[tracker.Entry]bool, kept keptReferrers, err error) {
-	held, kept = map[tracker.Entry]bool{}, keptReferrers{}
+func findReferrers(ctx context.Context, namespace distribution.Namespace) (held map[journal.Entry]bool, kept keptReferrers, err error) {
+	held, kept = map[journal.Entry]bool{}, keptReferrers{}
 	err = tracker.EachRepository(ctx, namespace, func(name string) error {
 		repo, err := tracker.OpenRepository(ctx, namespace, name)
 		if err != nil {
@@ -32,14 +33,14 @@ func findReferrers(ctx context.Context, namespace distribution.Namespace) (held 
 			return err
 		}
 		for d, m := range all {
-			held[tracker.Entry{Repository: name, Digest: d, Subject: m.Subject}] = true
+			held[journal.Entry{Repository: name, Digest: d, Subject: m.Subject}] = true
 		}
 		tagged, err := taggedManifests(ctx, repo)
 		if err != nil {
 			return err
 		}
 		for d := range referrersOf(all, tagged) {
-			kept[tracker.Entry{Repository: name, Digest: d}] = true
+			kept[journal.Entry{Repository: name, Digest: d}] = true
 		}
 		return nil
 	})
@@ -171,7 +172,7 @@ type keepingTags struct {
 // there are any tags.
 func (t keepingTags) Lookup(ctx context.Context, d imagespec.Descriptor) ([]string, error) {
 	tags, err := t.TagService.Lookup(ctx, d)
-	if err == nil && len(tags) == 0 && t.repository.kept[tracker.Entry{Repository: t.repository.Named().Name(), Digest: d.Digest}] {
+	if err == nil && len(tags) == 0 && t.repository.kept[journal.Entry{Repository: t.repository.Named().Name(), Digest: d.Digest}] {
 		return []string{"(referrer)"}, nil
 	}
 	return tags, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/distribution/distribution/v3"
+	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 
@@ -98,6 +99,14 @@ func IsManifestUnknown(err error) bool {
 	var revision distribution.ErrManifestUnknownRevision
 	var unknown distribution.ErrManifestUnknown
 	return errors.As(err, &revision) || errors.As(err, &unknown) || errors.Is(err, distribution.ErrBlobUnknown)
+}
+
+func ignoreMissing(err error) error {
+	var missing driver.PathNotFoundError
+	if errors.As(err, &missing) {
+		return nil
+	}
+	return err
 }
 
 // OpenRepository opens the repository called name.

@@ -9,6 +9,7 @@ import (
 
 	"tallyman/imageapi/catalog"
 	"tallyman/internal/crash"
+	"tallyman/registry/journal"
 	"tallyman/registry/logging"
 )
 
@@ -45,7 +46,7 @@ func isContentError(err error) bool {
 
 // handleFailure handles the outcome of recording a change that the registry has stored: err is the
 // error of recording it.
-func (t *Tracker) handleFailure(ctx context.Context, m Entry, err error) error {
+func (t *Tracker) handleFailure(ctx context.Context, m journal.Entry, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -59,14 +60,14 @@ func (t *Tracker) handleFailure(ctx context.Context, m Entry, err error) error {
 	missing := apierrors.IsNotFound(err) || errors.Is(err, catalog.ErrTerminating)
 	if t.options.OnStoreFailure == Reject && !missing {
 		recordedTotal.WithLabelValues("rejected").Inc()
-		logging.For(ctx).Error("push rejected: the image store is not available", append(m.attributes(), "err", err)...)
+		logging.For(ctx).Error("push rejected: the image store is not available", append(m.Attributes(), "err", err)...)
 		return &UnavailableError{m.Repository, err}
 	}
 	ctx, cancel := detached(ctx) // the store may have used up the time of the last one
 	defer cancel()
 	if _, markErr := t.journal.Add(ctx, m); markErr != nil {
 		recordedTotal.WithLabelValues("rejected").Inc()
-		logging.For(ctx).Error("push rejected: it can neither be recorded nor put off", append(m.attributes(), "err", errors.Join(err, markErr))...)
+		logging.For(ctx).Error("push rejected: it can neither be recorded nor put off", append(m.Attributes(), "err", errors.Join(err, markErr))...)
 		return &UnavailableError{m.Repository, errors.Join(err, markErr)}
 	}
 	t.wake()
@@ -74,30 +75,47 @@ func (t *Tracker) handleFailure(ctx context.Context, m Entry, err error) error {
 		return nil
 	}
 	recordedTotal.WithLabelValues("deferred").Inc()
-	logging.For(ctx).Warn("the image store is not available; will record when it is back", append(m.attributes(), "err", err)...)
+	logging.For(ctx).Warn("the image store is not available; will record when it is back", append(m.Attributes(), "err", err)...)
 	return nil
 }
 
 // requeue requeues m.
-func (t *Tracker) requeue(ctx context.Context, m Entry) {
+func (t *Tracker) requeue(ctx context.Context, m journal.Entry) {
 	if _, err := t.journal.Add(ctx, m); err != nil {
-		logging.For(ctx).Warn("journal entry not written", append(m.attributes(), "err", err)...)
+		logging.For(ctx).Warn("journal entry not written", append(m.Attributes(), "err", err)...)
 	}
 	t.wake()
+}
+
+// Failed handles the failure to record something of the registry that was found by a comparison. It
+// is tried again later, unless it can never be recorded. away is true if the store is not available.
+func (t *Tracker) Failed(ctx context.Context, m journal.Entry, err error) (away bool) {
+	switch {
+	case isPermanent(err):
+		t.setAside(ctx, m, err)
+		return false
+	case t.options.Catalog.Ready() != nil:
+		return true
+	}
+	logging.For(ctx).Error("cannot record existing content", append(m.Attributes(), "err", err)...)
+	if m.Digest != "" || m.Tag != "" {
+		t.requeue(ctx, m)
+	}
+	return false
 }
 
 // setAside reports a change that can never be recorded. Where that is for the manifest's content,
 // it is reported once, and noted, so that a resync passes over the manifest until another version
 // of this program may read it.
-func (t *Tracker) setAside(ctx context.Context, m Entry, err error) {
+func (t *Tracker) setAside(ctx context.Context, m journal.Entry, err error) {
 	if isContentError(err) && m.Digest != "" {
 		first, noteErr := t.journal.SetAside(ctx, m, t.options.Version, err.Error())
 		if noteErr != nil {
-			logging.For(ctx).Warn("cannot note what is set aside", append(m.attributes(), "err", noteErr)...)
+			logging.For(ctx).Warn("cannot note what is set aside", append(m.Attributes(), "err", noteErr)...)
 		} else if !first {
 			return
 		}
 	}
 	recordedTotal.WithLabelValues("failed").Inc()
-	logging.For(ctx).Error("cannot record a manifest in the Image API", append(m.attributes(), "err", err)...)
+	logging.For(ctx).Error("cannot record a manifest in the Image API", append(m.Attributes(), "err", err)...)
 }

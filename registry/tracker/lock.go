@@ -5,13 +5,14 @@ import (
 	"hash/maphash"
 	"sync"
 
+	"tallyman/registry/journal"
 	"tallyman/registry/logging"
 )
 
 // lock takes the lock of the manifest or tag in m, within this process and, with
 // Options.Lock, among all processes. alone is false if the shared lock could not
 // be taken. If unlock finds that the shared lock was lost, m is reconciled again.
-func (t *Tracker) lock(ctx context.Context, m Entry) (unlock func(), alone bool) {
+func (t *Tracker) lock(ctx context.Context, m journal.Entry) (unlock func(), alone bool) {
 	local, key := t.manifestLocks, m.Repository+"@"+m.Digest.String()
 	if m.Tag != "" {
 		local, key = t.tagLocks, m.Repository+":"+m.Tag

@@ -14,6 +14,7 @@ import (
 
 	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/derive"
+	"tallyman/registry/journal"
 	"tallyman/registry/logging"
 	"tallyman/signatures/manifest"
 )
@@ -39,7 +40,7 @@ func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Pu
 	if r := requestOf(ctx); r != nil && p.Tag != "" && p.Err == nil && t.options.OnStoreFailure == Defer && !t.options.PullThrough {
 		return r.store(ctx, t, repo, p, put)
 	}
-	m := Entry{Repository: repo.Named().Name(), Digest: p.Digest}
+	m := journal.Entry{Repository: repo.Named().Name(), Digest: p.Digest}
 	stored, putErr := false, error(nil)
 	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
 		if stored { // signatures were verified, while the registry may have changed
@@ -63,7 +64,7 @@ func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Pu
 
 // recordPush records a manifest that the registry has stored, and completes its entry. If that has
 // a tag, it is moved from the Images of others.
-func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, m *Entry, p Push, alone bool, from ...digest.Digest) error {
+func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, m *journal.Entry, p Push, alone bool, from ...digest.Digest) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	m.Host = t.host(ctx)
@@ -73,7 +74,7 @@ func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, 
 	m.Subject = p.Manifest.Subject
 	err := t.record(ctx, repo, *m, p.Manifest, from...)
 	if err == nil && !alone {
-		t.requeue(ctx, m.manifest())
+		t.requeue(ctx, m.OfManifest())
 	}
 	return err
 }
@@ -82,7 +83,7 @@ func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, 
 // comes first: if the process dies in between, the next one looks.
 func (t *Tracker) Deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
 	defer t.underway.begin(ctx, repository)()
-	m := Entry{Repository: repository, Digest: name}
+	m := journal.Entry{Repository: repository, Digest: name}
 	deleted, failure := false, error(nil) // of the deletion itself
 	alone := true
 	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
@@ -110,11 +111,11 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if err != nil {
-		logging.For(ctx).Warn("deletion not recorded yet", append(m.attributes(), "err", err)...)
+		logging.For(ctx).Warn("deletion not recorded yet", append(m.Attributes(), "err", err)...)
 		t.wake()
 		return nil
 	}
-	logging.For(ctx).Info("manifest deleted", m.attributes()...)
+	logging.For(ctx).Info("manifest deleted", m.Attributes()...)
 	if alone {
 		t.forget(ctx, m)
 	} else {
@@ -124,26 +125,26 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 }
 
 // noteDeletion writes the entry of a deletion.
-func (t *Tracker) noteDeletion(ctx context.Context, service distribution.ManifestService, m Entry) (Entry, error) {
+func (t *Tracker) noteDeletion(ctx context.Context, service distribution.ManifestService, m journal.Entry) (journal.Entry, error) {
 	parsed, err := ReadManifest(ctx, t.inner, service, m.Digest)
 	switch {
 	case err != nil: // one that cannot be read can be deleted all the same
 		subject, storeErr := t.options.Referrers.SubjectOf(ctx, m.Repository, m.Digest)
 		m.Subject = subject
-		logging.For(ctx).Warn("deleted manifest not readable", append(m.attributes(), "subject", subject.String(), "err", errors.Join(err, storeErr))...)
+		logging.For(ctx).Warn("deleted manifest not readable", append(m.Attributes(), "subject", subject.String(), "err", errors.Join(err, storeErr))...)
 	case parsed != nil:
 		m.Subject = parsed.Subject
 	}
 	noted, err := t.journal.Add(ctx, m)
 	if err != nil {
-		logging.For(ctx).Error("deletion refused: it cannot be noted", append(m.attributes(), "err", err)...)
+		logging.For(ctx).Error("deletion refused: it cannot be noted", append(m.Attributes(), "err", err)...)
 		return m, &UnavailableError{m.Repository, err}
 	}
 	return noted, nil
 }
 
 // recordDeletion records that the repository holds the manifest no longer.
-func (t *Tracker) recordDeletion(ctx context.Context, m Entry) error {
+func (t *Tracker) recordDeletion(ctx context.Context, m journal.Entry) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if err := t.options.Catalog.Remove(ctx, m.Repository, m.Digest); err != nil {
@@ -153,11 +154,11 @@ func (t *Tracker) recordDeletion(ctx context.Context, m Entry) error {
 }
 
 // forget removes an entry that is done.
-func (t *Tracker) forget(ctx context.Context, m Entry) {
+func (t *Tracker) forget(ctx context.Context, m journal.Entry) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if err := t.journal.Remove(ctx, m); err != nil {
-		logging.For(ctx).Warn("journal entry not removed, it is handled again", append(m.attributes(), "err", err)...)
+		logging.For(ctx).Warn("journal entry not removed, it is handled again", append(m.Attributes(), "err", err)...)
 	}
 }
 
@@ -165,11 +166,11 @@ func (t *Tracker) forget(ctx context.Context, m Entry) {
 // is for the pull reference.
 func (t *Tracker) Reconcile(ctx context.Context, repository string, name digest.Digest, host string) error {
 	return t.options.Catalog.VerifyOutside(ctx, func(ctx context.Context) error {
-		return t.reconcile(ctx, Entry{Repository: repository, Digest: name, Host: host})
+		return t.reconcile(ctx, journal.Entry{Repository: repository, Digest: name, Host: host})
 	})
 }
 
-func (t *Tracker) reconcile(ctx context.Context, m Entry) error {
+func (t *Tracker) reconcile(ctx context.Context, m journal.Entry) error {
 	repo, err := t.Repository(ctx, m.Repository)
 	if err != nil {
 		return err
@@ -178,7 +179,7 @@ func (t *Tracker) reconcile(ctx context.Context, m Entry) error {
 }
 
 // syncManifest reads the manifest: the repository holds it, or it does not.
-func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository, m Entry) error {
+func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository, m journal.Entry) error {
 	unlock, alone := t.lock(ctx, m)
 	defer unlock()
 	if !alone {
@@ -197,10 +198,10 @@ func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository
 
 // record derives the Image of the manifest e, which repo holds, and stores it, with the tag in e
 // if there is one.
-func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e Entry, m *manifest.Manifest, from ...digest.Digest) error {
+func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e journal.Entry, m *manifest.Manifest, from ...digest.Digest) error {
 	start := time.Now()
 	if len(m.Ambiguous) > 0 {
-		logging.For(ctx).Warn("ambiguous manifest: clients may read different content", append(e.attributes(), "fields", strings.Join(m.Ambiguous, ","))...)
+		logging.For(ctx).Warn("ambiguous manifest: clients may read different content", append(e.Attributes(), "fields", strings.Join(m.Ambiguous, ","))...)
 	}
 	if m.Subject != "" {
 		if err := t.recordReferrer(ctx, repo, e.Digest, m); err != nil {
@@ -238,7 +239,7 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e En
 		return err
 	}
 	if hasConfig && push.Config == nil && t.options.PullThrough {
-		t.await(m.Config.Digest, Entry{Repository: e.Repository, Digest: e.Digest, Host: e.Host})
+		t.await(m.Config.Digest, journal.Entry{Repository: e.Repository, Digest: e.Digest, Host: e.Host})
 	}
 	recordedTotal.WithLabelValues("recorded").Inc()
 	logging.For(ctx).Info("image recorded",

@@ -3,6 +3,8 @@ package tracker
 import (
 	"context"
 
+	"tallyman/registry/journal"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -21,7 +23,7 @@ func (t *Tracker) BlobArrived(config digest.Digest) {
 	}
 }
 
-func (t *Tracker) await(config digest.Digest, m Entry) {
+func (t *Tracker) await(config digest.Digest, m journal.Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	const most = 10_000 // a client may fetch manifests only; start-up looks again

@@ -10,6 +10,7 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"tallyman/imageapi/referrers"
+	"tallyman/registry/journal"
 	"tallyman/registry/logging"
 	"tallyman/signatures"
 	"tallyman/signatures/manifest"
@@ -18,7 +19,7 @@ import (
 // recordReferrer stores that a manifest refers to another, with the signatures that it
 // carries, and brings those of the other's Image up to date.
 func (t *Tracker) recordReferrer(ctx context.Context, repo distribution.Repository, name digest.Digest, m *manifest.Manifest) error {
-	found, err := t.extract(ctx, repo, m, Entry{Repository: repo.Named().Name(), Digest: name, Subject: m.Subject})
+	found, err := t.extract(ctx, repo, m, journal.Entry{Repository: repo.Named().Name(), Digest: name, Subject: m.Subject})
 	if err != nil {
 		return err
 	}
@@ -29,7 +30,7 @@ func (t *Tracker) recordReferrer(ctx context.Context, repo distribution.Reposito
 
 // extract reads the signatures that a manifest carries. It requeues again for blobs that a
 // pull-through cache has not fetched yet.
-func (t *Tracker) extract(ctx context.Context, repo distribution.Repository, m *manifest.Manifest, again Entry) ([]signatures.Signature, error) {
+func (t *Tracker) extract(ctx context.Context, repo distribution.Repository, m *manifest.Manifest, again journal.Entry) ([]signatures.Signature, error) {
 	var missing []digest.Digest
 	found, err := signatures.Extract(m, t.options.SignatureLimits, func(d imagespec.Descriptor) ([]byte, error) {
 		content, err := readBlob(ctx, repo, d.Digest, signatures.MaxBlob)
@@ -91,7 +92,7 @@ func (t *Tracker) recordTagReferrer(ctx context.Context, repo distribution.Repos
 	case m == nil:
 		return t.options.Catalog.RemoveReferrer(ctx, referrer)
 	case signs && m.Kind == manifest.Cosign:
-		if referrer.Signatures, err = t.extract(ctx, repo, m, Entry{Repository: repo.Named().Name(), Tag: tag}); err != nil {
+		if referrer.Signatures, err = t.extract(ctx, repo, m, journal.Entry{Repository: repo.Named().Name(), Tag: tag}); err != nil {
 			return err
 		}
 	case !signs && m.IsIndex(): // an image may be under that tag as well: cosign copy

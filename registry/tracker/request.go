@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"tallyman/imageapi/records"
+	"tallyman/registry/journal"
 	"tallyman/registry/logging"
 )
 
@@ -18,7 +19,7 @@ type Request struct{ stored *stored }
 type stored struct {
 	tracker *Tracker
 	repo    distribution.Repository
-	entry   Entry
+	entry   journal.Entry
 	push    Push
 	alone   bool
 	unlock  func() // of the manifest
@@ -53,7 +54,7 @@ func (r *Request) End(ctx context.Context) error {
 
 // store stores a manifest with put, and leaves it to Tagged or End to record it.
 func (r *Request) store(ctx context.Context, t *Tracker, repo distribution.Repository, p Push, put func() (digest.Digest, error)) error {
-	s := &stored{tracker: t, repo: repo, push: p, entry: Entry{Repository: repo.Named().Name(), Digest: p.Digest}}
+	s := &stored{tracker: t, repo: repo, push: p, entry: journal.Entry{Repository: repo.Named().Name(), Digest: p.Digest}}
 	s.unlock, s.alone = t.lock(ctx, s.entry)
 	var err error
 	if s.entry.Digest, err = put(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3"
@@ -11,13 +12,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi/catalog"
+	"tallyman/registry/journal"
 )
 
 // Tagged makes a tag point to the manifest to, "" for none, with change, and moves the tag from
 // the Image that it pointed to. A manifest that the request has stored under the tag is recorded with it.
 func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest, service distribution.TagService, change func() error) error {
 	ctx = withPusher(ctx)
-	m := Entry{Repository: repo.Named().Name(), Tag: tag}
+	m := journal.Entry{Repository: repo.Named().Name(), Tag: tag}
 	defer t.underway.begin(ctx, m.Repository)()
 	with := storedWith(ctx, m.Repository, tag)
 	var before digest.Digest
@@ -54,7 +56,7 @@ func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag 
 }
 
 // moveTagAgain moves a tag by the present state of the registry, with the manifest that was stored under it.
-func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository, m Entry, service distribution.TagService, from digest.Digest) error {
+func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository, m journal.Entry, service distribution.TagService, from digest.Digest) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if m.Digest != "" {
@@ -62,14 +64,14 @@ func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository
 		if recorded || err != nil {
 			return err
 		}
-		if err := t.syncManifest(ctx, repo, m.manifest()); err != nil {
+		if err := t.syncManifest(ctx, repo, m.OfManifest()); err != nil {
 			return err
 		}
 	}
-	unlock, alone := t.lock(ctx, m.tag())
+	unlock, alone := t.lock(ctx, m.OfTag())
 	defer unlock()
 	if !alone {
-		t.requeue(ctx, m.tag())
+		t.requeue(ctx, m.OfTag())
 	}
 	to, err := pointsTo(ctx, service, m.Tag)
 	if err != nil {
@@ -80,10 +82,10 @@ func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository
 
 // recordAgain records a manifest with its tag. It returns false if the registry does not have the
 // two any more as they were stored.
-func (t *Tracker) recordAgain(ctx context.Context, repo distribution.Repository, m Entry, service distribution.TagService, from digest.Digest) (recorded bool, err error) {
-	unlock, alone := t.lock(ctx, m.manifest())
+func (t *Tracker) recordAgain(ctx context.Context, repo distribution.Repository, m journal.Entry, service distribution.TagService, from digest.Digest) (recorded bool, err error) {
+	unlock, alone := t.lock(ctx, m.OfManifest())
 	defer unlock()
-	unlockTag, tagAlone := t.lock(ctx, m.tag())
+	unlockTag, tagAlone := t.lock(ctx, m.OfTag())
 	defer unlockTag()
 	if !alone || !tagAlone {
 		return false, errBusy
@@ -115,13 +117,13 @@ func (t *Tracker) moveTag(ctx context.Context, repo distribution.Repository, tag
 
 // syncTag reads the tag and puts it on the Image it points to, and on no other. It records that
 // Image first if there is none.
-func (t *Tracker) syncTag(ctx context.Context, repo distribution.Repository, m Entry, holders imagesByTag) error {
+func (t *Tracker) syncTag(ctx context.Context, repo distribution.Repository, m journal.Entry, holders imagesByTag) error {
 	to, err := t.syncTagOnce(ctx, repo, m, holders)
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
 	// The lock of a manifest comes before that of a tag, so this takes place between two tries.
-	manifest := Entry{Repository: m.Repository, Digest: to, Host: m.Host}
+	manifest := journal.Entry{Repository: m.Repository, Digest: to, Host: m.Host}
 	err = t.syncManifest(ctx, repo, manifest)
 	if isContentError(err) { // its tags have no Image either
 		t.setAside(ctx, manifest, err)
@@ -138,7 +140,7 @@ func (t *Tracker) syncTag(ctx context.Context, repo distribution.Repository, m E
 
 // syncTagOnce returns the manifest that the tag points to. It fails with NotFound if there is no
 // Image of it.
-func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository, m Entry, holders imagesByTag) (to digest.Digest, err error) {
+func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository, m journal.Entry, holders imagesByTag) (to digest.Digest, err error) {
 	unlock, alone := t.lock(ctx, m)
 	defer unlock()
 	if !alone {
@@ -168,12 +170,15 @@ func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository,
 type imagesByTag func() (map[string][]digest.Digest, error)
 
 func (t *Tracker) imagesByTag(ctx context.Context) imagesByTag {
+	var mu sync.Mutex
 	var all map[string][]digest.Digest
 	return func() (_ map[string][]digest.Digest, err error) {
+		mu.Lock()
+		defer mu.Unlock()
 		if all != nil {
 			return all, nil
 		}
-		recorded, err := t.recorded(ctx)
+		recorded, err := t.Recorded(ctx)
 		if err != nil {
 			return nil, err
 		}

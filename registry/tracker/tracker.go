@@ -14,7 +14,6 @@ package tracker
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/distribution/distribution/v3"
@@ -24,6 +23,7 @@ import (
 
 	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/referrers"
+	"tallyman/registry/journal"
 	"tallyman/signatures"
 )
 
@@ -76,9 +76,6 @@ type Options struct {
 	// Leases, if set, are those of all processes that use the store. Nil means that this one is
 	// alone.
 	Leases Leases
-	// Lost, if set, sends when the store has lost something. Run then records manifests
-	// without an Image.
-	Lost <-chan struct{}
 }
 
 // Tracker keeps Images in step with the registry. The middleware calls it; Run does the
@@ -86,21 +83,18 @@ type Options struct {
 type Tracker struct {
 	options Options
 	inner   distribution.Namespace
-	journal *Journal
+	journal *journal.Journal
+	driver  driver.StorageDriver
 	// Held while a manifest, or a tag, is changed in the registry and in its
 	// Image, so that the two changes are one for everybody in this process.
 	manifestLocks, tagLocks keyedLock
 
 	notify chan struct{} // wakes Run
-	lost   atomic.Bool   // Run is to go over everything
-	// behind is set with lost if the store may have more than the registry: it has gone back to
-	// an earlier state.
-	behind atomic.Bool
 
 	mu       sync.Mutex
-	awaiting map[digest.Digest][]Entry // by config: Images that lack it
+	awaiting map[digest.Digest][]journal.Entry // by config: Images that lack it
 
-	underway underway
+	underway *Underway
 }
 
 // New returns a Tracker of the registry inner with its storage d.
@@ -109,7 +103,7 @@ func New(inner distribution.Namespace, d driver.StorageDriver, o Options) *Track
 		o.OnStoreFailure = Defer
 	}
 	return &Tracker{
-		options: o, inner: inner, journal: NewJournal(d), notify: make(chan struct{}, 1), awaiting: map[digest.Digest][]Entry{},
+		options: o, inner: inner, journal: journal.New(d), driver: d, notify: make(chan struct{}, 1), awaiting: map[digest.Digest][]journal.Entry{},
 		manifestLocks: newKeyedLock(), tagLocks: newKeyedLock(), underway: newUnderway(o.Catalog.Records(), o.Leases),
 	}
 }
@@ -124,6 +118,18 @@ func (t *Tracker) RefusesAmbiguous() bool { return t.options.RefuseAmbiguous && 
 func (t *Tracker) Repository(ctx context.Context, name string) (distribution.Repository, error) {
 	return OpenRepository(ctx, t.inner, name)
 }
+
+// Registry returns the registry, whose changes are not recorded.
+func (t *Tracker) Registry() distribution.Namespace { return t.inner }
+
+// Driver returns the registry's storage.
+func (t *Tracker) Driver() driver.StorageDriver { return t.driver }
+
+// Catalog returns the Images and records.
+func (t *Tracker) Catalog() *catalog.Catalog { return t.options.Catalog }
+
+// Underway has the notes of repositories that processes are changing.
+func (t *Tracker) Underway() *Underway { return t.underway }
 
 // Ready fails while changes cannot be recorded.
 func (t *Tracker) Ready() error { return t.options.Catalog.Ready() }
@@ -158,10 +164,6 @@ var (
 		Help:    "Time to read the config of a pushed manifest and derive its Image.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
 	})
-	lostAtStart = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "imageapi_store_lost_at_start_total",
-		Help: "Starts at which the image store lacked changes that it had acknowledged earlier.",
-	})
 	journalEntries = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "imageapi_pending_changes",
 		Help: "Changes in the registry that wait to be recorded, when last looked at.",
@@ -170,5 +172,5 @@ var (
 
 // Collectors returns this package's metrics, for the process to register.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{recordedTotal, derivationSeconds, lostAtStart, journalEntries}
+	return []prometheus.Collector{recordedTotal, derivationSeconds, journalEntries}
 }

@@ -15,9 +15,9 @@ import (
 	"tallyman/storage"
 )
 
-// The process that has the file open lets others of the same user read it,
-// through a socket beside the file: so a store can be looked at and moved while
-// it is in use.
+// The process that has the file open lets others of the same user read and change it,
+// through a socket beside the file: so a store can be looked at and moved, and its process asked for
+// something, while it is in use.
 
 const (
 	socketSuffix = ".sock"
@@ -27,8 +27,8 @@ const (
 
 func init() { gob.Register(&storage.CorruptError{}) } // for Entry.Err
 
-// reader has the calls for other processes.
-type reader struct{ store *Store }
+// server has the calls for other processes.
+type server struct{ store *Store }
 
 // Result carries the result of a call. The errors that callers tell apart cross the socket by
 // name.
@@ -37,6 +37,7 @@ type Result struct {
 	Changes []storage.Change
 	Stats   storage.BackendStats
 	Index   storage.IndexState
+	Commit  *storage.CommitResult
 	Failure string
 }
 
@@ -55,13 +56,13 @@ func (r *Result) fail(err error) error {
 }
 
 // Scan is Store.Scan.
-func (r *reader) Scan(args storage.ScanRequest, result *Result) (err error) {
+func (r *server) Scan(args storage.ScanRequest, result *Result) (err error) {
 	result.Scan, err = r.store.Scan(context.Background(), args)
 	return result.fail(err)
 }
 
 // Log is Store.Log, but gives up after a while.
-func (r *reader) Log(args storage.LogRequest, result *Result) (err error) {
+func (r *server) Log(args storage.LogRequest, result *Result) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), attachWait)
 	defer cancel()
 	result.Changes, err = r.store.Log(ctx, args)
@@ -69,20 +70,26 @@ func (r *reader) Log(args storage.LogRequest, result *Result) (err error) {
 }
 
 // Stats is Store.Stats.
-func (r *reader) Stats(_ struct{}, result *Result) (err error) {
+func (r *server) Stats(_ struct{}, result *Result) (err error) {
 	result.Stats, err = r.store.Stats(context.Background())
 	return result.fail(err)
 }
 
 // Window is Store.Window.
-func (r *reader) Window(_ struct{}, result *Result) (err error) {
+func (r *server) Window(_ struct{}, result *Result) (err error) {
 	result.Stats.Window, err = r.store.Window(context.Background())
 	return result.fail(err)
 }
 
 // IndexState is Store.IndexState.
-func (r *reader) IndexState(name string, result *Result) (err error) {
+func (r *server) IndexState(name string, result *Result) (err error) {
 	result.Index, err = r.store.IndexState(context.Background(), name)
+	return result.fail(err)
+}
+
+// Commit is Store.Commit.
+func (r *server) Commit(mutations []storage.Mutation, result *Result) (err error) {
+	result.Commit, err = r.store.Commit(context.Background(), mutations...)
 	return result.fail(err)
 }
 
@@ -120,8 +127,8 @@ func (s *Store) listen() {
 		slog.Warn("store not readable by other processes while it is open", "err", err)
 		return
 	}
-	server := rpc.NewServer()
-	if err := server.RegisterName("Store", &reader{s}); err != nil {
+	calls := rpc.NewServer()
+	if err := calls.RegisterName("Store", &server{s}); err != nil {
 		slog.Warn("store not readable by other processes while it is open", "err", err)
 		return
 	}
@@ -132,12 +139,12 @@ func (s *Store) listen() {
 			if err != nil {
 				return // the store is closed
 			}
-			go server.ServeConn(connection)
+			go calls.ServeConn(connection)
 		}
 	}()
 }
 
-// Attached reads a store that another process has open. Create it with Attach.
+// Attached reads and changes a store that another process has open. Create it with Attach.
 type Attached struct{ client *rpc.Client }
 
 // Attach connects to the process that has the store at path open.
@@ -214,4 +221,13 @@ func (a *Attached) IndexState(ctx context.Context, name string) (storage.IndexSt
 		return storage.IndexState{}, err
 	}
 	return result.Index, nil
+}
+
+// Commit is Store.Commit.
+func (a *Attached) Commit(ctx context.Context, mutations ...storage.Mutation) (*storage.CommitResult, error) {
+	result, err := a.call(ctx, "Commit", mutations)
+	if err != nil {
+		return nil, err
+	}
+	return result.Commit, nil
 }

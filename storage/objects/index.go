@@ -83,7 +83,7 @@ func (s *Store) EachWithTerm(ctx context.Context, term string, fn func(key strin
 	if s.opts.Index == nil || s.indexer.since.Load() == 0 {
 		return storage.ErrNoIndex
 	}
-	return storage.EachWithTerm(ctx, s.backend, s.opts.ResourcePrefix, term, fn)
+	return storage.EachWithTerm(ctx, s.backend, s.opts.ResourcePrefix, term, func(e *storage.Entry) error { return fn(e.Key) })
 }
 
 // MaintainIndex fills the index of terms and keeps it complete until ctx ends. While it

@@ -1,4 +1,4 @@
-package tracker
+package resync
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"path"
 	"time"
 
+	"tallyman/registry/journal"
 	"tallyman/registry/logging"
 )
 
@@ -15,7 +16,7 @@ const (
 	watermarkRetry    = time.Second
 )
 
-var watermarkFile = path.Join(path.Dir(journalRoot), "watermark")
+var watermarkFile = path.Join(journal.Root, "watermark")
 
 // watermark is a revision that the image store has reached. It is kept in the registry's
 // own storage: a store that is restored from an older copy while no process runs has a
@@ -26,9 +27,9 @@ type watermark struct {
 
 // keepWatermark compares the store with the last watermark and then keeps the watermark
 // up to date, until ctx ends.
-func (t *Tracker) keepWatermark(ctx context.Context) {
+func (r *Resyncer) keepWatermark(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := t.checkWatermark(ctx)
+		err := r.checkWatermark(ctx)
 		if err == nil {
 			break
 		}
@@ -37,7 +38,7 @@ func (t *Tracker) keepWatermark(ctx context.Context) {
 	}
 	last := int64(0)
 	for ctx.Err() == nil {
-		revision, err := t.storeWatermark(ctx, last)
+		revision, err := r.storeWatermark(ctx, last)
 		if err != nil && ctx.Err() == nil {
 			logging.For(ctx).Debug("watermark not stored", "err", err)
 		}
@@ -49,8 +50,8 @@ func (t *Tracker) keepWatermark(ctx context.Context) {
 // checkWatermark detects a store that has lost acknowledged changes. It raises the
 // revision of such a store above the watermark, so that all clients list again, and starts
 // a backfill.
-func (t *Tracker) checkWatermark(ctx context.Context) error {
-	content, err := t.journal.driver.GetContent(ctx, watermarkFile)
+func (r *Resyncer) checkWatermark(ctx context.Context) error {
+	content, err := r.tracker.Driver().GetContent(ctx, watermarkFile)
 	if err != nil {
 		return ignoreMissing(err)
 	}
@@ -59,24 +60,23 @@ func (t *Tracker) checkWatermark(ctx context.Context) error {
 		logging.For(ctx).Warn("malformed watermark ignored", "file", watermarkFile, "err", err)
 		return nil
 	}
-	revision, err := t.options.Catalog.Revision(ctx)
+	revision, err := r.tracker.Catalog().Revision(ctx)
 	if err != nil || revision >= mark.Revision {
 		return err
 	}
-	if err := t.options.Catalog.Advance(ctx, mark.Revision+1); err != nil {
+	if err := r.tracker.Catalog().Advance(ctx, mark.Revision+1); err != nil {
 		return err
 	}
 	lostAtStart.Inc()
 	logging.For(ctx).Error("image store has lost acknowledged changes, starting backfill", "revision", revision, "watermark", mark.Revision)
-	t.behind.Store(true)
-	t.lost.Store(true)
-	t.wake()
+	r.behind.Store(true)
+	r.wanted.Store(true)
 	return nil
 }
 
 // storeWatermark stores the revision of the store if it is not last, and returns it.
-func (t *Tracker) storeWatermark(ctx context.Context, last int64) (int64, error) {
-	revision, err := t.options.Catalog.Revision(ctx)
+func (r *Resyncer) storeWatermark(ctx context.Context, last int64) (int64, error) {
+	revision, err := r.tracker.Catalog().Revision(ctx)
 	if err != nil || revision == last {
 		return last, err
 	}
@@ -84,7 +84,7 @@ func (t *Tracker) storeWatermark(ctx context.Context, last int64) (int64, error)
 	if err != nil {
 		return last, err
 	}
-	if err := t.journal.driver.PutContent(ctx, watermarkFile, content); err != nil {
+	if err := r.tracker.Driver().PutContent(ctx, watermarkFile, content); err != nil {
 		return last, err
 	}
 	return revision, nil

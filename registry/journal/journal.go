@@ -1,21 +1,32 @@
-package tracker
+// Package journal is the set of changes of the registry that are still to be recorded, in the
+// registry's own storage: it outlives the process, and all replicas see it.
+package journal
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/opencontainers/go-digest"
 )
 
-// journalRoot is where entries are in the registry's storage, outside of
-// distribution's own tree.
-const journalRoot = "/tallyman/pending"
+// Root is this program's directory in the registry's storage, outside of distribution's own tree.
+const Root = "/tallyman"
+
+const (
+	// pending has the entries.
+	pending = Root + "/pending"
+	// setAside has the notes of manifests that cannot be read.
+	setAside = Root + "/set-aside"
+)
 
 // Entry names a manifest or a tag whose Image may not agree with the registry. It has no
 // event in it: its handler reads the registry and makes the Image agree, so that it may be
@@ -32,20 +43,22 @@ type Entry struct {
 	file string // where the entry is kept
 }
 
-// about is the thing that the entry names.
-func (m Entry) about() Entry {
+// About is the thing that the entry names.
+func (m Entry) About() Entry {
 	return Entry{Repository: m.Repository, Digest: m.Digest, Tag: m.Tag, Subject: m.Subject}
 }
 
-// manifest is the entry of the manifest in m alone, and tag that of the tag.
-func (m Entry) manifest() Entry {
+// OfManifest is the entry of the manifest in m alone.
+func (m Entry) OfManifest() Entry {
 	m.Tag = ""
 	return m
 }
 
-func (m Entry) tag() Entry { return Entry{Repository: m.Repository, Tag: m.Tag, Host: m.Host} }
+// OfTag is the entry of the tag in m alone.
+func (m Entry) OfTag() Entry { return Entry{Repository: m.Repository, Tag: m.Tag, Host: m.Host} }
 
-func (m Entry) attributes() []any {
+// Attributes are those of a log line about m.
+func (m Entry) Attributes() []any {
 	attributes := []any{"repository", m.Repository}
 	if m.Digest != "" {
 		attributes = append(attributes, "digest", m.Digest.String())
@@ -56,13 +69,15 @@ func (m Entry) attributes() []any {
 	return attributes
 }
 
-// Journal is the set of entries, in the registry's own storage: it outlives the process, and
-// all replicas see it. Each entry is a file of its own, even if there are several for one
+// Journal is the set of entries. Each entry is a file of its own, even if there are several for one
 // manifest: its handler removes that file alone, and never a newer entry of a later change.
 type Journal struct{ driver driver.StorageDriver }
 
-// NewJournal returns the Journal in a registry's storage.
-func NewJournal(d driver.StorageDriver) *Journal { return &Journal{d} }
+// New returns the Journal in a registry's storage.
+func New(d driver.StorageDriver) *Journal { return &Journal{d} }
+
+// timeFormat starts the names of files, so that they sort by time.
+const timeFormat = "20060102t150405.000000"
 
 // Add stores m and returns it with its place.
 func (j *Journal) Add(ctx context.Context, m Entry) (Entry, error) {
@@ -70,22 +85,52 @@ func (j *Journal) Add(ctx context.Context, m Entry) (Entry, error) {
 	if err != nil {
 		return m, err
 	}
-	m.file = path.Join(journalRoot, rand.Text())
+	m.file = path.Join(pending, time.Now().UTC().Format(timeFormat)+"-"+strings.ToLower(rand.Text()))
 	return m, j.driver.PutContent(ctx, m.file, content)
 }
 
-// Remove removes an entry that List or Add returned.
+// Remove removes an entry that Read or Add returned.
 func (j *Journal) Remove(ctx context.Context, m Entry) error {
 	return ignoreMissing(j.driver.Delete(ctx, m.file))
 }
 
-// setAsideRoot is where notes are of manifests that cannot be read.
-const setAsideRoot = "/tallyman/set-aside"
+// Files returns the places of the entries, newest first. Those of former versions, whose names say
+// no time, are the last.
+func (j *Journal) Files(ctx context.Context) ([]string, error) {
+	files, err := j.driver.List(ctx, pending)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	slices.SortFunc(files, func(a, b string) int { return cmp.Or(-cmp.Compare(added(a), added(b)), -cmp.Compare(a, b)) })
+	return files, nil
+}
+
+// added returns the time in the name of a file, "" if it has none.
+func added(file string) string {
+	moment, _, _ := strings.Cut(path.Base(file), "-")
+	if _, err := time.Parse(timeFormat, moment); err != nil {
+		return ""
+	}
+	return moment
+}
+
+// Read reads the entry in a file. known is false if it is not there any more.
+func (j *Journal) Read(ctx context.Context, file string) (m Entry, known bool, err error) {
+	content, err := j.driver.GetContent(ctx, file)
+	if err != nil {
+		return m, false, ignoreMissing(err)
+	}
+	if err := json.Unmarshal(content, &m); err != nil || m.Repository == "" {
+		return m, false, fmt.Errorf("%s is not a journal entry", file)
+	}
+	m.file = file
+	return m, true, nil
+}
 
 // setAsidePath is the file of a manifest's note for a version of this program.
 func setAsidePath(m Entry, version string) string {
 	key := digest.FromString(strings.Join([]string{version, m.Repository, m.Digest.String()}, "\n"))
-	return path.Join(setAsideRoot, key.Encoded())
+	return path.Join(setAside, key.Encoded())
 }
 
 // SetAside notes that a version of this program cannot read the manifest of m, and why. first is
@@ -110,33 +155,6 @@ func (j *Journal) SetAside(ctx context.Context, m Entry, version, reason string)
 func (j *Journal) IsSetAside(ctx context.Context, m Entry, version string) (bool, error) {
 	_, err := j.driver.Stat(ctx, setAsidePath(m, version))
 	return err == nil, ignoreMissing(err)
-}
-
-// List returns the entries. Other files in their place are reported and left alone.
-func (j *Journal) List(ctx context.Context) ([]Entry, error) {
-	files, err := j.driver.List(ctx, journalRoot)
-	if err != nil {
-		return nil, ignoreMissing(err)
-	}
-	var entries []Entry
-	var bad []error
-	for _, file := range files {
-		content, err := j.driver.GetContent(ctx, file)
-		if err != nil {
-			if ignoreMissing(err) != nil {
-				bad = append(bad, err)
-			}
-			continue
-		}
-		var m Entry
-		if err := json.Unmarshal(content, &m); err != nil || m.Repository == "" {
-			bad = append(bad, fmt.Errorf("%s is not a journal entry", file))
-			continue
-		}
-		m.file = file
-		entries = append(entries, m)
-	}
-	return entries, errors.Join(bad...)
 }
 
 func ignoreMissing(err error) error {

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apiserver/pkg/server/healthz"
+
+	"tallyman/imageapi/records"
+	"tallyman/registry/gc"
+	"tallyman/registry/resync"
+	"tallyman/storage/bolt"
+)
+
+// resyncCheck is a readiness check that always passes. Its name, which /readyz?verbose prints, says
+// whether an operator is to decide something.
+type resyncCheck struct{ status *resync.Status }
+
+var _ healthz.HealthChecker = resyncCheck{}
+
+// Name implements healthz.HealthChecker.
+func (c resyncCheck) Name() string {
+	if why := c.status.Blocked(); why != "" {
+		return "resync (" + why + ")"
+	}
+	return "resync"
+}
+
+// Check implements healthz.HealthChecker: all is served as it was.
+func (resyncCheck) Check(*http.Request) error { return nil }
+
+const (
+	// resyncPoll is how often the state is looked at, resyncProgress how often it is printed.
+	resyncPoll, resyncProgress = 200 * time.Millisecond, 10 * time.Second
+	// resyncPatience bounds the time until a process takes up a request.
+	resyncPatience = time.Minute
+)
+
+func newResyncCommand() *cobra.Command {
+	var request records.ResyncRequest
+	var grace time.Duration
+	cmd := storeCommand(&cobra.Command{
+		Use:   "resync [config]",
+		Short: "Compare the registry with the Images and records, and make them agree",
+		Long: "Compare the whole registry with the Images, and with the records of its tags and manifests, in\n" +
+			"both directions, and wait for the end. The registry's process does it; if none has the embedded\n" +
+			"store open, this one does. Exits with 1 if something could not be recorded, or if so much is\n" +
+			"missing in the registry that its records stay: then look whether the registry's storage is whole,\n" +
+			"and have the records removed by --confirm.",
+	}, func(cmd *cobra.Command, o *storeOptions) error {
+		if cmd.Flags().Changed("grace") {
+			if grace < 0 {
+				return exitError{fmt.Errorf("--grace %s: want at least 0s", grace), exitUsage}
+			}
+			request.Grace = &grace
+		}
+		state, err := resyncStore(cmd, o, request)
+		if err != nil {
+			return err
+		}
+		return reportResync(cmd, &state)
+	})
+	cmd.Flags().BoolVar(&request.Confirm, "confirm", false, "remove records of things that the registry lacks, however many they are")
+	cmd.Flags().DurationVar(&grace, "grace", 0, "remove them this long after they were first found missing; 0s: now (default imageapi.resync.grace)")
+	return cmd
+}
+
+// resyncStore has the comparison made, and returns its state at the end.
+func resyncStore(cmd *cobra.Command, o *storeOptions, request records.ResyncRequest) (state records.ResyncState, err error) {
+	if o.configured() == "redis" {
+		backend, err := o.openTarget(cmd.Context(), "redis")
+		if err != nil {
+			return state, err
+		}
+		defer func() { err = errors.Join(err, backend.Close()) }()
+		return awaitResync(cmd, records.NewResyncs(backend), request)
+	}
+	path := o.config.StorePath(o.dataDirectory)
+	if !fileExists(path) {
+		return state, fmt.Errorf("there is no embedded store at %s", path)
+	}
+	backend, err := openBolt(o.config, path)
+	if errors.Is(err, bolt.ErrLocked) {
+		attached, err := bolt.Attach(path)
+		if err != nil {
+			return state, err
+		}
+		defer func() { err = errors.Join(err, attached.Close()) }()
+		return awaitResync(cmd, records.NewResyncs(attached), request)
+	}
+	if err != nil {
+		return state, err
+	}
+	defer func() { err = errors.Join(err, backend.Close()) }()
+	signing, policies, err := signatureOptions(o.config)
+	if err != nil {
+		return state, err
+	}
+	api, err := openImages(o.config, backend, policies, signing)
+	if err != nil {
+		return state, err
+	}
+	defer api.close()
+	compare := resyncOptions(o.config, api)
+	if compare.Tracker, err = gc.Tracker(cmd.Context(), o.config.Registry, trackerOptions(o.config, api)); err != nil {
+		return state, err
+	}
+	return resync.New(compare).Once(cmd.Context(), request)
+}
+
+// awaitResync asks the registry's processes, and waits until one has done it.
+func awaitResync(cmd *cobra.Command, resyncs *records.Resyncs, request records.ResyncRequest) (state records.ResyncState, err error) {
+	if request, err = resyncs.Request(cmd.Context(), request); err != nil {
+		return state, err
+	}
+	for began, printed := time.Now(), time.Now(); ; {
+		if _, state, err = resyncs.State(cmd.Context()); err != nil {
+			return state, err
+		}
+		taken := state.Handled >= request.Revision
+		switch {
+		case taken && !state.Unfinished():
+			return state, nil
+		case !taken && !state.Unfinished() && time.Since(began) > resyncPatience:
+			return state, fmt.Errorf("no process of the registry has taken up the request in %s: it is done when one runs", resyncPatience)
+		case taken && time.Since(printed) >= resyncProgress:
+			printed = time.Now()
+			cmd.PrintErrf("%d manifests and %d tags compared, %d recorded\n", state.Manifests, state.Tags, state.Recorded)
+		}
+		select {
+		case <-time.After(resyncPoll):
+		case <-cmd.Context().Done():
+			return state, fmt.Errorf("%w: the registry goes on", context.Cause(cmd.Context()))
+		}
+	}
+}
+
+func reportResync(cmd *cobra.Command, state *records.ResyncState) error {
+	cmd.Printf("%d repositories, %d manifests and %d tags compared with %d records: %d recorded, %d removed, %d missing in the registry, %d set aside, %d failed\n",
+		state.Repositories, state.Manifests, state.Tags, state.Records, state.Recorded, state.Removed, state.Missing, state.SetAside, state.Failed)
+	switch {
+	case state.Blocked:
+		return fmt.Errorf("the registry lacks %d of %d things that are recorded, so their records stay: look whether its storage is whole, and if so run this with --confirm", state.Missing, state.Records)
+	case state.Failed > 0:
+		return fmt.Errorf("%d things could not be recorded; the log of the registry says why", state.Failed)
+	case state.Finished.IsZero():
+		return errors.New("the comparison was broken off; the registry goes on with it")
+	}
+	return nil
+}

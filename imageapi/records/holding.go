@@ -106,6 +106,19 @@ func (s *Store) Holders(ctx context.Context, name digest.Digest, limit int) (rep
 	return repositories, err
 }
 
+// HeldBy returns a repository that holds a manifest by the records in a store, "" if none does, and the
+// condition that this is so.
+func HeldBy(ctx context.Context, b storage.Backend, name digest.Digest) (repository string, condition storage.Mutation, err error) {
+	prefix := HoldingPrefix + name.String() + "/"
+	condition = storage.Mutation{Operation: storage.CheckEmpty, From: prefix, To: HoldingPrefix + name.String() + "0"}
+	page, err := b.Scan(ctx, storage.ScanRequest{From: condition.From, To: condition.To, Limit: 1, KeysOnly: true})
+	if err != nil || len(page.Entries) == 0 {
+		return "", condition, err
+	}
+	held := page.Entries[0]
+	return strings.TrimPrefix(held.Key, prefix), storage.Mutation{Operation: storage.Check, Key: held.Key, Expect: held.Revision}, nil
+}
+
 var errEnough = errors.New("enough")
 
 // Holding returns the record that a repository holds a manifest, nil if there is none.

@@ -60,9 +60,10 @@ var (
 // NewImages opens the images resource on backend. verifier verifies signatures; nil leaves
 // them as they are. The caller closes the Images before the backend.
 func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
-	codec := imageapi.Codecs.LegacyCodec(imagev1.GroupVersion)
+	codec, i := imageapi.Codecs.LegacyCodec(imagev1.GroupVersion), &Images{backend: backend, verifier: verifier}
 	encoded, err := objects.New(objects.Options{
 		Backend:        backend,
+		Renew:          i.renew,
 		Codec:          codec,
 		Encoder:        jsonEncoder(),
 		ResourcePrefix: KeyPrefix,
@@ -76,7 +77,7 @@ func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 	}
 	common := newStrategy(verifier)
 	clients := clientStrategy{common}
-	i := &Images{backend: backend, encoded: encoded, verifier: verifier, Store: &registry.Store{
+	i.encoded, i.Store = encoded, &registry.Store{
 		NewFunc:                   func() runtime.Object { return &imagev1.Image{} },
 		NewListFunc:               func() runtime.Object { return &imagev1.ImageList{} },
 		PredicateFunc:             rules.Match,
@@ -86,7 +87,7 @@ func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 		UpdateStrategy:            clients,
 		DeleteStrategy:            clients,
 		TableConvertor:            rules.Table{},
-	}}
+	}
 	options := &generic.StoreOptions{AttrFunc: rules.Attributes, RESTOptions: generic.RESTOptions{
 		StorageConfig: &storagebackend.ConfigForResource{
 			Config:        storagebackend.Config{Codec: codec},

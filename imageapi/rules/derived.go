@@ -8,6 +8,8 @@ import (
 
 	imagev1 "github.com/openshift/api/image/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"tallyman/signatures"
 )
@@ -75,4 +77,23 @@ func SetOmitted(image *imagev1.Image, omitted int) {
 		text = strconv.Itoa(omitted)
 	}
 	SetText(image, AnnotationSignaturesOmitted, text)
+}
+
+// Renewed returns an Image of the same manifest as it is after a push: another object, without labels,
+// annotations, owners and signatures of users. If some of these were signatures, it is trusted once
+// those that are left have been verified.
+func Renewed(image *imagev1.Image, now metav1.Time) *imagev1.Image {
+	fresh := image.DeepCopy()
+	fresh.ObjectMeta = metav1.ObjectMeta{Name: image.Name, UID: uuid.NewUUID(), CreationTimestamp: now, Annotations: map[string]string{}}
+	RestoreOwnAnnotations(fresh, image)
+	fresh.Annotations[AnnotationOrigin], fresh.Annotations[AnnotationManaged] = OriginRegistry, "true"
+	fresh.Signatures = slices.DeleteFunc(fresh.Signatures, func(s imagev1.ImageSignature) bool { return !IsDerived(image, &s) })
+	if len(fresh.Signatures) == 0 {
+		fresh.Signatures = nil
+	}
+	if len(fresh.Signatures) < len(image.Signatures) {
+		SetTrusted(fresh, nil)
+		SetText(fresh, AnnotationVerification, VerificationPending)
+	}
+	return fresh
 }

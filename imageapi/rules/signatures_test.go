@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"tallyman/imageapi/imagetest"
 	"tallyman/imageapi/rules"
@@ -79,6 +81,46 @@ func TestMergeSignatures(t *testing.T) {
 		}
 		if !slices.Equal(got, test.want) {
 			t.Errorf("%v, with %v: %v, want %v", test.before, test.patch, got, test.want)
+		}
+	}
+}
+
+// TestRenewed: what users have added to an Image is gone, and what is the registry's stays. It is not
+// trusted any more for signatures that are gone.
+func TestRenewed(t *testing.T) {
+	const content = "derived"
+	for name, posted := range map[string]bool{"with a posted signature": true, "with derived signatures alone": false} {
+		image := imagetest.Image(imagetest.ManifestDigest, func(i *imagev1.Image) {
+			i.UID, i.Labels, i.Finalizers = "before", map[string]string{"a": "b"}, []string{"x/y"}
+			i.Annotations = map[string]string{
+				"user": "x", rules.AnnotationRepositories: "app", rules.AnnotationTags: "app:v1", rules.AnnotationTrusted: "app", rules.AnnotationVerification: rules.VerificationComplete,
+			}
+			derived := imagev1.ImageSignature{Type: signatures.TypeAtomic, Content: []byte(content)}
+			derived.Name = signatures.FullName(digest.Digest(i.Name), signatures.Signature{Type: derived.Type, Content: derived.Content})
+			i.Signatures = []imagev1.ImageSignature{derived}
+			if posted {
+				i.Signatures = append(i.Signatures, imagetest.Signature(i.Name+"@posted", func(s *imagev1.ImageSignature) { s.UID = "posted" }))
+			}
+		})
+		now := metav1.Now()
+		got := rules.Renewed(image, now)
+		verification, trusted := rules.VerificationComplete, "app"
+		if posted {
+			verification, trusted = rules.VerificationPending, ""
+		}
+		if got.UID == "before" || got.Labels != nil || got.Finalizers != nil || !got.CreationTimestamp.Equal(&now) || len(got.Signatures) != 1 || string(got.Signatures[0].Content) != content {
+			t.Errorf("%s: %+v", name, got)
+		}
+		for key, want := range map[string]string{
+			"user": "", rules.AnnotationRepositories: "app", rules.AnnotationTags: "app:v1", rules.AnnotationOrigin: rules.OriginRegistry, rules.AnnotationManaged: "true",
+			rules.AnnotationTrusted: trusted, rules.AnnotationVerification: verification,
+		} {
+			if got.Annotations[key] != want {
+				t.Errorf("%s: %s is %q, want %q", name, key, got.Annotations[key], want)
+			}
+		}
+		if image.UID != "before" || image.Annotations["user"] != "x" {
+			t.Errorf("%s: the former one has changed", name)
 		}
 	}
 }

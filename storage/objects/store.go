@@ -60,6 +60,9 @@ type Options struct {
 	// SkipCorrupt makes lists and watches skip corrupt objects, with a log line and a
 	// metric. By default they fail, as in Kubernetes' etcd3 store.
 	SkipCorrupt bool
+	// Renew, if set, may return an object that takes the place of one that a client deletes, in the
+	// same commit; nil deletes. The commit has the conditions.
+	Renew func(ctx context.Context, obj runtime.Object) (renewed runtime.Object, conditions []storage.Mutation, err error)
 	// Transformer encrypts at rest. Nil leaves the bytes as they are.
 	Transformer value.Transformer
 }

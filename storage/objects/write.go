@@ -3,6 +3,7 @@ package objects
 import (
 	"bytes"
 	"context"
+	"errors"
 	"reflect"
 
 	"k8s.io/apimachinery/pkg/conversion"
@@ -73,16 +74,15 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 		if retry {
 			continue
 		}
-		m := storage.Mutation{Operation: storage.Delete, Key: key, Expect: attempt.state.revision}
-		if batch := storage.BatchOf(ctx); batch != nil {
-			batch.Add(m)
+		result, err := s.remove(ctx, key, attempt.state, opts.ExpectTransformOrDecodeError)
+		switch {
+		case errors.Is(err, storage.ErrConditionFailed):
+			continue
+		case err != nil:
+			return err
+		case result == nil: // in a batch
 			return s.decode(attempt.state.data, attempt.state.revision, out)
-		}
-		result, err := s.backend.Commit(ctx, m)
-		if err != nil {
-			return unavailable(err)
-		}
-		if !result.Succeeded {
+		case !result.Succeeded:
 			if err := attempt.reload(ctx, result.Current); err != nil {
 				return err
 			}
@@ -93,6 +93,37 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 		}
 		return s.decode(attempt.state.data, result.Revision, out)
 	}
+}
+
+// remove deletes an object, or puts the one in its place that Options.Renew returns. The result is nil
+// in a batch.
+func (s *Store) remove(ctx context.Context, key string, current *state, corrupt bool) (*storage.CommitResult, error) {
+	m := storage.Mutation{Operation: storage.Delete, Key: key, Expect: current.revision}
+	if batch := storage.BatchOf(ctx); batch != nil {
+		batch.Add(m)
+		return nil, nil
+	}
+	var conditions []storage.Mutation
+	if s.opts.Renew != nil && !corrupt {
+		renewed, depends, err := s.opts.Renew(ctx, current.object)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		ctx = storage.WithConditions(ctx, func() []storage.Mutation { return depends })
+		if renewed != nil {
+			data, err := runtime.Encode(s.opts.Codec, renewed)
+			if err != nil {
+				return nil, err
+			}
+			return s.commit(ctx, key, current.revision, renewed, data)
+		}
+		conditions = depends
+	}
+	result, err := s.backend.Commit(ctx, append([]storage.Mutation{m}, conditions...)...)
+	if err == nil && !result.Succeeded && result.Conflict > 0 {
+		return nil, storage.ErrConditionFailed
+	}
+	return result, unavailable(err)
 }
 
 // GuaranteedUpdate implements storage.Interface.

@@ -22,7 +22,7 @@ func TestLock(t *testing.T) {
 	var taken, held int
 	free := true
 	kept := true
-	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, string) (func() bool, error) {
+	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, ...string) (func() bool, error) {
 		if !free {
 			return nil, errors.New("taken")
 		}
@@ -118,7 +118,7 @@ func TestVerifiedOutsideLocks(t *testing.T) {
 	key := signtest.NewKey(t, "ecdsa-p256")
 	var held atomic.Int64
 	verifier := &outsideOfLocks{t: t, held: &held}
-	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, string) (func() bool, error) {
+	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, ...string) (func() bool, error) {
 		held.Add(1)
 		return func() bool { held.Add(-1); return true }, nil
 	}}, func(backend ourstorage.Backend) rest.Verifier {

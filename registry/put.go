@@ -21,6 +21,8 @@ type putNotes struct {
 	// subject is that of the manifest which was put (distribution-spec, Pushing
 	// Manifests with Subject).
 	subject atomic.Pointer[digest.Digest]
+	// tags are those of the manifest that is deleted.
+	tags atomic.Pointer[notedTags]
 }
 
 type putNotesKey struct{}

@@ -115,27 +115,9 @@ func (m *manifests) Delete(ctx context.Context, name digest.Digest) error {
 	if m.repository.rules.concern(m.repository.name()) {
 		service = guarded{service, m.repository}
 	}
+	m.repository.noteTags(ctx, name)
 	err := unavailable(ctx, m.repository.tracker.Deleted(ctx, m.repository.name(), service, name))
 	logging.Audit(ctx, "delete", m.repository.name(), "", name.String(), err)
-	return err
-}
-
-type tags struct {
-	distribution.TagService
-	repository *repository
-}
-
-// Tag implements distribution.TagService: the tag is true once the registry has it.
-func (t *tags) Tag(ctx context.Context, tag string, to imagespec.Descriptor) error {
-	change := t.repository.change(ctx, t.TagService, tag, to.Digest, func() error { return t.TagService.Tag(ctx, tag, to) })
-	return unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, to.Digest, t.TagService, change))
-}
-
-// Untag implements distribution.TagService.
-func (t *tags) Untag(ctx context.Context, tag string) error {
-	change := t.repository.change(ctx, t.TagService, tag, "", func() error { return t.TagService.Untag(ctx, tag) })
-	err := unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, "", t.TagService, change))
-	logging.Audit(ctx, "untag", t.repository.name(), tag, "", err)
 	return err
 }
 

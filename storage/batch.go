@@ -52,6 +52,21 @@ func (b *Batch) Commit(ctx context.Context, backend Backend) (committed bool, er
 	return result.Succeeded, nil
 }
 
+type prefetchedKey struct{}
+
+// WithPrefetched returns a context with entries by key, nil for those that are not there, that were read
+// for one Batch in one go. Who needs one of them in full finds it there.
+func WithPrefetched(ctx context.Context, entries map[string]*Entry) context.Context {
+	return context.WithValue(ctx, prefetchedKey{}, entries)
+}
+
+// Prefetched returns an entry of WithPrefetched. known is false if it has not been read.
+func Prefetched(ctx context.Context, key string) (e *Entry, known bool) {
+	entries, _ := ctx.Value(prefetchedKey{}).(map[string]*Entry)
+	e, known = entries[key]
+	return e, known
+}
+
 type touchKey struct{}
 
 // WithTouch returns a context whose updates write an object that they leave as it is, too, if touch

@@ -48,11 +48,11 @@ func openStore(ctx context.Context, c *config.Config, dataDirectory string, onLo
 
 // locker is a store whose locks are one for all processes on it.
 type locker interface {
-	Lock(ctx context.Context, name string) (unlock func() (kept bool), err error)
+	Lock(ctx context.Context, names ...string) (unlock func() (kept bool), err error)
 }
 
 // lockOf returns the store's Lock, nil if it is this process' own store.
-func lockOf(backend storage.Backend) func(context.Context, string) (func() bool, error) {
+func lockOf(backend storage.Backend) func(context.Context, ...string) (func() bool, error) {
 	if l := sharedBy[locker](backend); l != nil {
 		return l.Lock
 	}

@@ -21,7 +21,7 @@ import (
 func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
 	terminating := false
 	err := c.together(rest.WithAccount(ctx, p.Repository), func(ctx context.Context, change changer) error {
-		added, before, err := c.hold(ctx, &p)
+		ctx, added, before, err := c.hold(ctx, &p)
 		if err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) er
 // signature. An Image that an older version has made of it goes.
 func (c *Catalog) RecordWithoutImage(ctx context.Context, p Push) error {
 	return c.together(rest.WithAccount(ctx, p.Repository), func(ctx context.Context, change changer) error {
-		_, before, err := c.hold(ctx, &p)
+		ctx, _, before, err := c.hold(ctx, &p)
 		if err != nil {
 			return err
 		}
@@ -78,10 +78,10 @@ func (c *Catalog) RecordWithoutImage(ctx context.Context, p Push) error {
 
 // hold adds to the commit that the repository holds the manifest, and that the tag of p points to
 // it. added is false if the repository held it before. before is the manifest that the tag pointed to,
-// "" for none.
-func (c *Catalog) hold(ctx context.Context, p *Push) (added bool, before digest.Digest, err error) {
-	if ctx, err = c.records.Prefetch(ctx, p.Repository, p.Digest, p.Tag); err != nil {
-		return false, "", err
+// "" for none. The context that it returns has the Images of the push.
+func (c *Catalog) hold(ctx context.Context, p *Push) (_ context.Context, added bool, before digest.Digest, err error) {
+	if ctx, err = c.prefetch(ctx, p.move()); err != nil {
+		return ctx, false, "", err
 	}
 	batch, descriptor := storage.BatchOf(ctx), p.Manifest.Descriptor(p.Digest)
 	facts := records.Holding{MediaType: descriptor.MediaType, Size: descriptor.Size, Subject: p.Manifest.Subject, WithoutImage: !p.Manifest.HasImage()}
@@ -90,12 +90,25 @@ func (c *Catalog) hold(ctx context.Context, p *Push) (added bool, before digest.
 	}
 	added, err = c.records.Hold(ctx, batch, p.Repository, p.Digest, facts)
 	if err != nil || p.Tag == "" {
-		return added, "", err
+		return ctx, added, "", err
 	}
 	before, err = c.records.SetTag(ctx, batch, records.TagChange{
 		Repository: p.Repository, Tag: p.Tag, To: p.Digest, Reference: pullReference(p.Host, p.Repository, p.Digest.String()),
 	})
-	return added, before, err
+	return ctx, added, before, err
+}
+
+// prefetch reads all that a move is going to change.
+func (c *Catalog) prefetch(ctx context.Context, m Move) (context.Context, error) {
+	names := append(slices.Clone(m.From), m.To)
+	slices.Sort(names)
+	var images []string
+	for _, name := range slices.Compact(names) {
+		if name != "" {
+			images = append(images, rest.Key(name))
+		}
+	}
+	return c.records.Prefetch(ctx, m.Repository, m.To, m.Tag, images...)
 }
 
 // Move says that a repository's tag points to the manifest To, "" for none, and to none of those in
@@ -121,6 +134,10 @@ func (c *Catalog) MoveTag(ctx context.Context, m Move) error {
 	terminating, missing := false, error(nil)
 	err := c.together(rest.WithAccount(ctx, m.Repository), func(ctx context.Context, change changer) error {
 		terminating, missing = false, nil
+		ctx, err := c.prefetch(ctx, m)
+		if err != nil {
+			return err
+		}
 		before, err := c.records.SetTag(ctx, storage.BatchOf(ctx), records.TagChange{Repository: m.Repository, Tag: m.Tag, To: m.To, Reference: reference})
 		if err != nil {
 			return err

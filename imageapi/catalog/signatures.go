@@ -13,6 +13,7 @@ import (
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rules"
 	"tallyman/signatures"
+	"tallyman/storage"
 )
 
 // maxSignatureBytes bounds the total size of the derived signatures of an Image.
@@ -69,10 +70,6 @@ type found struct {
 // order in which anything came. It returns the names of the derived entries, and whether they are
 // others than before.
 func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (names []string, changed bool, err error) {
-	all, err := c.findSignatures(ctx, image)
-	if err != nil {
-		return nil, false, err
-	}
 	existing := map[string]*imagev1.ImageSignature{}
 	var merged []imagev1.ImageSignature
 	for n := range image.Signatures {
@@ -82,6 +79,14 @@ func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (na
 		} else {
 			merged = append(merged, *s)
 		}
+	}
+	if len(existing) == 0 && expectNoSignatures(ctx, digest.Digest(image.Name)) {
+		rules.SetOmitted(image, 0)
+		return nil, false, nil
+	}
+	all, err := c.findSignatures(ctx, image)
+	if err != nil {
+		return nil, false, err
 	}
 	all = withoutPosted(all, image, merged)
 	fitting := c.fitting(all)
@@ -99,6 +104,25 @@ func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (na
 	}
 	image.Signatures = merged
 	return names, changed || len(names) != len(existing), nil
+}
+
+type withoutSignaturesKey struct{}
+
+// withoutSignatures returns a context in whose Batch an Image without signatures is expected to stay
+// one: that nothing refers to it is a condition of the commit, instead of a read before.
+func withoutSignatures(ctx context.Context) context.Context {
+	return context.WithValue(ctx, withoutSignaturesKey{}, true)
+}
+
+// expectNoSignatures adds that condition, if ctx says so.
+func expectNoSignatures(ctx context.Context, subject digest.Digest) bool {
+	batch := storage.BatchOf(ctx)
+	if batch == nil || ctx.Value(withoutSignaturesKey{}) == nil || subject.Validate() != nil {
+		return false
+	}
+	from, to := referrers.SubjectRange(subject)
+	batch.Add(storage.Mutation{Operation: storage.CheckEmpty, From: from, To: to})
+	return true
 }
 
 // withoutPosted leaves out the signatures that clients have posted, too. A posted entry with other

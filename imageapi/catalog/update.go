@@ -46,8 +46,12 @@ func (c *Catalog) together(ctx context.Context, fn func(ctx context.Context, cha
 func (c *Catalog) togetherOnce(ctx context.Context, fn func(ctx context.Context, change changer) error) error {
 	ctx = c.bounded(ctx)
 	var again map[digest.Digest][]string // the signatures of Images that got others
+	first := true
 	err := c.images.Together(ctx, func(ctx context.Context) error {
 		again = map[digest.Digest][]string{}
+		if first {
+			ctx, first = withoutSignatures(ctx), false
+		}
 		return fn(ctx, func(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
 			signed, changed, err := c.updateOnce(ctx, name, create, change)
 			if apierrors.IsInternalError(err) || errors.Is(err, storage.ErrCorrupt) {

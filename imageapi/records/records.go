@@ -128,12 +128,13 @@ func (s *Store) completeValue() []byte {
 	return fmt.Appendf(nil, `{"namespace":%q}`, s.options.Names.Default())
 }
 
-type prefetchedKey struct{}
-
-// Prefetch reads the records of a manifest and a tag of a repository, "" for none, in one go. Hold,
-// Release and SetTag find them in the context, which is for one Batch.
-func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Digest, tag string) (context.Context, error) {
-	keys := []string{holdingKey(name, repository)}
+// Prefetch reads the records of a manifest and a tag of a repository, each "" for none, and the entries
+// under other keys, in one go. Hold, Release and SetTag find them in the context, which is for one Batch.
+func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Digest, tag string, others ...string) (context.Context, error) {
+	keys := others
+	if name != "" {
+		keys = append(keys, holdingKey(name, repository))
+	}
 	if tag != "" {
 		live, deleted := s.tagKeys(repository, tag)
 		keys = append(keys, live, deleted)
@@ -146,15 +147,14 @@ func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Dig
 	for i, key := range keys {
 		found[key] = entries[i]
 	}
-	return context.WithValue(ctx, prefetchedKey{}, found), nil
+	return storage.WithPrefetched(ctx, found), nil
 }
 
 // get returns the entries under keys, nil where there is none.
 func (s *Store) get(ctx context.Context, keys ...string) ([]*storage.Entry, error) {
-	found, _ := ctx.Value(prefetchedKey{}).(map[string]*storage.Entry)
 	entries := make([]*storage.Entry, 0, len(keys))
 	for _, key := range keys {
-		if e, ok := found[key]; ok {
+		if e, known := storage.Prefetched(ctx, key); known {
 			entries = append(entries, e)
 		}
 	}

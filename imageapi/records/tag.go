@@ -174,7 +174,34 @@ func (s *Store) tagPrefix(repository string) string {
 	return TagPrefix + streams.KeyPrefix(s.options.Names.Stream(repository))
 }
 
-// TagsOf returns the tags of a repository that point to a manifest, up to limit of them.
+// TagNames returns the tags of a repository behind the one called last, in the order of bytes: up to
+// limit of them, or all if that is negative. more is true if there are limit of them.
+func (s *Store) TagNames(ctx context.Context, repository string, limit int, last string) (names []string, more bool, err error) {
+	prefix := s.tagPrefix(repository)
+	request := storage.ScanRequest{From: prefix, To: prefix + "\xff", Limit: namesPage, KeysOnly: true}
+	if last != "" {
+		request.From = prefix + last + "\x00"
+	}
+	if limit > 0 {
+		request.Limit = min(limit, namesPage)
+	}
+	err = storage.EachOf(ctx, s.options.Backend, request, func(e *storage.Entry) error {
+		if names = append(names, strings.TrimPrefix(e.Key, prefix)); len(names) == limit {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return names, true, nil
+	}
+	return names, false, err
+}
+
+// namesPage is how many names are read at once.
+const namesPage = 1000
+
+// TagsOf returns the tags of a repository that point to a manifest, up to limit of them, or all if
+// that is 0.
 func (s *Store) TagsOf(ctx context.Context, repository string, to digest.Digest, limit int) (tags []string, err error) {
 	prefix := s.tagPrefix(repository)
 	add := func(e *storage.Entry) error {

@@ -150,6 +150,12 @@ func (s *Store) Get(ctx context.Context, r *Referrer) (*Referrer, error) {
 // Share bounds the signatures that each repository has among those of one subject.
 type Share struct{ Count, Bytes int }
 
+// SubjectRange returns the range of keys of the referrers to subject: from is the first that there can be, to
+// the first behind them.
+func SubjectRange(subject digest.Digest) (from, to string) {
+	return Prefix + subject.String() + "/", Prefix + subject.String() + "0"
+}
+
 // EachSigning calls fn with the referrers to subject, of all repositories, that carry signatures,
 // until a repository has used up its share: one with many costs no more to read than one with a
 // few. They have no annotations. One that cannot be read is reported and passed over.

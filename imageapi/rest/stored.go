@@ -27,6 +27,9 @@ var imageIndex = objects.Index{
 	Version: "2", Group: termGroup, Terms: rules.Terms, FieldTerm: rules.FieldTerm, LabelTerm: rules.LabelTerm,
 }
 
+// Key returns the key of the Image called name.
+func Key(name digest.Digest) string { return KeyPrefix + name.String() }
+
 // StoredTerms returns the terms that the store is to have for a value under key, which
 // came from another store.
 // It fails if the value is no Image, or no record.

@@ -3,15 +3,17 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
 
 // metric returns the sum over all labels of a counter, gauge or histogram count
-// on the debug port.
-func metric(debug, name string) (float64, error) {
+// on the debug port, or over those with certain values, such as "action=Walk".
+func metric(debug, name string, labels ...string) (float64, error) {
 	response, err := http.Get("http://" + debug + "/metrics")
 	if err != nil {
 		return 0, err
@@ -28,6 +30,12 @@ func metric(debug, name string) (float64, error) {
 	}
 	sum := 0.0
 	for _, m := range family.GetMetric() {
+		has := func(label string) bool {
+			return slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName()+"="+l.GetValue() == label })
+		}
+		if slices.ContainsFunc(labels, func(label string) bool { return !has(label) }) {
+			continue
+		}
 		sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 	}
 	return sum, nil

@@ -39,6 +39,7 @@ func costs(t *testing.T, repository string) []costly {
 	key := signtest.NewKey(t, "ecdsa-p256")
 	config1, one := smallImage(repository + " one")
 	config2, two := smallImage(repository + " two")
+	config3, three := smallImage(repository + " three")
 	signature := signtest.Classic(key.Cosign(signtest.CosignPayload(digest.FromString(one), "registry.example.com/"+repository, nil)))
 	put := func(reference, mediaType, manifest string) func(*server) {
 		return func(s *server) {
@@ -78,16 +79,18 @@ func costs(t *testing.T, repository string) []costly {
 	}
 	index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, imagespec.MediaTypeImageIndex, strings.Join(children, ","))
 	return []costly{
-		{"new image", blobs(config1), image("v1", one), pushCost{9, 5}},
-		{"new tag on it", blobs(), image("v2", one), pushCost{8, 5}},
+		{"first push into a repository", blobs(config1), image("v1", one), pushCost{5, 5}},
+		{"new image", blobs(config3), image("v3", three), pushCost{4, 5}},
+		{"new tag on an image", blobs(), image("v2", one), pushCost{4, 5}},
 		{"moved tag", func(s *server) {
 			blobs(config2)(s)
 			image("other", two)(s)
-		}, image("v2", two), pushCost{10, 5}},
-		{"same push again", blobs(), image("v2", two), pushCost{8, 5}},
-		{"index of two images", pushChildren, put("index", imagespec.MediaTypeImageIndex, index), pushCost{8, 0}},
-		{"signature", blobs(signatureBlobs...), image(signtest.ClassicTag(digest.FromString(one)), string(signature.Manifest)), pushCost{20, 5}},
-		{"untag", blobs(), remove("v1"), pushCost{11, 2}},
+		}, image("v2", two), pushCost{4, 5}},
+		{"same push again", blobs(), image("v2", two), pushCost{4, 5}},
+		{"index of two images", pushChildren, put("index", imagespec.MediaTypeImageIndex, index), pushCost{4, 0}},
+		{"signature", blobs(signatureBlobs...), image(signtest.ClassicTag(digest.FromString(one)), string(signature.Manifest)), pushCost{17, 5}},
+		{"untag", blobs(), remove("v3"), pushCost{4, 2}},
+		{"untag of a signed image", blobs(), remove("v1"), pushCost{11, 2}},
 		{"DELETE", blobs(), remove(digest.FromString(two).String()), pushCost{20, 6}},
 	}
 }

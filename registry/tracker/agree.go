@@ -67,6 +67,20 @@ func (t *Tracker) HasTag(ctx context.Context, repository, tag string, to digest.
 	return err == nil && !refersByTag(tag) && (slices.Contains(rules.Tags(image), repository+":"+tag) || image.Annotations[rules.AnnotationTruncated] == "true")
 }
 
+// HasAllTags reports whether all tags of the registry are recorded: its records are complete, no older
+// version makes changes without any, and no change waits to be recorded. A pull-through cache has the
+// tags of another registry.
+func (t *Tracker) HasAllTags(ctx context.Context) bool {
+	if t.options.PullThrough || !t.Alone() {
+		return false
+	}
+	if recorded, err := t.Recorded(ctx); err != nil || !recorded {
+		return false
+	}
+	waiting, err := t.journal.Files(ctx)
+	return err == nil && len(waiting) == 0
+}
+
 // holds reports whether it is recorded that the repository holds the manifest.
 func (t *Tracker) holds(ctx context.Context, repository string, name digest.Digest) bool {
 	holding, err := t.options.Catalog.Records().Holding(ctx, repository, name)

@@ -9,28 +9,38 @@ import (
 	"tallyman/registry/logging"
 )
 
-// lock takes the lock of the manifest or tag in m, within this process and, with
-// Options.Lock, among all processes. alone is false if the shared lock could not
-// be taken. If unlock finds that the shared lock was lost, m is reconciled again.
+// lock takes the locks of the manifest and of the tag in m, or of the one that it has, within this
+// process and, with Options.Lock, among all processes. alone is false if the shared locks could not
+// be taken. If unlock finds that a shared lock was lost, m is reconciled again.
 func (t *Tracker) lock(ctx context.Context, m journal.Entry) (unlock func(), alone bool) {
-	local, key := t.manifestLocks, m.Repository+"@"+m.Digest.String()
-	if m.Tag != "" {
-		local, key = t.tagLocks, m.Repository+":"+m.Tag
+	var keys []string
+	free := func() {}
+	if m.Digest != "" {
+		keys = append(keys, m.Repository+"@"+m.Digest.String())
+		free = t.manifestLocks.lock(keys[0])
 	}
-	free := local.lock(key)
+	if m.Tag != "" { // after that of a manifest
+		key, freeManifest := m.Repository+":"+m.Tag, free
+		keys = append(keys, key)
+		freeTag := t.tagLocks.lock(key)
+		free = func() {
+			freeTag()
+			freeManifest()
+		}
+	}
 	if t.options.Lock == nil {
 		return free, true
 	}
-	freeAll, err := t.options.Lock(ctx, key)
+	freeAll, err := t.options.Lock(ctx, keys...)
 	if err != nil {
-		logging.For(ctx).Warn("lock not taken, change requeued", "key", key, "err", err)
+		logging.For(ctx).Warn("lock not taken, change requeued", "keys", keys, "err", err)
 		return free, false
 	}
 	return func() {
 		if !freeAll() {
 			ctx, cancel := detached(ctx)
 			defer cancel()
-			logging.For(ctx).Warn("lock lost while held, reconciling again", "key", key)
+			logging.For(ctx).Warn("lock lost while held, reconciling again", "keys", keys)
 			t.requeue(ctx, m)
 		}
 		free()

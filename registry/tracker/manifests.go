@@ -72,7 +72,7 @@ func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, 
 		return permanentError{p.Err}
 	}
 	m.Subject = p.Manifest.Subject
-	err := t.record(ctx, repo, *m, p.Manifest, from...)
+	err := t.record(ctx, repo, *m, p.Manifest, true, from...)
 	if err == nil && !alone {
 		t.requeue(ctx, m.OfManifest())
 	}
@@ -193,12 +193,12 @@ func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository
 		return t.recordDeletion(ctx, m)
 	}
 	m.Host = cmp.Or(t.options.Host, m.Host, t.options.DefaultHost)
-	return t.record(ctx, repo, m, parsed)
+	return t.record(ctx, repo, m, parsed, false)
 }
 
 // record derives the Image of the manifest e, which repo holds, and stores it, with the tag in e
-// if there is one.
-func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e journal.Entry, m *manifest.Manifest, from ...digest.Digest) error {
+// if there is one. verified says that distribution has just taken the manifest, with all that it names.
+func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e journal.Entry, m *manifest.Manifest, verified bool, from ...digest.Digest) error {
 	start := time.Now()
 	if len(m.Ambiguous) > 0 {
 		logging.For(ctx).Warn("ambiguous manifest: clients may read different content", append(e.Attributes(), "fields", strings.Join(m.Ambiguous, ","))...)
@@ -220,7 +220,12 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e jo
 	hasConfig := m.Config != nil && m.Config.Digest.Validate() == nil
 	if hasConfig {
 		var err error
-		if push.Config, err = readBlob(ctx, repo, m.Config.Digest, maxConfig); err != nil {
+		if verified && !t.options.PullThrough {
+			push.Config, err = t.readVerified(ctx, m.Config.Digest, maxConfig)
+		} else {
+			push.Config, err = readBlob(ctx, repo, m.Config.Digest, maxConfig)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -22,7 +22,7 @@ type stored struct {
 	entry   journal.Entry
 	push    Push
 	alone   bool
-	unlock  func() // of the manifest
+	unlock  func() // of the manifest and the tag
 }
 
 type requestKey struct{}
@@ -55,7 +55,7 @@ func (r *Request) End(ctx context.Context) error {
 // store stores a manifest with put, and leaves it to Tagged or End to record it.
 func (r *Request) store(ctx context.Context, t *Tracker, repo distribution.Repository, p Push, put func() (digest.Digest, error)) error {
 	s := &stored{tracker: t, repo: repo, push: p, entry: journal.Entry{Repository: repo.Named().Name(), Digest: p.Digest}}
-	s.unlock, s.alone = t.lock(ctx, s.entry)
+	s.unlock, s.alone = t.lock(ctx, journal.Entry{Repository: s.entry.Repository, Digest: p.Digest, Tag: p.Tag})
 	var err error
 	if s.entry.Digest, err = put(); err != nil {
 		s.unlock()

@@ -28,8 +28,14 @@ func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag 
 		if changed { // signatures were verified, while the registry may have changed
 			return t.moveTagAgain(ctx, repo, m, service, before)
 		}
-		unlock, alone := t.lock(ctx, m)
-		defer unlock()
+		var alone bool
+		if with == nil {
+			var unlock func()
+			unlock, alone = t.lock(ctx, m)
+			defer unlock()
+		} else {
+			alone = with.alone // it has both locks
+		}
 		var beforeErr error
 		before, beforeErr = pointsTo(ctx, service, tag)
 		if changeErr = change(); changeErr != nil {
@@ -83,11 +89,9 @@ func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository
 // recordAgain records a manifest with its tag. It returns false if the registry does not have the
 // two any more as they were stored.
 func (t *Tracker) recordAgain(ctx context.Context, repo distribution.Repository, m journal.Entry, service distribution.TagService, from digest.Digest) (recorded bool, err error) {
-	unlock, alone := t.lock(ctx, m.OfManifest())
+	unlock, alone := t.lock(ctx, m)
 	defer unlock()
-	unlockTag, tagAlone := t.lock(ctx, m.OfTag())
-	defer unlockTag()
-	if !alone || !tagAlone {
+	if !alone {
 		return false, errBusy
 	}
 	to, err := pointsTo(ctx, service, m.Tag)
@@ -98,7 +102,7 @@ func (t *Tracker) recordAgain(ctx context.Context, repo distribution.Repository,
 	if err != nil || parsed == nil {
 		return false, err
 	}
-	return true, t.record(ctx, repo, m, parsed, from)
+	return true, t.record(ctx, repo, m, parsed, false, from)
 }
 
 // moveTag takes a tag off the Image from, and puts it on to.

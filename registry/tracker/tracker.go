@@ -66,10 +66,10 @@ type Options struct {
 	PullThrough bool
 	// SignatureLimits bounds the signatures of an Image. Required.
 	SignatureLimits signatures.Limits
-	// Lock, if set, takes a lock that is one for all processes which change the
-	// same registry at the same time. If it fails, or if unlock reports that the lock was
+	// Lock, if set, takes locks, all or none, that are one for all processes which change the
+	// same registry at the same time. If it fails, or if unlock reports that a lock was
 	// lost meanwhile, the change is reconciled again.
-	Lock func(ctx context.Context, name string) (unlock func() (kept bool), err error)
+	Lock func(ctx context.Context, names ...string) (unlock func() (kept bool), err error)
 	// Alone, if set, reports whether no older version of this program uses the store. Nil means
 	// that there is none.
 	Alone func() bool

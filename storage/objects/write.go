@@ -221,6 +221,9 @@ func (s *Store) newAttempt(ctx context.Context, key string, kind reflect.Type, s
 
 // load reads the state from the store.
 func (a *attempt) load(ctx context.Context) error {
+	if entry, known := storage.Prefetched(ctx, a.key); known {
+		return a.reload(ctx, entry)
+	}
 	entry, _, err := storage.GetEntry(ctx, a.store.backend, a.key, bodyOnly)
 	if err != nil {
 		return unavailable(err)

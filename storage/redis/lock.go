@@ -23,20 +23,23 @@ const (
 
 var errLocked = errors.New("another process holds the lock")
 
-// Lock takes the lock called name, which is one for all processes on this store, and
-// keeps it until unlock, which reports whether it was kept all the time. It waits for
+// Lock takes the locks called names, all or none, which are one for all processes on this store, and
+// keeps them until unlock, which reports whether they were kept all the time. It waits for
 // another process, but not for ever. A process that dies gives its locks back after two
 // seconds, one that hangs loses them then: locks make conflicts rare, and are no proof
 // against them.
-func (s *Store) Lock(ctx context.Context, name string) (unlock func() bool, err error) {
-	key, token := s.key("lock:"+name), rand.Text()
+func (s *Store) Lock(ctx context.Context, names ...string) (unlock func() bool, err error) {
+	keys, token := make([]string, 0, len(names)), rand.Text()
+	for _, name := range names {
+		keys = append(keys, s.key("lock:"+name))
+	}
 	for deadline := time.Now().Add(lockWait); ; {
-		taken, err := s.takeLock(ctx, key, token, lockTTL)
+		taken, err := s.takeLock(ctx, keys, token, lockTTL)
 		switch {
 		case err != nil:
 			return nil, err
 		case taken:
-			return s.keepLock(key, token), nil
+			return s.keepLock(keys, token), nil
 		case time.Now().After(deadline):
 			return nil, errLocked
 		}
@@ -56,31 +59,31 @@ func (s *Store) Lease(ctx context.Context, name, holder string) (held bool, err 
 
 // LeaseFor is Lease for another time.
 func (s *Store) LeaseFor(ctx context.Context, name, holder string, ttl time.Duration) (held bool, err error) {
-	return s.takeLock(storage.WithBackground(ctx), s.key("lease:"+name), holder, ttl)
+	return s.takeLock(storage.WithBackground(ctx), []string{s.key("lease:" + name)}, holder, ttl)
 }
 
 // EndLease gives a lease back, if holder has it.
 func (s *Store) EndLease(ctx context.Context, name, holder string) error {
-	_, err := s.lockCall(ctx, unlockScript, s.key("lease:"+name), holder)
+	_, err := s.lockCall(ctx, unlockScript, []string{s.key("lease:" + name)}, holder)
 	return err
 }
 
-// takeLock takes a lock, or renews it.
-func (s *Store) takeLock(ctx context.Context, key, token string, ttl time.Duration) (taken bool, err error) {
-	return s.lockCall(ctx, lockScript, key, token, ttl.Milliseconds())
+// takeLock takes locks, or renews them.
+func (s *Store) takeLock(ctx context.Context, keys []string, token string, ttl time.Duration) (taken bool, err error) {
+	return s.lockCall(ctx, lockScript, keys, token, ttl.Milliseconds())
 }
 
-func (s *Store) lockCall(ctx context.Context, script *goredis.Script, key string, args ...any) (ok bool, err error) {
+func (s *Store) lockCall(ctx context.Context, script *goredis.Script, keys []string, args ...any) (ok bool, err error) {
 	err = s.do(ctx, func(ctx context.Context) error {
-		r, err := fromMaster(func() ([]any, error) { return script.Run(ctx, s.client, []string{key}, args...).Slice() })
+		r, err := fromMaster(func() ([]any, error) { return script.Run(ctx, s.client, keys, args...).Slice() })
 		ok = err == nil && reply(r).integer(0) == 1
 		return err
 	})
 	return ok, err
 }
 
-// keepLock renews a lock until unlock is called.
-func (s *Store) keepLock(key, token string) (unlock func() bool) {
+// keepLock renews locks until unlock is called.
+func (s *Store) keepLock(keys []string, token string) (unlock func() bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	taken := time.Now()
 	kept := make(chan bool, 1)
@@ -91,7 +94,7 @@ func (s *Store) keepLock(key, token string) (unlock func() bool) {
 			if ctx.Err() != nil {
 				break
 			}
-			if ok, err := s.takeLock(ctx, key, token, lockTTL); err == nil {
+			if ok, err := s.takeLock(ctx, keys, token, lockTTL); err == nil {
 				held = ok && time.Since(taken) < lockTTL // later it may have been another's meanwhile
 				taken = time.Now()
 			}
@@ -101,8 +104,8 @@ func (s *Store) keepLock(key, token string) (unlock func() bool) {
 	return func() bool {
 		cancel()
 		held := <-kept
-		// If this fails the lock goes by itself.
-		ours, err := s.lockCall(context.Background(), unlockScript, key, token)
+		// If this fails the locks go by themselves.
+		ours, err := s.lockCall(context.Background(), unlockScript, keys, token)
 		return held && err == nil && ours
 	}
 }

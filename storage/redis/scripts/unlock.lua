@@ -1,5 +1,7 @@
--- Gives a lock back. Replies {1} if the caller had it.
--- KEYS: lock  ARGV: token
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0} end
-redis.call('DEL', KEYS[1])
-return {1}
+-- Gives locks back. Replies {1} if the caller had them all.
+-- KEYS: locks  ARGV: token
+local all = 1
+for _, key in ipairs(KEYS) do
+	if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) else all = 0 end
+end
+return {all}

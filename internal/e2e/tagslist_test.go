@@ -1,0 +1,78 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// TestTagsList: tags/list is answered from the records, with the bytes and pages of distribution on the
+// same storage. A deletion by digest looks at no other tag.
+func TestTagsList(t *testing.T) {
+	t.Parallel()
+	debug := freeAddress(t)
+	s := startWithConfig(t, plainConfig+"imageapi: {registryhost: registry.example.com, auth: {kubeconfigfile: DIR/kubeconfig}}\n",
+		"REGISTRY_HTTP_DEBUG_ADDR="+debug, "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED=true")
+	if out, err := s.resync(""); err != nil { // then the records are complete
+		t.Fatalf("%v\n%s", err, out)
+	}
+	plain := &server{t: t, addr: startPlainRegistry(t, "", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY="+s.dir+"/registry")}
+	config, one := smallImage("one")
+	s.pushBlob("team/app", []byte(config))
+	for _, tag := range []string{"v1", "v1-x", "v1.0", "v10", "V1", "_a", "a__b", "z"} {
+		s.putManifest("team/app", tag, imagespec.MediaTypeImageManifest, one)
+	}
+	otherConfig, two := smallImage("two")
+	s.pushBlob("team/app", []byte(otherConfig))
+	for i := range 200 {
+		s.putManifest("team/app", fmt.Sprint("other-", i), imagespec.MediaTypeImageManifest, two)
+	}
+	s.pushBlob("team/app-x", []byte(config)) // whose name continues the other's
+	s.putManifest("team/app-x", "v1", imagespec.MediaTypeImageManifest, one)
+	lists := []string{"", "?n=0", "?n=1", "?n=3&last=V1", "?n=208", "?n=209", "?last=v1", "?last=v1-x&n=1", "?last=zzz", "?last=zzz&n=5", "?n=-1", "?n=x", "?last=v1%2Fx", "?last=%FF"}
+	compare := func(when string) {
+		t.Helper()
+		for _, repository := range []string{"team/app", "team/app-x", "team/none", "team"} {
+			for _, query := range lists {
+				path := "/v2/" + repository + "/tags/list" + query
+				ours, theirs := s.request(http.MethodGet, path, "", nil), plain.request(http.MethodGet, path, "", nil)
+				next := strings.Replace(theirs.header.Get("Link"), plain.addr, s.addr, 1)
+				if ours.code != theirs.code || ours.body != theirs.body || ours.header.Get("Link") != next {
+					t.Errorf("%s: %s: %d %s %s, want %d %s %s", when, path, ours.code, ours.header.Get("Link"), ours.body, theirs.code, next, theirs.body)
+				}
+			}
+		}
+	}
+	compare("at first")
+	calls := func(action string) float64 {
+		t.Helper()
+		n, err := metric(debug, "registry_storage_action_seconds", "action="+action)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if calls("Stat") == 0 || calls("GetContent") == 0 {
+		t.Error("the calls are not counted")
+	}
+	walks, stats := calls("Walk"), calls("Stat")
+	s.request(http.MethodGet, "/v2/team/app/tags/list", "", nil)
+	if walks, stats = calls("Walk")-walks, calls("Stat")-stats; walks+stats > 0 {
+		t.Errorf("tags/list walked %v times over the storage and looked at %v files", walks, stats)
+	}
+	reads := calls("GetContent")
+	s.deleteManifest("team/app", digest.FromString(one).String())
+	if reads = calls("GetContent") - reads; reads > 100 {
+		t.Errorf("the deletion read %v files", reads)
+	}
+	compare("after a deletion by digest")
+	s.deleteManifest("team/app", "other-7")
+	compare("after a deletion by tag")
+	if got := s.request(http.MethodGet, "/v2/team/app/tags/list", "", nil); strings.Contains(got.body, `"v1"`) || !strings.Contains(got.body, `"other-8"`) {
+		t.Errorf("left are %s", got.body)
+	}
+}

@@ -3,12 +3,16 @@ package registry
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
+	"tallyman/registry/journal"
 	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 	"tallyman/signatures"
@@ -19,20 +23,20 @@ import (
 // TestLock: each change is made under the lock that all processes share. Without
 // it the change is made all the same, and looked at again once it can be had.
 func TestLock(t *testing.T) {
-	var taken, held int
+	var taken, held atomic.Int64 // a drain takes locks at the same time
 	free := true
 	kept := true
 	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, ...string) (func() bool, error) {
 		if !free {
 			return nil, errors.New("taken")
 		}
-		taken++
-		held++
-		return func() bool { held--; return kept }, nil
+		taken.Add(1)
+		held.Add(1)
+		return func() bool { held.Add(-1); return kept }, nil
 	}}, nil)
 	one := h.mustPush("a", "v1", "one")
-	if taken != 2 || held != 0 { // the manifest's, and the tag's
-		t.Errorf("a push took %d locks and kept %d", taken, held)
+	if taken.Load() != 2 || held.Load() != 0 { // the manifest's, and the tag's
+		t.Errorf("a push took %d locks and kept %d", taken.Load(), held.Load())
 	}
 	free = false
 	two := h.mustPush("a", "v1", "two")
@@ -49,8 +53,8 @@ func TestLock(t *testing.T) {
 		t.Error("the drain needs no lock")
 	}
 	free = true
-	if left := h.tracker.Drain(t.Context()); left != 0 || h.entries() != 0 || held != 0 {
-		t.Errorf("with the lock %d are left, %d entries, %d locks are held", left, h.entries(), held)
+	if left := h.tracker.Drain(t.Context()); left != 0 || h.entries() != 0 || held.Load() != 0 {
+		t.Errorf("with the lock %d are left, %d entries, %d locks are held", left, h.entries(), held.Load())
 	}
 	kept = false
 	h.mustPush("a", "v1", "three")
@@ -157,5 +161,45 @@ func TestVerifiedOutsideLocks(t *testing.T) {
 	}
 	if verifier.calls < 5 {
 		t.Errorf("%d verifications", verifier.calls)
+	}
+}
+
+// TestUnwritableJournal: while the store is there, a deletion needs no journal entry. A push that is
+// rejected because the store is away leaves one for the manifest that the registry has taken.
+func TestUnwritableJournal(t *testing.T) {
+	h := newHouse(t, tracker.Reject)
+	image := h.mustPush("a", "v1", "one")
+	h.store.down.Store(true)
+	if _, err := h.push("b", "v1", "two"); err == nil {
+		t.Fatal("a push without the store is not rejected")
+	}
+	h.store.down.Store(false)
+	if n := h.entries(); n != 1 {
+		t.Errorf("%d entries", n)
+	}
+	if left := h.tracker.Drain(t.Context()); left != 0 {
+		t.Errorf("%d are left", left)
+	}
+	repo := h.repository(h.plain, "b")
+	var held []string
+	if err := tracker.EachManifest(t.Context(), repo, func(d digest.Digest) error {
+		held = append(held, h.lives(d))
+		return nil
+	}); err != nil || !slices.Equal(held, []string{"b"}) {
+		t.Errorf("the manifests of a rejected push: %v, %v", held, err)
+	}
+	if err := h.driver.Delete(t.Context(), journal.Root); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.driver.PutContent(t.Context(), journal.Root, []byte("in the way of the journal")); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.remove("a", image); err != nil || h.lives(image) != "gone" {
+		t.Errorf("a deletion without the journal: %v, it lives in %q", err, h.lives(image))
+	}
+	other := h.storeManifest("c", `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`) // nothing notes it
+	h.store.down.Store(true)
+	if err := h.remove("c", other); err == nil {
+		t.Error("a deletion that can be noted nowhere is not refused")
 	}
 }

@@ -110,12 +110,21 @@ func (a *aggregated) testDeletion(t *testing.T) {
 		metav1.DeletePropagationOrphan: "orphan", metav1.DeletePropagationForeground: "foregroundDeletion", metav1.DeletePropagationBackground: "",
 	} {
 		name := a.push("deleted-" + strings.ToLower(string(policy)))
+		before, err := client.Images().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := func() bool { // the registry holds its manifest, so that another one takes its place
+			t.Helper()
+			image, err := client.Images().Get(t.Context(), name, metav1.GetOptions{})
+			return err == nil && image.UID != before.UID && image.Finalizers == nil && image.DeletionTimestamp == nil
+		}
 		if err := client.Images().Delete(t.Context(), name, metav1.DeleteOptions{PropagationPolicy: &policy}); err != nil {
 			t.Fatal(err)
 		}
 		image, err := client.Images().Get(t.Context(), name, metav1.GetOptions{})
 		if finalizer == "" {
-			if err == nil {
+			if !gone() {
 				t.Errorf("%s: the Image is there: %v", policy, image.Finalizers)
 			}
 			continue
@@ -128,7 +137,7 @@ func (a *aggregated) testDeletion(t *testing.T) {
 		if _, err := client.Images().Update(t.Context(), image, metav1.UpdateOptions{}); err != nil {
 			t.Errorf("%s: %v", policy, err)
 		}
-		if _, err := client.Images().Get(t.Context(), name, metav1.GetOptions{}); err == nil {
+		if !gone() {
 			t.Errorf("%s: without finalizers the Image is there", policy)
 		}
 	}
@@ -144,11 +153,11 @@ func (a *aggregated) testGarbageCollection(t *testing.T) {
 		a.kubectl("patch", kind, name, "--type=merge", "-p", fmt.Sprintf(
 			`{"metadata":{"ownerReferences":[{"apiVersion":%q,"kind":%q,"name":%q,"uid":%q,"blockOwnerDeletion":true}]}}`, ownerVersion, ownerKind, owner, uid(ownerKind, owner)))
 	}
-	gone := func(kind, name string) {
+	gone := func(kind, name, before string) { // another Image may have taken its place
 		t.Helper()
 		eventually(t, kind+" "+name+" is gone", func() error {
-			out, err := a.kubectlAs(a.kubeconfig, "get", kind, name, "-o", "jsonpath={.metadata.ownerReferences} {.metadata.finalizers}")
-			if err == nil {
+			out, err := a.kubectlAs(a.kubeconfig, "get", kind, name, "-o", "jsonpath={.metadata.uid} {.metadata.ownerReferences} {.metadata.finalizers}")
+			if err == nil && strings.Contains(out, before) {
 				return fmt.Errorf("it is there: %s", out)
 			}
 			return nil
@@ -159,11 +168,12 @@ func (a *aggregated) testGarbageCollection(t *testing.T) {
 		a.kubectl("create", "configmap", settings)
 		owned("image", image, "Image", "image.openshift.io/v1", owner)
 		owned("configmap", settings, "Image", "image.openshift.io/v1", owner)
+		ownerUID, imageUID, settingsUID := uid("image", owner), uid("image", image), uid("configmap", settings)
 		a.kubectl("delete", "image", owner, "--cascade="+cascade, "--wait=false")
-		gone("image", owner)
+		gone("image", owner, ownerUID)
 		if cascade != "orphan" {
-			gone("image", image)
-			gone("configmap", settings)
+			gone("image", image, imageUID)
+			gone("configmap", settings, settingsUID)
 			t.Logf("--cascade=%s: the Image is gone, and so are an Image and a ConfigMap that it owned", cascade)
 			continue
 		}
@@ -175,7 +185,8 @@ func (a *aggregated) testGarbageCollection(t *testing.T) {
 		t.Logf("--cascade=%s: the Image is gone, and the Image and the ConfigMap that it owned have no owner", cascade)
 	}
 	image := a.push("owner-that-is-not-there")
+	ownedByNobody := uid("image", image)
 	a.kubectl("patch", "image", image, "--type=merge", "-p", `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Namespace","name":"none","uid":"none"}]}}`)
-	gone("image", image)
+	gone("image", image, ownedByNobody)
 	t.Log("an Image whose owner never was is gone")
 }

@@ -162,7 +162,7 @@ func TestAPI(t *testing.T) {
 	// Posted with the raw manifest and config only, an Image is filled in as if pushed.
 	pushed := s.image(digest)
 	config, _ := json.Marshal(pushed.DockerImageConfig)
-	s.call("DELETE", api+"/images/"+digest, "", "")
+	s.deleteManifest("team/app", digest)
 	posted := s.call("POST", api+"/images", asJSON, imageJSON(digest, `,"dockerImageManifest":`+string(manifestJSON)+`,"dockerImageConfig":`+string(config)))
 	if posted.code != 201 {
 		t.Fatalf("post of a raw manifest: %d %s", posted.code, posted.body)

@@ -57,6 +57,9 @@ func (m Entry) OfManifest() Entry {
 // OfTag is the entry of the tag in m alone.
 func (m Entry) OfTag() Entry { return Entry{Repository: m.Repository, Tag: m.Tag, Host: m.Host} }
 
+// IsStored reports whether m is in the Journal, by Add or Read.
+func (m Entry) IsStored() bool { return m.file != "" }
+
 // Attributes are those of a log line about m.
 func (m Entry) Attributes() []any {
 	attributes := []any{"repository", m.Repository}
@@ -85,8 +88,12 @@ func (j *Journal) Add(ctx context.Context, m Entry) (Entry, error) {
 	if err != nil {
 		return m, err
 	}
-	m.file = path.Join(pending, time.Now().UTC().Format(timeFormat)+"-"+strings.ToLower(rand.Text()))
-	return m, j.driver.PutContent(ctx, m.file, content)
+	file := path.Join(pending, time.Now().UTC().Format(timeFormat)+"-"+strings.ToLower(rand.Text()))
+	if err := j.driver.PutContent(ctx, file, content); err != nil {
+		return m, err
+	}
+	m.file = file
+	return m, nil
 }
 
 // Remove removes an entry that Read or Add returned.

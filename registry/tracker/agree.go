@@ -77,8 +77,11 @@ func (t *Tracker) HasAllTags(ctx context.Context) bool {
 	if recorded, err := t.Recorded(ctx); err != nil || !recorded {
 		return false
 	}
+	t.mu.Lock()
+	unwritten := len(t.unwritten)
+	t.mu.Unlock()
 	waiting, err := t.journal.Files(ctx)
-	return err == nil && len(waiting) == 0
+	return err == nil && len(waiting)+unwritten == 0
 }
 
 // holds reports whether it is recorded that the repository holds the manifest.

@@ -53,7 +53,7 @@ func (t *Tracker) readVerified(ctx context.Context, name digest.Digest, most int
 	if err != nil {
 		return nil, ignoreMissing(err)
 	}
-	defer reader.Close()
+	defer func() { _ = reader.Close() }()
 	content, err := io.ReadAll(io.LimitReader(reader, most+1))
 	if err != nil {
 		return nil, fmt.Errorf("read blob %s: %w", name, err)

@@ -64,15 +64,16 @@ func (t *Tracker) Drain(ctx context.Context) int {
 // drain handles the entries whose delay is over, newest first. With a limit it ends after that time,
 // and more is true if it has not come to all.
 func (t *Tracker) drain(ctx context.Context, waits delays, limit time.Duration) (left int, more bool) {
+	unwritten := t.writeEntries(ctx)
 	files, err := t.journal.Files(ctx)
 	if err != nil && ctx.Err() == nil {
 		logging.For(ctx).Error("journal not readable", "err", err)
 	}
-	journalEntries.Set(float64(len(files)))
+	journalEntries.Set(float64(len(files) + unwritten))
 	if len(files) == 0 || t.options.Catalog.Ready() != nil {
-		return len(files), false
+		return len(files) + unwritten, false
 	}
-	d := &drainage{round: t.Round(ctx), waits: waits, left: len(files), done: map[journal.Entry]func() error{}}
+	d := &drainage{round: t.Round(ctx), waits: waits, left: len(files) + unwritten, done: map[journal.Entry]func() error{}}
 	defer func() { journalEntries.Set(float64(left)) }()
 	began, some := time.Now(), false
 	for chunk := range slices.Chunk(waits.due(files), drainChunk) {

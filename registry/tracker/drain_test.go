@@ -1,13 +1,18 @@
 package tracker
 
 import (
+	"context"
 	"fmt"
+	"io/fs"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/storage"
+	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+	"github.com/opencontainers/go-digest"
 
 	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/referrers"
@@ -17,10 +22,23 @@ import (
 	"tallyman/storage/memory"
 )
 
+// full is a storage that can be full.
+type full struct {
+	driver.StorageDriver
+	is bool
+}
+
+func (f *full) PutContent(ctx context.Context, file string, content []byte) error {
+	if f.is {
+		return driver.Error{DriverName: "full", Detail: &fs.PathError{Op: "write", Path: file, Err: syscall.ENOSPC}}
+	}
+	return f.StorageDriver.PutContent(ctx, file, content)
+}
+
 // newTracker returns a Tracker of an empty registry.
-func newTracker(t *testing.T) *Tracker {
+func newTracker(t *testing.T) (*Tracker, *full) {
 	t.Helper()
-	backend, d := memory.New(memory.Options{}), inmemory.New()
+	backend, d := memory.New(memory.Options{}), &full{StorageDriver: inmemory.New()}
 	images, err := rest.NewImages(backend, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -32,13 +50,14 @@ func newTracker(t *testing.T) *Tracker {
 	}
 	o := Options{Referrers: referrers.NewStore(backend), SignatureLimits: signatures.Limits{Content: 1000, PerImage: 10}}
 	o.Catalog = catalog.New(catalog.Options{Backend: backend, Images: images, Referrers: o.Referrers})
-	return New(namespace, d, o)
+	return New(namespace, d, o), d
 }
 
 // TestDrainOrder: of many entries the newest are handled first, and those that came meanwhile before
 // the others. Several about one thing are one change.
 func TestDrainOrder(t *testing.T) {
-	tr, ctx := newTracker(t), t.Context()
+	tr, _ := newTracker(t)
+	ctx := t.Context()
 	add := func(number int, tag string) {
 		t.Helper()
 		for range number {
@@ -100,4 +119,34 @@ func TestDelays(t *testing.T) {
 			t.Error("an entry that is gone is remembered")
 		}
 	})
+}
+
+// TestFullStorage: an entry for which the storage has no room is written when it has, and until then
+// the tags are not known.
+func TestFullStorage(t *testing.T) {
+	tr, d := newTracker(t)
+	ctx, m := t.Context(), journal.Entry{Repository: "app", Digest: digest.FromString("x")}
+	if err := tr.options.Catalog.Records().SetComplete(ctx); err != nil || !tr.HasAllTags(ctx) {
+		t.Fatal("the tags of an empty registry are not known", err)
+	}
+	d.is = true
+	if noted, err := tr.noteDeletion(ctx, m); err != nil || noted.IsStored() {
+		t.Errorf("a full storage cannot be emptied: %v", err)
+	}
+	tr.requeue(ctx, m)
+	for range 2 {
+		if left := tr.Drain(ctx); left != 1 || tr.HasAllTags(ctx) {
+			t.Errorf("%d left", left)
+		}
+	}
+	d.is = false
+	if left := tr.writeEntries(ctx); left != 0 || tr.HasAllTags(ctx) {
+		t.Errorf("%d are not written", left)
+	}
+	if files, err := tr.journal.Files(ctx); len(files) != 1 || err != nil {
+		t.Errorf("%v, %v", files, err)
+	}
+	if left := tr.Drain(ctx); left != 0 || !tr.HasAllTags(ctx) {
+		t.Errorf("%d left at last", left)
+	}
 }

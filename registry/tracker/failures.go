@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
+	"github.com/distribution/distribution/v3/registry/storage/driver"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi/catalog"
@@ -61,6 +63,7 @@ func (t *Tracker) handleFailure(ctx context.Context, m journal.Entry, err error)
 	if t.options.OnStoreFailure == Reject && !missing {
 		recordedTotal.WithLabelValues("rejected").Inc()
 		logging.For(ctx).Error("push rejected: the image store is not available", append(m.Attributes(), "err", err)...)
+		t.requeue(ctx, m) // the registry has what the client does not push again
 		return &UnavailableError{m.Repository, err}
 	}
 	ctx, cancel := detached(ctx) // the store may have used up the time of the last one
@@ -79,12 +82,52 @@ func (t *Tracker) handleFailure(ctx context.Context, m journal.Entry, err error)
 	return nil
 }
 
-// requeue requeues m.
+// requeue has m reconciled again. An entry that cannot be written is kept in memory until it can.
 func (t *Tracker) requeue(ctx context.Context, m journal.Entry) {
-	if _, err := t.journal.Add(ctx, m); err != nil {
-		logging.For(ctx).Warn("journal entry not written", append(m.Attributes(), "err", err)...)
+	defer t.wake()
+	if m.IsStored() {
+		return
 	}
-	t.wake()
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if _, err := t.journal.Add(ctx, m); err != nil {
+		logging.For(ctx).Warn("journal entry not written yet", append(m.Attributes(), "err", err)...)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if len(t.unwritten) < mostUnwritten {
+			t.unwritten = append(t.unwritten, m)
+		}
+	}
+}
+
+// mostUnwritten bounds the entries in memory; a comparison with the registry finds the others.
+const mostUnwritten = 100_000
+
+// writeEntries writes the entries that could not be written before. It returns the number of those
+// that still cannot.
+func (t *Tracker) writeEntries(ctx context.Context) (left int) {
+	t.mu.Lock()
+	unwritten := t.unwritten
+	t.unwritten = nil
+	t.mu.Unlock()
+	for i, m := range unwritten {
+		if _, err := t.journal.Add(ctx, m); err != nil {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.unwritten = append(t.unwritten, unwritten[i:]...)
+			return len(t.unwritten)
+		}
+	}
+	return 0
+}
+
+// isFull reports whether an error of the registry's storage says that it is full.
+func isFull(err error) bool {
+	var failure driver.Error // without Unwrap
+	if errors.As(err, &failure) {
+		err = failure.Detail
+	}
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // Failed handles the failure to record something of the registry that was found by a comparison. It

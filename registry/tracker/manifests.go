@@ -3,7 +3,6 @@ package tracker
 import (
 	"cmp"
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -35,7 +34,8 @@ type Push struct {
 // put's, and UnavailableError.
 func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Push, put func() (digest.Digest, error)) error {
 	ctx = withPusher(ctx)
-	defer t.underway.begin(ctx, repo.Named().Name())()
+	end, _ := t.underway.begin(ctx, repo.Named().Name())
+	defer end()
 	// With Reject, a push whose manifest cannot be recorded is to leave the tag where it is.
 	if r := requestOf(ctx); r != nil && p.Tag != "" && p.Err == nil && t.options.OnStoreFailure == Defer && !t.options.PullThrough {
 		return r.store(ctx, t, repo, p, put)
@@ -79,10 +79,11 @@ func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, 
 	return err
 }
 
-// Deleted deletes a manifest and takes its repository off the Image. The entry
-// comes first: if the process dies in between, the next one looks.
+// Deleted deletes a manifest and takes its repository off the Image. A note in the store, or else an
+// entry, comes first: if the process dies in between, the next one looks.
 func (t *Tracker) Deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
-	defer t.underway.begin(ctx, repository)()
+	end, noted := t.underway.begin(ctx, repository)
+	defer end()
 	m := journal.Entry{Repository: repository, Digest: name}
 	deleted, failure := false, error(nil) // of the deletion itself
 	alone := true
@@ -95,8 +96,11 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 		var unlock func()
 		unlock, alone = t.lock(ctx, m)
 		defer unlock()
-		if m, failure = t.noteDeletion(ctx, service, m); failure != nil {
-			return nil
+		m.Subject = t.subjectOf(ctx, service, m)
+		if !noted {
+			if m, failure = t.noteDeletion(ctx, m); failure != nil {
+				return nil
+			}
 		}
 		if failure = service.Delete(ctx, name); failure != nil {
 			t.forget(ctx, m)
@@ -110,35 +114,31 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if err != nil {
+	switch {
+	case err != nil:
 		logging.For(ctx).Warn("deletion not recorded yet", append(m.Attributes(), "err", err)...)
-		t.wake()
-		return nil
-	}
-	logging.For(ctx).Info("manifest deleted", m.Attributes()...)
-	if alone {
+		t.requeue(ctx, m)
+	case !alone:
+		t.requeue(ctx, m)
+	default:
 		t.forget(ctx, m)
-	} else {
-		t.wake() // the entry stays
+	}
+	if err == nil {
+		logging.For(ctx).Info("manifest deleted", m.Attributes()...)
 	}
 	return nil
 }
 
-// noteDeletion writes the entry of a deletion.
-func (t *Tracker) noteDeletion(ctx context.Context, service distribution.ManifestService, m journal.Entry) (journal.Entry, error) {
-	parsed, err := ReadManifest(ctx, t.inner, service, m.Digest)
-	switch {
-	case err != nil: // one that cannot be read can be deleted all the same
-		subject, storeErr := t.options.Referrers.SubjectOf(ctx, m.Repository, m.Digest)
-		m.Subject = subject
-		logging.For(ctx).Warn("deleted manifest not readable", append(m.Attributes(), "subject", subject.String(), "err", errors.Join(err, storeErr))...)
-	case parsed != nil:
-		m.Subject = parsed.Subject
-	}
+// noteDeletion writes the entry of a deletion. A disk that is full is to be emptied all the same: then
+// the entry is written when that is possible.
+func (t *Tracker) noteDeletion(ctx context.Context, m journal.Entry) (journal.Entry, error) {
 	noted, err := t.journal.Add(ctx, m)
-	if err != nil {
+	if err != nil && !isFull(err) {
 		logging.For(ctx).Error("deletion refused: it cannot be noted", append(m.Attributes(), "err", err)...)
 		return m, &UnavailableError{m.Repository, err}
+	}
+	if err != nil {
+		logging.For(ctx).Warn("deletion not noted, as the registry's storage is full", append(m.Attributes(), "err", err)...)
 	}
 	return noted, nil
 }
@@ -153,8 +153,11 @@ func (t *Tracker) recordDeletion(ctx context.Context, m journal.Entry) error {
 	return t.removeReferrer(ctx, m.Repository, m.Digest, m.Subject)
 }
 
-// forget removes an entry that is done.
+// forget removes an entry that is done, if there is one.
 func (t *Tracker) forget(ctx context.Context, m journal.Entry) {
+	if !m.IsStored() {
+		return
+	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if err := t.journal.Remove(ctx, m); err != nil {

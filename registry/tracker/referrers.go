@@ -61,6 +61,20 @@ func (t *Tracker) removeReferrer(ctx context.Context, repository string, name, s
 	})
 }
 
+// subjectOf returns the subject of a manifest that is about to be deleted, "" if it has none.
+func (t *Tracker) subjectOf(ctx context.Context, service distribution.ManifestService, m journal.Entry) digest.Digest {
+	parsed, err := ReadManifest(ctx, t.inner, service, m.Digest)
+	switch {
+	case err != nil: // one that cannot be read can be deleted all the same
+		subject, storeErr := t.options.Referrers.SubjectOf(ctx, m.Repository, m.Digest)
+		logging.For(ctx).Warn("deleted manifest not readable", append(m.Attributes(), "subject", subject.String(), "err", errors.Join(err, storeErr))...)
+		return subject
+	case parsed != nil:
+		return parsed.Subject
+	}
+	return ""
+}
+
 // recordTagReferrer stores the reference that a tag makes to the digest in its name, if it is
 // one of the two kinds that do: cosign's sha256-<hex>.sig, and sha256-<hex>, an index of
 // referrers that clients keep where there is no referrers API. to is the target of the tag, ""

@@ -20,7 +20,8 @@ import (
 func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest, service distribution.TagService, change func() error) error {
 	ctx = withPusher(ctx)
 	m := journal.Entry{Repository: repo.Named().Name(), Tag: tag}
-	defer t.underway.begin(ctx, m.Repository)()
+	end, _ := t.underway.begin(ctx, m.Repository)
+	defer end()
 	with := storedWith(ctx, m.Repository, tag)
 	var before digest.Digest
 	changed, changeErr := false, error(nil)

@@ -93,6 +93,8 @@ type Tracker struct {
 
 	mu       sync.Mutex
 	awaiting map[digest.Digest][]journal.Entry // by config: Images that lack it
+	// unwritten are entries that the registry's storage has not taken yet.
+	unwritten []journal.Entry
 
 	underway *Underway
 }

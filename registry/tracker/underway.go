@@ -50,9 +50,9 @@ func newUnderway(r *records.Store, leases Leases) *Underway {
 	return &Underway{records: r, leases: leases, process: rand.Text(), mu: &sync.Mutex{}, used: map[string]*use{}}
 }
 
-// begin notes that a repository is about to change, until end. Without a store there is a journal
-// entry.
-func (u *Underway) begin(ctx context.Context, repository string) (end func()) {
+// begin notes that a repository is about to change, until end. noted is false if that could not be
+// stored.
+func (u *Underway) begin(ctx context.Context, repository string) (end func(), noted bool) {
 	u.mu.Lock()
 	used, process := u.used[repository], u.process
 	if used == nil {
@@ -77,7 +77,7 @@ func (u *Underway) begin(ctx context.Context, repository string) (end func()) {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		used.changes--
-	}
+	}, used.noted
 }
 
 // Settle takes back the notes of repositories that have not changed for a time.

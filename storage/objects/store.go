@@ -261,20 +261,33 @@ func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtim
 	return result, unavailable(err)
 }
 
-// confirm confirms that key is at revision.
-func (s *Store) confirm(ctx context.Context, key string, revision int64) error {
+// remove deletes an object, or puts the one in its place that Options.Renew returns. The result is nil
+// in a batch.
+func (s *Store) remove(ctx context.Context, key string, current *state, corrupt bool) (*storage.CommitResult, error) {
+	m := storage.Mutation{Operation: storage.Delete, Key: key, Expect: current.revision}
 	if batch := storage.BatchOf(ctx); batch != nil {
-		batch.Add(storage.Mutation{Operation: storage.Check, Key: key, Expect: revision})
-		return nil
+		batch.Add(m)
+		return nil, nil
 	}
-	return unavailable(s.backend.Confirm(ctx))
-}
-
-// CommitBatch commits the writes of a Batch; see Batch.Commit.
-func (s *Store) CommitBatch(ctx context.Context, b *storage.Batch) (committed bool, err error) {
-	committed, err = b.Commit(ctx, s.backend)
-	if errors.Is(err, storage.ErrConditionFailed) {
-		return false, err
+	var conditions []storage.Mutation
+	if s.opts.Renew != nil && !corrupt {
+		renewed, depends, err := s.opts.Renew(ctx, current.object)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		ctx = storage.WithConditions(ctx, func() []storage.Mutation { return depends })
+		if renewed != nil {
+			data, err := runtime.Encode(s.opts.Codec, renewed)
+			if err != nil {
+				return nil, err
+			}
+			return s.commit(ctx, key, current.revision, renewed, data)
+		}
+		conditions = depends
 	}
-	return committed, unavailable(err)
+	result, err := s.backend.Commit(ctx, append([]storage.Mutation{m}, conditions...)...)
+	if err == nil && !result.Succeeded && result.Conflict > 0 {
+		return nil, storage.ErrConditionFailed
+	}
+	return result, unavailable(err)
 }

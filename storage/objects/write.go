@@ -95,37 +95,6 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 	}
 }
 
-// remove deletes an object, or puts the one in its place that Options.Renew returns. The result is nil
-// in a batch.
-func (s *Store) remove(ctx context.Context, key string, current *state, corrupt bool) (*storage.CommitResult, error) {
-	m := storage.Mutation{Operation: storage.Delete, Key: key, Expect: current.revision}
-	if batch := storage.BatchOf(ctx); batch != nil {
-		batch.Add(m)
-		return nil, nil
-	}
-	var conditions []storage.Mutation
-	if s.opts.Renew != nil && !corrupt {
-		renewed, depends, err := s.opts.Renew(ctx, current.object)
-		if err != nil {
-			return nil, unavailable(err)
-		}
-		ctx = storage.WithConditions(ctx, func() []storage.Mutation { return depends })
-		if renewed != nil {
-			data, err := runtime.Encode(s.opts.Codec, renewed)
-			if err != nil {
-				return nil, err
-			}
-			return s.commit(ctx, key, current.revision, renewed, data)
-		}
-		conditions = depends
-	}
-	result, err := s.backend.Commit(ctx, append([]storage.Mutation{m}, conditions...)...)
-	if err == nil && !result.Succeeded && result.Conflict > 0 {
-		return nil, storage.ErrConditionFailed
-	}
-	return result, unavailable(err)
-}
-
 // GuaranteedUpdate implements storage.Interface.
 func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination runtime.Object, ignoreNotFound bool,
 	preconditions *k8sstorage.Preconditions, update k8sstorage.UpdateFunc, suggestion runtime.Object,
@@ -184,6 +153,24 @@ func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination ru
 		}
 		return s.decode(data, result.Revision, destination)
 	}
+}
+
+// confirm confirms that key is at revision.
+func (s *Store) confirm(ctx context.Context, key string, revision int64) error {
+	if batch := storage.BatchOf(ctx); batch != nil {
+		batch.Add(storage.Mutation{Operation: storage.Check, Key: key, Expect: revision})
+		return nil
+	}
+	return unavailable(s.backend.Confirm(ctx))
+}
+
+// CommitBatch commits the writes of a Batch; see Batch.Commit.
+func (s *Store) CommitBatch(ctx context.Context, b *storage.Batch) (committed bool, err error) {
+	committed, err = b.Commit(ctx, s.backend)
+	if errors.Is(err, storage.ErrConditionFailed) {
+		return false, err
+	}
+	return committed, unavailable(err)
 }
 
 func (s *Store) apply(key string, current *state, preconditions *k8sstorage.Preconditions, update k8sstorage.UpdateFunc) (runtime.Object, error) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -46,8 +47,37 @@ func TestRenewal(t *testing.T) {
 		t.Errorf("it is %+v", after.ObjectMeta)
 	}
 	must(t, "the deletion", s.lives(image, "team/app", "team/app:v1"))
-	if event := nextEvent(t, w); event.Type != watch.Modified || nameOf(event) != image {
-		t.Errorf("a watcher saw %s of %s", event.Type, nameOf(event))
+	// A watcher sees the one go and the other come, also if its connection broke in between.
+	deleted := nextEvent(t, w)
+	sees := func(w watch.Interface) {
+		t.Helper()
+		event := nextEvent(t, w)
+		if added, ok := event.Object.(*imagev1.Image); !ok || event.Type != watch.Added || added.UID != after.UID || added.ResourceVersion != after.ResourceVersion {
+			t.Errorf("a watcher saw %s of %s, want ADDED of the new one", event.Type, nameOf(event))
+		}
+	}
+	gone, ok := deleted.Object.(*imagev1.Image)
+	if !ok || deleted.Type != watch.Deleted || gone.UID != before.UID {
+		t.Fatalf("a watcher saw %s of %s, want DELETED of the former one", deleted.Type, nameOf(deleted))
+	}
+	sees(w)
+	again, err := s.images().Watch(t.Context(), metav1.ListOptions{ResourceVersion: gone.ResourceVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Stop()
+	if event := nextEvent(t, again); event.Type != watch.Deleted {
+		t.Errorf("a watch from there begins with %s", event.Type)
+	}
+	sees(again)
+	// A selector that only the former one matches sees it go.
+	selecting, err := s.images().Watch(t.Context(), metav1.ListOptions{ResourceVersion: before.ResourceVersion, LabelSelector: "user=data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer selecting.Stop()
+	if event := nextEvent(t, selecting); event.Type != watch.Deleted || nameOf(event) != image {
+		t.Errorf("a watch with a selector saw %s of %s", event.Type, nameOf(event))
 	}
 	// One that waits for a finalizer is renewed when a client takes that off.
 	if _, err := s.images().Patch(t.Context(), image, types.MergePatchType, []byte(`{"metadata":{"finalizers":["example.com/scan"]}}`), metav1.PatchOptions{}); err != nil {

@@ -1,19 +1,18 @@
 package objects
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
 	"sort"
 	"sync"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	k8sstorage "k8s.io/apiserver/pkg/storage"
 
 	"tallyman/storage"
 )
@@ -23,6 +22,8 @@ type event struct {
 	change   *storage.Change
 	current  func() (*Encoded, error) // nil result if the change is a deletion
 	previous func() (*Encoded, error) // nil result if the change is a creation
+	// replaced is the previous object if the current one is another, with another uid; else nil.
+	replaced func() (*Encoded, error)
 }
 
 // eventsAfter reads a page of the log after a revision, empty if there is no change yet.
@@ -58,7 +59,54 @@ func (s *Store) newEvent(c *storage.Change) *event {
 		})
 	}
 	e.current, e.previous = version(c.Current), version(c.Previous)
+	e.replaced = sync.OnceValues(func() (*Encoded, error) { return s.replacedBy(e) })
 	return e
+}
+
+// replacedBy returns the previous object if the current one is another. It carries the revision before
+// that of the change, so that a watch that goes on from there sees the current one.
+func (s *Store) replacedBy(e *event) (*Encoded, error) {
+	if e.change.Previous == nil || e.change.Current == nil {
+		return nil, nil
+	}
+	previous, err := e.previous()
+	if err != nil {
+		return nil, e.unreadable(err)
+	}
+	current, err := e.current()
+	if err != nil || bytes.Equal(firstUID(previous.data), firstUID(current.data)) {
+		return nil, err
+	}
+	before, err := uidOf(previous)
+	if err != nil {
+		return nil, err
+	}
+	after, err := uidOf(current)
+	if err != nil || before == after {
+		return nil, err
+	}
+	shown := *e.change.Previous
+	shown.Revision = e.change.Revision - 1
+	return s.newShared(&shown, s.indexer.trusted(e.change.Before))
+}
+
+// firstUID returns the part of an object's JSON with the first uid, which is that of the object if it
+// has one.
+func firstUID(data []byte) []byte {
+	_, rest, _ := bytes.Cut(data, []byte(`"uid":"`))
+	return rest[:max(bytes.IndexByte(rest, '"'), 0)]
+}
+
+func uidOf(e *Encoded) (types.UID, error) {
+	object, err := e.Object()
+	if err != nil {
+		return "", err
+	}
+	accessor, err := meta.Accessor(object)
+	if err != nil {
+		return "", err
+	}
+	return accessor.GetUID(), nil
 }
 
 // newShared returns the object of a watch event. It is decoded only if a
@@ -80,8 +128,12 @@ func (e *event) forWatch(sel *selector) (watch.EventType, *Encoded, bool, error)
 	if err != nil {
 		return "", nil, false, err
 	}
+	replaced, err := e.replaced()
+	if err != nil {
+		return "", nil, false, err
+	}
 	if sel.everything() && current != nil {
-		if e.change.Previous == nil {
+		if e.change.Previous == nil || replaced != nil {
 			return watch.Added, current, true, nil
 		}
 		return watch.Modified, current, true, nil
@@ -99,11 +151,11 @@ func (e *event) forWatch(sel *selector) (watch.EventType, *Encoded, bool, error)
 		return "", nil, false, e.unreadable(err)
 	}
 	switch {
-	case isMatch && wasMatch:
+	case isMatch && wasMatch && replaced == nil:
 		return watch.Modified, current, true, nil
 	case isMatch:
 		return watch.Added, current, true, nil
-	case wasMatch:
+	case wasMatch && replaced == nil:
 		return watch.Deleted, previous, true, nil
 	}
 	return "", nil, false, nil
@@ -121,27 +173,6 @@ func (e *event) unreadable(err error) error {
 		Message: fmt.Sprintf("saw a DELETED event, but object data is corrupt - key: %q, revision: %d: %v", e.change.Key, e.change.Revision, err),
 	}}
 }
-
-// timed is an event's object with the time it was seen, for a watch that asked
-// for that.
-type timed struct {
-	runtime.Object
-	at time.Time
-}
-
-var _ k8sstorage.WatchEventWithRecordTime = (*timed)(nil)
-
-func (t *timed) GetObjectMeta() metav1.Object {
-	accessor, err := meta.Accessor(t.Object)
-	if err != nil {
-		return &metav1.ObjectMeta{}
-	}
-	return accessor
-}
-
-func (t *timed) DeepCopyObject() runtime.Object { return &timed{t.Object.DeepCopyObject(), t.at} }
-func (t *timed) RecordTime() time.Time          { return t.at }
-func (t *timed) Unwrap() runtime.Object         { return t.Object }
 
 const (
 	// ringBytes is the maximum size of the values in a ring. Each encoding of an event needs

@@ -8,6 +8,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	k8sstorage "k8s.io/apiserver/pkg/storage"
@@ -80,6 +81,9 @@ func (w *watcher) sendEvent(e *event) error {
 	if e.change.Revision <= w.revision {
 		return nil // the initial state had it
 	}
+	if err := w.sendReplaced(e); err != nil {
+		return err
+	}
 	kind, obj, visible, err := e.forWatch(w.selector)
 	if err != nil {
 		if !w.store.skips(e.change.Key, err) {
@@ -93,6 +97,19 @@ func (w *watcher) sendEvent(e *event) error {
 		return nil
 	}
 	return w.send(kind, obj)
+}
+
+// sendReplaced sends DELETED for the object that another one has taken the place of, so that ADDED follows
+// for that one.
+func (w *watcher) sendReplaced(e *event) error {
+	replaced, err := e.replaced()
+	if err != nil || replaced == nil {
+		return nil //nolint:nilerr // which the event itself tells of
+	}
+	if matches, err := w.selector.matches(replaced); err != nil || !matches {
+		return nil //nolint:nilerr // the same
+	}
+	return w.send(watch.Deleted, replaced)
 }
 
 // sendGone sends DELETED with the name only, for a change to a corrupt object. The client
@@ -153,6 +170,27 @@ func (w *watcher) untilBookmark() time.Duration {
 	}
 	return bookmarkInterval
 }
+
+// timed is an event's object with the time it was seen, for a watch that asked
+// for that.
+type timed struct {
+	runtime.Object
+	at time.Time
+}
+
+var _ k8sstorage.WatchEventWithRecordTime = (*timed)(nil)
+
+func (t *timed) GetObjectMeta() metav1.Object {
+	accessor, err := meta.Accessor(t.Object)
+	if err != nil {
+		return &metav1.ObjectMeta{}
+	}
+	return accessor
+}
+
+func (t *timed) DeepCopyObject() runtime.Object { return &timed{t.Object.DeepCopyObject(), t.at} }
+func (t *timed) RecordTime() time.Time          { return t.at }
+func (t *timed) Unwrap() runtime.Object         { return t.Object }
 
 func (w *watcher) send(kind watch.EventType, obj runtime.Object) error {
 	if w.opts.RecordTimestamps {

@@ -2,12 +2,16 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	imagev1 "github.com/openshift/api/image/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
@@ -25,11 +29,14 @@ func carries(image *imagev1.Image, tag string) bool {
 	return false
 }
 
-// TestMovedTag moves a tag between two images again and again, through each of the replicas. Every
-// list has it on one Image, and so has a watcher after each event: on both for an instant, on none
-// never.
+var moves = flag.Int("moves", 36, "times that TestMovedTag moves a tag on each store")
+
+// TestMovedTag moves a tag between three images again and again, by each client in turn and through
+// each of the replicas. Every list has it on one Image, and so has a watcher after each event: on two
+// for an instant, on none never. Its history has the pushes in the order of their answers.
 func TestMovedTag(t *testing.T) {
 	t.Parallel()
+	docker := startDocker(t)
 	for name, start := range map[string]func() []*server{
 		"bolt": func() []*server { return []*server{startServer(t)} },
 		"redis": func() []*server {
@@ -39,13 +46,8 @@ func TestMovedTag(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			replicas := start()
 			const tag = "team/app:latest"
-			manifests := []string{}
-			for _, content := range []string{"one", "two"} {
-				pushSmallImage(replicas[0], "team/app", content)
-				_, manifest := smallImage(content)
-				manifests = append(manifests, manifest)
-			}
-			const moves = 60
+			move := tagMovers(t, replicas[0], docker)
+			move(replicas[0], 0)
 			ctx, cancel := context.WithCancel(t.Context())
 			var readers sync.WaitGroup
 			defer readers.Wait()
@@ -55,13 +57,14 @@ func TestMovedTag(t *testing.T) {
 				readers.Go(func() { reads[i] = s.readTag(ctx, tag) })
 			}
 			watched := replicas[len(replicas)-1].watchTag(t, tag)
-			for n := range moves {
+			var pushed []string // newest first
+			for n := 1; n <= *moves; n++ {
 				s := replicas[n%len(replicas)]
-				if got := s.putManifest("team/app", "latest", "application/vnd.oci.image.manifest.v1+json", manifests[n%2]); got.code != 201 {
-					t.Fatalf("push: %d %s", got.code, got.body)
-				}
+				move(s, n)
+				got := s.request(http.MethodHead, "/v2/team/app/manifests/latest", "", http.Header{"Accept": {imagespec.MediaTypeImageManifest, schema2}})
+				pushed = append([]string{got.header.Get("Docker-Content-Digest")}, pushed...)
 			}
-			watched(moves)
+			watched(*moves)
 			cancel()
 			readers.Wait()
 			for i, n := range reads {
@@ -69,11 +72,59 @@ func TestMovedTag(t *testing.T) {
 					t.Errorf("only %d reads of replica %d", n, i)
 				}
 			}
+			history, err := replicas[0].tags("team").Get(t.Context(), "app:latest", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var items []string
+			for _, item := range history.Status.Items {
+				items = append(items, item.Image)
+			}
+			if want := pushed[:min(len(items), len(pushed))]; len(items) != 20 || !slices.Equal(items, want) {
+				t.Errorf("the history is %v, want %v", items, want)
+			}
+			t.Logf("%d moves, %v reads", *moves, reads)
 		})
 	}
 }
 
-// readTag lists the Images by a tag, and all of them, until ctx ends. It returns the number of
+const schema2 = "application/vnd.docker.distribution.manifest.v2+json"
+
+// tagMovers returns a function that makes team/app:latest another image each time, by another client:
+// a request, docker, crane and skopeo.
+func tagMovers(t *testing.T, s *server, docker []string) func(s *server, n int) {
+	t.Helper()
+	var manifests, imported []string
+	for i := range 3 {
+		content := fmt.Sprint(s.addr, " image ", i)
+		pushSmallImage(s, "team/app", content)
+		_, manifest := smallImage(content)
+		manifests = append(manifests, manifest)
+		s.pushImage(fmt.Sprint("team/app:source", i), content)
+		imported = append(imported, strings.TrimSpace(command(t, docker, "docker", "import", layerTar(t, "imported "+content))))
+	}
+	return func(s *server, n int) {
+		t.Helper()
+		i := n / 4 % 3
+		source, target := fmt.Sprint(s.addr, "/team/app:source", i), s.addr+"/team/app:latest"
+		switch n % 4 {
+		case 0:
+			if got := s.putManifest("team/app", "latest", imagespec.MediaTypeImageManifest, manifests[i]); got.code != http.StatusCreated {
+				t.Fatalf("push: %d %s", got.code, got.body)
+			}
+		case 1:
+			command(t, docker, "docker", "tag", imported[i], target)
+			command(t, docker, "docker", "push", target)
+		case 2:
+			crane(t, "copy", source, target)
+		case 3:
+			other := fmt.Sprint(s.addr, "/team/app:source", (i+1)%3)
+			command(t, nil, "skopeo", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+other, "docker://"+target)
+		}
+	}
+}
+
+// readTag lists the Images by a tag, and all of them, and gets the tag, until ctx ends. It returns the number of
 // reads, in each of which one Image has the tag.
 func (s *server) readTag(ctx context.Context, tag string) (reads int) {
 	for ctx.Err() == nil {
@@ -97,6 +148,11 @@ func (s *server) readTag(ctx context.Context, tag string) (reads int) {
 				return reads
 			}
 			reads++
+		}
+		repository, name, _ := strings.Cut(tag, "/")
+		if _, err := s.tags(repository).Get(ctx, name, metav1.GetOptions{}); err != nil && ctx.Err() == nil {
+			s.t.Errorf("the tag as an object: %v", err)
+			return reads
 		}
 	}
 	return reads

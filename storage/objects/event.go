@@ -86,7 +86,7 @@ func (s *Store) replacedBy(e *event) (*Encoded, error) {
 		return nil, err
 	}
 	shown := *e.change.Previous
-	shown.Revision = e.change.Revision - 1
+	shown.Revision = e.change.Before
 	return s.newShared(&shown, s.indexer.trusted(e.change.Before))
 }
 

@@ -24,6 +24,7 @@ type comparison struct {
 	// additions are looked for.
 	known *known
 
+	held                                        map[digest.Digest]bool
 	manifests, tags, recorded, failed, setAside int
 	missing                                     []records.Missing
 }
@@ -87,9 +88,9 @@ func (c *comparison) compareManifests(ctx context.Context) error {
 		return err
 	}
 	c.manifests = len(listed)
-	there := map[digest.Digest]bool{}
+	c.held = map[digest.Digest]bool{}
 	for _, name := range listed {
-		there[name] = true
+		c.held[name] = true
 		m := journal.Entry{Repository: c.repository, Digest: name}
 		recorded, err := c.resyncer.tracker.HasManifest(ctx, m)
 		switch {
@@ -109,7 +110,7 @@ func (c *comparison) compareManifests(ctx context.Context) error {
 		return nil
 	}
 	for name, revision := range c.known.manifests {
-		if there[name] {
+		if c.held[name] {
 			continue
 		}
 		held, err := c.resyncer.layout.holds(ctx, c.repository, name)
@@ -132,12 +133,15 @@ func (c *comparison) compareTags(ctx context.Context) error {
 	for _, tag := range listed {
 		m := journal.Entry{Repository: c.repository, Tag: tag}
 		to, err := c.resyncer.layout.tag(ctx, c.repository, tag)
+		if err == nil && to != "" && !c.held[to] { // pushed since, or not there any more
+			to, err = c.resyncer.layout.pointsTo(ctx, c.repository, tag)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil: // broken, so it points to nothing
 			there[tag] = true
-		case to == "": // deleted since, or the remains of a tag
+		case to == "": // deleted since, the remains of a tag, or one that points to nothing
 		case c.resyncer.tracker.HasTag(ctx, c.repository, tag, to):
 			there[tag] = true
 		default:
@@ -155,7 +159,7 @@ func (c *comparison) compareTags(ctx context.Context) error {
 		if there[tag] {
 			continue
 		}
-		to, err := c.resyncer.layout.tag(ctx, c.repository, tag)
+		to, err := c.resyncer.layout.pointsTo(ctx, c.repository, tag)
 		if err != nil {
 			return err
 		}

@@ -117,6 +117,19 @@ func (l *layout) tag(ctx context.Context, repository, tag string) (digest.Digest
 	return digest.Parse(string(content))
 }
 
+// pointsTo reads the manifest that a tag points to, "" also if the repository does not hold that one.
+func (l *layout) pointsTo(ctx context.Context, repository, tag string) (digest.Digest, error) {
+	to, err := l.tag(ctx, repository, tag)
+	if err != nil || to == "" {
+		return "", err
+	}
+	held, err := l.holds(ctx, repository, to)
+	if err != nil || !held {
+		return "", err
+	}
+	return to, nil
+}
+
 func ignoreMissing(err error) error {
 	var missing driver.PathNotFoundError
 	if errors.As(err, &missing) {

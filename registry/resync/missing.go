@@ -32,7 +32,7 @@ func blockedText(state *records.ResyncState) string {
 // isMissing reads whether the registry lacks the thing of m.
 func (r *Resyncer) isMissing(ctx context.Context, m *records.Missing) (bool, error) {
 	if m.Tag != "" {
-		to, err := r.layout.tag(ctx, m.Repository, m.Tag)
+		to, err := r.layout.pointsTo(ctx, m.Repository, m.Tag)
 		return to == "", err
 	}
 	held, err := r.layout.holds(ctx, m.Repository, m.Digest)

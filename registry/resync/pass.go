@@ -146,6 +146,16 @@ func (p *pass) compareOne(ctx context.Context, name string, number int) error {
 			return errors.Join(err, errStoreAway)
 		}
 	}
+	if state := p.count(c, number); state != nil {
+		if err := p.resyncs.SetState(ctx, state); err != nil {
+			logging.For(ctx).Debug("cannot note how far the resync is", "err", err)
+		}
+	}
+	return nil
+}
+
+// count counts a comparison. It returns the state if it is to be stored, from time to time, else nil.
+func (p *pass) count(c *comparison, number int) *records.ResyncState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state.Manifests += c.manifests
@@ -157,13 +167,12 @@ func (p *pass) compareOne(ctx context.Context, name string, number int) error {
 	if checkpoint := p.order.finish(number); checkpoint != "" {
 		p.state.Checkpoint = checkpoint
 	}
-	if time.Since(p.stored) >= checkpointInterval {
-		p.stored = time.Now()
-		if err := p.resyncs.SetState(ctx, &p.state); err != nil {
-			logging.For(ctx).Debug("cannot note how far the resync is", "err", err)
-		}
+	if time.Since(p.stored) < checkpointInterval {
+		return nil
 	}
-	return nil
+	p.stored = time.Now()
+	state := p.state
+	return &state
 }
 
 // settle removes the records whose grace period is over, unless they are too many.

@@ -73,7 +73,7 @@ func (t *Tracker) drain(ctx context.Context, waits delays, limit time.Duration) 
 	if len(files) == 0 || t.options.Catalog.Ready() != nil {
 		return len(files) + unwritten, false
 	}
-	d := &drainage{round: t.Round(ctx), waits: waits, left: len(files) + unwritten, done: map[journal.Entry]func() error{}}
+	d := &drainage{round: t.Round(ctx), waits: waits, left: len(files) + unwritten, done: map[journal.Entry]*attempt{}}
 	defer func() { journalEntries.Set(float64(left)) }()
 	began, some := time.Now(), false
 	for chunk := range slices.Chunk(waits.due(files), drainChunk) {
@@ -96,7 +96,7 @@ type drainage struct {
 	mu    sync.Mutex // guards the following
 	left  int
 	waits delays
-	done  map[journal.Entry]func() error // several entries may be about one thing
+	done  map[journal.Entry]*attempt // several entries may be about one thing
 }
 
 // handle handles the entries in files. Replicas take them in different orders, so that one finds
@@ -139,26 +139,34 @@ func (d *drainage) handleFile(ctx context.Context, file string) {
 	logging.For(ctx).Log(ctx, level, "still cannot record", append(m.Attributes(), "file", file, "err", err)...)
 }
 
+// attempt is the one to record a thing in a round.
+type attempt struct {
+	trying gate
+	made   bool
+	err    error
+}
+
 // sync records the thing that m is about, once in a round: the entries were all there before.
 func (d *drainage) sync(ctx context.Context, m journal.Entry) error {
 	d.mu.Lock()
-	once := d.done[m.About()]
-	if once == nil {
-		once = sync.OnceValue(func() error {
-			err := d.round.Sync(ctx, m)
-			if isPermanent(err) {
-				d.round.tracker.setAside(ctx, m, err)
-				return nil // nothing is recorded
-			}
-			if err == nil {
-				logging.For(ctx).Info("pending change recorded", m.Attributes()...)
-			}
-			return err
-		})
-		d.done[m.About()] = once
+	a := d.done[m.About()]
+	if a == nil {
+		a = &attempt{trying: newGate()}
+		d.done[m.About()] = a
 	}
 	d.mu.Unlock()
-	return once()
+	defer a.trying.lock()()
+	if a.made {
+		return a.err
+	}
+	a.made, a.err = true, d.round.Sync(ctx, m)
+	if isPermanent(a.err) {
+		d.round.tracker.setAside(ctx, m, a.err)
+		a.err = nil // nothing is recorded
+	} else if a.err == nil {
+		logging.For(ctx).Info("pending change recorded", m.Attributes()...)
+	}
+	return a.err
 }
 
 // delays are the times before which entries are not tried again, by file.

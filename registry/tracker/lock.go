@@ -3,7 +3,6 @@ package tracker
 import (
 	"context"
 	"hash/maphash"
-	"sync"
 
 	"tallyman/registry/journal"
 	"tallyman/registry/logging"
@@ -47,16 +46,32 @@ func (t *Tracker) lock(ctx context.Context, m journal.Entry) (unlock func(), alo
 	}, true
 }
 
+// gate is a lock that may be held while something outside is waited for. Tests with a simulated clock
+// (testing/synctest) know that who waits for it waits; of a sync.Mutex they do not. Create it with
+// newGate.
+type gate chan struct{}
+
+func newGate() gate { return make(gate, 1) }
+
+func (g gate) lock() (unlock func()) {
+	g <- struct{}{}
+	return func() { <-g }
+}
+
 // keyedLock is a lock for each key; keys may share one.
 type keyedLock struct {
 	seed  maphash.Seed
-	locks *[256]sync.Mutex
+	locks []gate
 }
 
-func newKeyedLock() keyedLock { return keyedLock{seed: maphash.MakeSeed(), locks: &[256]sync.Mutex{}} }
+func newKeyedLock() keyedLock {
+	k := keyedLock{seed: maphash.MakeSeed()}
+	for range 256 {
+		k.locks = append(k.locks, newGate())
+	}
+	return k
+}
 
 func (k keyedLock) lock(key string) (unlock func()) {
-	l := &k.locks[maphash.String(k.seed, key)%uint64(len(k.locks))]
-	l.Lock()
-	return l.Unlock
+	return k.locks[maphash.String(k.seed, key)%uint64(len(k.locks))].lock()
 }

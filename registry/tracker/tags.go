@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3"
@@ -156,6 +155,9 @@ func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository,
 	if err != nil && !errors.As(err, &unknown) {
 		return "", err
 	}
+	if current.Digest, err = t.ifHeld(ctx, repo, current.Digest); err != nil {
+		return "", err
+	}
 	if err := t.recordTagReferrer(ctx, repo, m.Tag, current.Digest, nil); err != nil {
 		return "", err
 	}
@@ -168,6 +170,22 @@ func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository,
 	})
 }
 
+// ifHeld returns the manifest called name if the repository holds it, else "": a tag that points to
+// nothing counts as none.
+func (t *Tracker) ifHeld(ctx context.Context, repo distribution.Repository, name digest.Digest) (digest.Digest, error) {
+	if name == "" {
+		return "", nil
+	}
+	service, err := repo.Manifests(ctx)
+	if err != nil {
+		return "", err
+	}
+	if held, err := service.Exists(ctx, name); err != nil || !held {
+		return "", err
+	}
+	return name, nil
+}
+
 // imagesByTag returns the manifests whose Images carry each tag (repository:tag), unless everything
 // has records, which say it. It reads all Images, so one is made for a round of entries or a
 // backfill, and only if the round has a tag. It may be older than the round: a process that moves
@@ -175,11 +193,10 @@ func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository,
 type imagesByTag func() (map[string][]digest.Digest, error)
 
 func (t *Tracker) imagesByTag(ctx context.Context) imagesByTag {
-	var mu sync.Mutex
+	reading := newGate()
 	var all map[string][]digest.Digest
 	return func() (_ map[string][]digest.Digest, err error) {
-		mu.Lock()
-		defer mu.Unlock()
+		defer reading.lock()()
 		if all != nil {
 			return all, nil
 		}

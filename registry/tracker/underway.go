@@ -42,7 +42,7 @@ type use struct {
 	changes int       // under way; under the mutex of Underway
 	last    time.Time // when one began; the same
 
-	noting sync.Mutex // held while the note is made or taken back
+	noting gate // held while the note is made or taken back
 	noted  bool
 }
 
@@ -56,15 +56,14 @@ func (u *Underway) begin(ctx context.Context, repository string) (end func(), no
 	u.mu.Lock()
 	used, process := u.used[repository], u.process
 	if used == nil {
-		used = &use{}
+		used = &use{noting: newGate()}
 		u.used[repository] = used
 	}
 	used.changes++
 	used.last = time.Now()
 	u.mu.Unlock()
 
-	used.noting.Lock()
-	defer used.noting.Unlock()
+	defer used.noting.lock()()
 	if !used.noted {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), beginTimeout)
 		defer cancel()
@@ -101,8 +100,7 @@ func (u *Underway) Settle(ctx context.Context, quietTime time.Duration) {
 // forget takes back the note of a repository that nobody changes. A change that begins meanwhile
 // makes another.
 func (u *Underway) forget(ctx context.Context, process, repository string, used *use) error {
-	used.noting.Lock()
-	defer used.noting.Unlock()
+	defer used.noting.lock()()
 	u.mu.Lock()
 	changing := used.changes > 0
 	u.mu.Unlock()

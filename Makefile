@@ -17,9 +17,9 @@ calm := env GOGC=400 GOMEMLIMIT=4GiB
 race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access ./imageapi/verification
 
 # Long tests that start no goroutine, or measure memory, run without the race detector.
-sequential := ^(TestDifferential|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
+sequential := ^(TestDifferential|TestMemory|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
 
-.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench lists scale faults kills hostile outage fuzz generate
+.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench lists scale faults kills moves model memory hostile outage fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -68,7 +68,7 @@ test: ## run all tests, with the clients they drive; prints the time of each ste
 	.ci/step vet $(calm) go vet ./...
 	.ci/step build env CGO_ENABLED=1 $(calm) go list -race -test -deps -export -f '{{""}}' $(race) > /dev/null
 	.ci/step race env CGO_ENABLED=1 $(calm) go test -race -vet=off -timeout 60m -skip '$(sequential)' $(race)
-	.ci/step sequential go test -vet=off -timeout 60m -run '$(sequential)' ./signatures/policy ./storage/objects ./storage/redis
+	.ci/step sequential go test -vet=off -timeout 60m -run '$(sequential)' ./signatures/policy ./storage/objects ./storage/redis ./imageapi/catalog
 	.ci/step test go test -vet=off -timeout 60m $$(go list ./... | grep -vxF "$$(go list $(race))")
 
 race: tools ## run all tests with the race detector, the server under test built with it, too
@@ -120,6 +120,15 @@ faults: tools ## run clients through 1 000 failures of Redis, and 20 processes t
 
 kills: tools ## kill the server 100 times on each store amid pushes, moves, untags, deletions and signatures
 	go test -count=1 -v -run TestKilled -timeout 60m ./internal/e2e -args -kills 100
+
+moves: tools ## move a tag 500 times on each store, by docker, crane, skopeo and requests in turn
+	go test -count=1 -v -run 'TestMovedTag$$' -timeout 30m ./internal/e2e -args -moves 500
+
+model: ## make random changes of a simulated registry that fails, is late and is killed, 500 times in each mode
+	go test -count=1 -run TestModel -timeout 30m ./registry -args -model.seeds 500
+
+memory: ## measure the memory of 200 000 Images with their records in Redis, by kind
+	go test -count=1 -v -run 'TestMemory$$' -timeout 30m ./imageapi/catalog -args -images 200000
 
 outage: tools ## push, pull and probe for ten minutes without Redis
 	go test -count=1 -v -run TestProbesWithoutStore -timeout 30m ./internal/e2e -args -outage-time 10m

@@ -154,8 +154,8 @@ func TestStoreWentBack(t *testing.T) {
 			lost <- struct{}{}
 			h.run(resync.Options{Lost: lost})
 			h.await("the resync is complete", func() bool {
-				complete, err := h.catalog.Records().Complete(t.Context())
-				return complete && err == nil
+				request, state, err := h.catalog.Records().Resyncs().State(t.Context())
+				return err == nil && request.Grace != nil && state.Handled == request.Revision && !state.Finished.IsZero()
 			})
 			for repository, want := range test.want {
 				if got := h.lives(images[repository]); got != want {

@@ -13,6 +13,7 @@ import (
 	"tallyman/imageapi/records"
 	"tallyman/registry/gc"
 	"tallyman/registry/resync"
+	"tallyman/storage"
 	"tallyman/storage/bolt"
 )
 
@@ -71,43 +72,43 @@ func newResyncCommand() *cobra.Command {
 
 // resyncStore has the comparison made, and returns its state at the end.
 func resyncStore(cmd *cobra.Command, o *storeOptions, request records.ResyncRequest) (state records.ResyncState, err error) {
-	if o.configured() == "redis" {
-		backend, err := o.openTarget(cmd.Context(), "redis")
-		if err != nil {
-			return state, err
-		}
-		defer func() { err = errors.Join(err, backend.Close()) }()
-		return awaitResync(cmd, records.NewResyncs(backend), request)
-	}
 	path := o.config.StorePath(o.dataDirectory)
-	if !fileExists(path) {
+	if o.configured() == "bolt" && !fileExists(path) {
 		return state, fmt.Errorf("there is no embedded store at %s", path)
 	}
-	backend, err := openBolt(o.config, path)
+	backend, err := o.openTarget(cmd.Context(), o.configured())
 	if errors.Is(err, bolt.ErrLocked) {
 		attached, err := bolt.Attach(path)
 		if err != nil {
 			return state, err
 		}
-		defer func() { err = errors.Join(err, attached.Close()) }()
-		return awaitResync(cmd, records.NewResyncs(attached), request)
+		state, err = awaitResync(cmd, records.NewResyncs(attached), request)
+		return state, errors.Join(err, attached.Close())
 	}
 	if err != nil {
 		return state, err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
+	if o.configured() == "redis" {
+		return awaitResync(cmd, records.NewResyncs(backend), request)
+	}
+	return resyncHere(cmd, o, backend, request)
+}
+
+// resyncHere makes the comparison in this process.
+func resyncHere(cmd *cobra.Command, o *storeOptions, backend storage.Backend, request records.ResyncRequest) (records.ResyncState, error) {
 	signing, policies, err := signatureOptions(o.config)
 	if err != nil {
-		return state, err
+		return records.ResyncState{}, err
 	}
 	api, err := openImages(o.config, backend, policies, signing)
 	if err != nil {
-		return state, err
+		return records.ResyncState{}, err
 	}
 	defer api.close()
 	compare := resyncOptions(o.config, api)
 	if compare.Tracker, err = gc.Tracker(cmd.Context(), o.config.Registry, trackerOptions(o.config, api)); err != nil {
-		return state, err
+		return records.ResyncState{}, err
 	}
 	return resync.New(compare).Once(cmd.Context(), request)
 }

@@ -69,8 +69,10 @@ func (c *Catalog) RecordWithoutImage(ctx context.Context, p Push) error {
 		if err != nil {
 			return err
 		}
-		if err := c.leaveImage(ctx, change, p.Repository, p.Digest, nil); err != nil {
-			return err
+		if image, read := storage.Prefetched(ctx, rest.Key(p.Digest)); !read || image != nil {
+			if err := c.leaveImage(ctx, change, p.Repository, p.Digest, nil); err != nil {
+				return err
+			}
 		}
 		return loseTag(ctx, change, p.move(), before)
 	})

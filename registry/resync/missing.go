@@ -80,14 +80,15 @@ func (r *Resyncer) removeMissing(ctx context.Context, grace time.Duration) (remo
 	return int(gone.Load()), err
 }
 
-// removeLater is removeMissing with the configured grace period, after a comparison.
+// removeLater is removeMissing with the configured grace period, after a comparison, unless that has
+// found too many.
 func (r *Resyncer) removeLater(ctx context.Context) error {
-	removed, err := r.removeMissing(ctx, r.options.Grace)
-	if err != nil || removed == 0 {
+	_, state, err := r.resyncs.State(ctx)
+	if err != nil || state.Blocked {
 		return err
 	}
-	_, state, err := r.resyncs.State(ctx)
-	if err != nil {
+	removed, err := r.removeMissing(ctx, r.options.Grace)
+	if err != nil || removed == 0 {
 		return err
 	}
 	left, err := r.records.CountMissing(ctx)

@@ -1,6 +1,7 @@
 package resync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -22,10 +23,11 @@ type pass struct {
 	round    *tracker.Round
 	bothWays bool // records may be too many, too
 
+	order order
+
 	mu     sync.Mutex // guards the following
 	state  records.ResyncState
 	stored time.Time
-	order  order
 }
 
 // compareAll compares everything, or goes on with a comparison that was broken off.
@@ -95,8 +97,7 @@ func (p *pass) walk(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(workers)
 	listed, from := map[string]bool{}, p.state.Checkpoint
-	begin := func(name string) error {
-		number := p.order.next(name)
+	begin := func(name string, number int) error {
 		group.Go(func() error { return p.compareOne(ctx, name, number) })
 		return ctx.Err()
 	}
@@ -109,11 +110,12 @@ func (p *pass) walk(ctx context.Context) error {
 			skipped = append(skipped, name)
 			return nil
 		}
-		return begin(name)
+		return begin(name, p.order.next(name))
 	})
 	if err == nil && skipping { // the repository of the checkpoint is gone
+		p.state = records.ResyncState{Handled: p.state.Handled, Started: p.state.Started}
 		for _, name := range skipped {
-			if err = begin(name); err != nil {
+			if err = begin(name, p.order.next(name)); err != nil {
 				break
 			}
 		}
@@ -123,7 +125,7 @@ func (p *pass) walk(ctx context.Context) error {
 			if listed[name] {
 				return nil
 			}
-			return begin(name)
+			return begin(name, unordered)
 		})
 	}
 	if walkErr := group.Wait(); walkErr != nil {
@@ -134,6 +136,9 @@ func (p *pass) walk(ctx context.Context) error {
 	}
 	return err
 }
+
+// unordered is the number of a repository that cannot be a checkpoint.
+const unordered = -1
 
 // compareOne compares a repository, and notes its missing things.
 func (p *pass) compareOne(ctx context.Context, name string, number int) error {
@@ -164,8 +169,8 @@ func (p *pass) count(c *comparison, number int) *records.ResyncState {
 	p.state.Recorded += c.recorded
 	p.state.Failed += c.failed
 	p.state.SetAside += c.setAside
-	if checkpoint := p.order.finish(number); checkpoint != "" {
-		p.state.Checkpoint = checkpoint
+	if number != unordered {
+		p.state.Checkpoint = cmp.Or(p.order.finish(number), p.state.Checkpoint)
 	}
 	if time.Since(p.stored) < checkpointInterval {
 		return nil

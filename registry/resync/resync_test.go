@@ -350,6 +350,7 @@ func TestTooMany(t *testing.T) {
 				if state = s.once(records.ResyncRequest{Confirm: true, Grace: new(time.Duration)}); state.Blocked {
 					t.Errorf("confirmed: %+v", state)
 				}
+				defer s.isBlockedAgain("b")
 			}
 			if state.Removed != missing || test.gone == "" && tags() != int64(test.tags-test.untagged) {
 				t.Errorf("%+v, %d tags", state, tags())
@@ -358,6 +359,25 @@ func TestTooMany(t *testing.T) {
 				t.Error("the Image is still there")
 			}
 		})
+	}
+}
+
+// isBlockedAgain wants that a confirmation is for one comparison: what is lost by the next, also what was
+// lost for longer than the grace period, stays.
+func (s *site) isBlockedAgain(repository string) {
+	s.t.Helper()
+	s.options.Period, s.options.Grace = time.Hour, 0
+	image := s.push(repository, "v0", "another")
+	for i := range 60 {
+		s.tag(repository, fmt.Sprint("v", i), image)
+	}
+	s.once(records.ResyncRequest{Confirm: true, Grace: new(time.Duration)})
+	s.remove(repository)
+	s.now = s.now.Add(2 * time.Hour)
+	r := New(s.options)
+	r.step(s.t.Context())
+	if got := len(strings.Fields(s.lives(image))); got != 61 || r.options.Status.Blocked() == "" {
+		s.t.Errorf("after another loss %d of 61 places are left; %q", got, r.options.Status.Blocked())
 	}
 }
 
@@ -373,13 +393,13 @@ func TestCheckpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for checkpoint, want := range map[string]int{"r5": 3, "a repository that is gone": 9} {
+	for checkpoint, want := range map[string]int{"r5": 100 + 3, "a repository that is gone": 9} {
 		state := records.ResyncState{Handled: last.Revision, Started: s.now, Checkpoint: checkpoint, Manifests: 100}
 		if err := resyncs.SetState(t.Context(), &state); err != nil {
 			t.Fatal(err)
 		}
 		New(s.options).step(t.Context())
-		if _, state, err := resyncs.State(t.Context()); err != nil || state.Finished.IsZero() || state.Manifests != 100+want || state.Repositories != 9 || state.Missing != 0 {
+		if _, state, err := resyncs.State(t.Context()); err != nil || state.Finished.IsZero() || state.Manifests != want || state.Repositories != 9 || state.Missing != 0 {
 			t.Errorf("%+v, %v", state, err)
 		}
 	}

@@ -49,7 +49,7 @@ func (r *Resyncer) keepWatermark(ctx context.Context) {
 
 // checkWatermark detects a store that has lost acknowledged changes. It raises the
 // revision of such a store above the watermark, so that all clients list again, and starts
-// a backfill.
+// a comparison.
 func (r *Resyncer) checkWatermark(ctx context.Context) error {
 	content, err := r.tracker.Driver().GetContent(ctx, watermarkFile)
 	if err != nil {
@@ -68,7 +68,7 @@ func (r *Resyncer) checkWatermark(ctx context.Context) error {
 		return err
 	}
 	lostAtStart.Inc()
-	logging.For(ctx).Error("image store has lost acknowledged changes, starting backfill", "revision", revision, "watermark", mark.Revision)
+	logging.For(ctx).Error("image store has lost acknowledged changes, starting resync", "revision", revision, "watermark", mark.Revision)
 	r.behind.Store(true)
 	r.wanted.Store(true)
 	return nil

@@ -188,7 +188,7 @@ func (t *Tracker) ifHeld(ctx context.Context, repo distribution.Repository, name
 
 // imagesByTag returns the manifests whose Images carry each tag (repository:tag), unless everything
 // has records, which say it. It reads all Images, so one is made for a round of entries or a
-// backfill, and only if the round has a tag. It may be older than the round: a process that moves
+// comparison, and only if the round has a tag. It may be older than the round: a process that moves
 // a tag takes it off its former Image, or leaves an entry for the next round.
 type imagesByTag func() (map[string][]digest.Digest, error)
 

@@ -43,6 +43,7 @@ type ImageAPI struct {
 	ShutdownDelay      time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
 	Signatures         Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
 	Store              Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
+	Catalog            string        `yaml:"catalog" json:"catalog" jsonschema:"enum=driver,enum=store,description=Where _catalog comes from: the registry's storage; or the records of repositories with tags."`
 	Tags               []TagRule     `yaml:"tags" json:"tags" jsonschema:"description=Rules about tags. The first one that matches a tag applies."`
 	Streams            Streams       `yaml:"streams" json:"streams" jsonschema:"description=How repositories and their tags appear as image streams and image tags."`
 	Auth               Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
@@ -202,6 +203,7 @@ func Defaults() ImageAPI {
 		Inline:             true,
 		InlineLimit:        256 << 10,
 		Backfill:           true,
+		Catalog:            "driver",
 		Resync:             Resync{Period: 24 * time.Hour, Grace: time.Hour, Removals: 10, CallsPerSecond: 500},
 		Signatures: Signatures{
 			Endpoint: true, CrossRepository: true,

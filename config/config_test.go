@@ -144,6 +144,7 @@ func TestProblems(t *testing.T) {
 		"ours, twice":        {minimal + "imageapi: {inline: true, inline: false}\n", "inline", nil},
 		"ours, wrong type":   {minimal + "imageapi: {inlinelimit: many}\n", "cannot unmarshal", nil},
 		"no namespace":       {minimal + "imageapi: {streams: {namespace: No_Label}}\n", `imageapi.streams.namespace: "No_Label" is not valid: want the name of a namespace`, nil},
+		"catalog":            {minimal + "imageapi: {catalog: redis}\n", `imageapi.catalog: "redis" is not valid: want driver or store`, nil},
 		"resync":             {minimal + "imageapi: {resync: {period: 1s, grace: -1s, removals: 101, callspersecond: -1}}\n", "imageapi.resync.period: 1s is not valid: want 0, or at least 1m", nil},
 		"no history":         {minimal + "imageapi: {streams: {history: 0, deletedtags: 1s}}\n", "imageapi.streams.history: 0 is not valid: want 1 to 100", nil},
 		"a rule of nothing":  {minimal + "imageapi: {tags: [{repositories: ['a[']}]}\n", `imageapi.tags[0].repositories: "a[" is not valid: want a pattern of path.Match`, nil},

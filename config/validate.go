@@ -62,6 +62,9 @@ func (c *ImageAPI) Validate() error {
 	if c.Streams.DeletedTags < time.Minute {
 		fault("streams.deletedtags", c.Streams.DeletedTags, "at least 1m")
 	}
+	if !slices.Contains([]string{"driver", "store"}, c.Catalog) {
+		fault("catalog", fmt.Sprintf("%q", c.Catalog), "driver or store")
+	}
 	if !slices.Contains([]string{"auto", "bolt", "redis"}, c.Store.Type) {
 		fault("store.type", fmt.Sprintf("%q", c.Store.Type), "auto, bolt or redis")
 	}

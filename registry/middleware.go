@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/distribution/distribution/v3"
@@ -29,6 +30,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/reference"
 
+	"tallyman/registry/logging"
 	"tallyman/registry/tracker"
 )
 
@@ -41,6 +43,9 @@ const trackerOption = "tracker"
 
 // rulesOption is that with the tagRules.
 const rulesOption = "rules"
+
+// catalogOption is true if the catalog is that of the records.
+const catalogOption = "catalog"
 
 // newTracker makes the Tracker of the registry, which distribution makes.
 type newTracker func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker
@@ -61,7 +66,8 @@ func newNamespace(_ context.Context, inner distribution.Namespace, d driver.Stor
 		return nil, fmt.Errorf("registry %T can neither be enumerated nor have repositories removed", inner)
 	}
 	rules, _ := options[rulesOption].(tagRules) // there may be none
-	n := namespace{Namespace: inner, tracker: construct(inner, d), rules: rules}
+	recorded, _ := options[catalogOption].(bool)
+	n := namespace{Namespace: inner, tracker: construct(inner, d), rules: rules, recordedCatalog: recorded}
 	if n.tracker.PullThrough() {
 		n.rules = nil // its tags are those of another registry
 	}
@@ -77,6 +83,26 @@ type namespace struct {
 	distribution.Namespace
 	tracker *tracker.Tracker
 	rules   tagRules
+	// recordedCatalog has the catalog come from the records.
+	recordedCatalog bool
+}
+
+// Repositories implements distribution.Namespace, from the records if that is configured and they are
+// complete. distribution walks over the storage.
+func (n namespace) Repositories(ctx context.Context, repos []string, last string) (int, error) {
+	if !n.recordedCatalog || len(repos) == 0 || !n.tracker.HasAllTags(ctx) {
+		return n.Namespace.Repositories(ctx, repos, last)
+	}
+	names, more, err := n.tracker.Catalog().Records().RepositoryNames(ctx, len(repos), last)
+	if err != nil {
+		logging.For(ctx).Debug("repositories not listed from the records", "err", err)
+		return n.Namespace.Repositories(ctx, repos, last)
+	}
+	copy(repos, names)
+	if !more {
+		err = io.EOF
+	}
+	return len(names), err
 }
 
 // Repository implements distribution.Namespace.

@@ -63,6 +63,8 @@ type ServeOptions struct {
 	Resync resync.Options
 	// TagRules are the rules about tags.
 	TagRules []TagRule
+	// RecordedCatalog answers _catalog from the records.
+	RecordedCatalog bool
 	// Backfill records existing content at start-up.
 	Backfill bool
 	// ShutdownDelay is how long everything is served on after readiness has
@@ -167,7 +169,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		c.Middleware = map[string][]configuration.Middleware{}
 	}
 	c.Middleware["registry"] = append(c.Middleware["registry"], configuration.Middleware{
-		Name: middlewareName, Options: configuration.Parameters{rulesOption: tagRules(o.TagRules), trackerOption: newTracker(func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker {
+		Name: middlewareName, Options: configuration.Parameters{rulesOption: tagRules(o.TagRules), catalogOption: o.RecordedCatalog, trackerOption: newTracker(func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker {
 			t = tracker.New(inner, d, o.Tracker)
 			return t
 		})},

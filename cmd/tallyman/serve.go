@@ -216,11 +216,13 @@ func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, wh
 		SNICertificate: c.ImageAPI.TLS.Certificate,
 		SNIKey:         c.ImageAPI.TLS.Key,
 
-		Tracker:       track,
-		Resync:        compare,
-		TagRules:      tagRules(c),
-		Backfill:      c.ImageAPI.Backfill,
-		ShutdownDelay: c.ImageAPI.ShutdownDelay,
+		Tracker:  track,
+		Resync:   compare,
+		TagRules: tagRules(c),
+		Backfill: c.ImageAPI.Backfill,
+
+		RecordedCatalog: c.ImageAPI.Catalog == "store",
+		ShutdownDelay:   c.ImageAPI.ShutdownDelay,
 
 		SignatureEndpoint:   c.ImageAPI.Signatures.Endpoint,
 		AdvertiseSignatures: c.ImageAPI.Signatures.Advertise,

@@ -110,7 +110,11 @@ func (c *Catalog) prefetch(ctx context.Context, m Move) (context.Context, error)
 			images = append(images, rest.Key(name))
 		}
 	}
-	return c.records.Prefetch(ctx, m.Repository, m.To, m.Tag, images...)
+	var tags []string
+	if m.Tag != "" {
+		tags = append(tags, m.Tag)
+	}
+	return c.records.Prefetch(ctx, m.Repository, m.To, tags, images...)
 }
 
 // Move says that a repository's tag points to the manifest To, "" for none, and to none of those in

@@ -31,6 +31,9 @@ func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Dig
 			if err != nil {
 				return err
 			}
+			if ctx, err = c.records.Prefetch(ctx, repository, name, tags, rest.Key(name)); err != nil {
+				return err
+			}
 			for _, tag := range tags {
 				if _, err := c.records.SetTag(ctx, batch, records.TagChange{Repository: repository, Tag: tag}); err != nil {
 					return err

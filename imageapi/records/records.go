@@ -7,7 +7,7 @@
 //	/imagetags/<namespace>/<stream>!<tag>     an ImageTag of the API
 //	/deletedtags/<namespace>/<stream>!<tag>   an ImageTag that was deleted, for some days
 //	/holdings/<digest>/<repository>           a Holding
-//	/repositories/<repository>                a Repository
+//	/repositories/<repository>                a Repository, with "!" for each slash
 package records
 
 import (
@@ -128,14 +128,14 @@ func (s *Store) completeValue() []byte {
 	return fmt.Appendf(nil, `{"namespace":%q}`, s.options.Names.Default())
 }
 
-// Prefetch reads the records of a manifest and a tag of a repository, each "" for none, and the entries
-// under other keys, in one go. Hold, Release and SetTag find them in the context, which is for one Batch.
-func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Digest, tag string, others ...string) (context.Context, error) {
+// Prefetch reads the records of a manifest of a repository, "" for none, and of some of its tags, and the
+// entries under other keys, in one go. Hold, Release and SetTag find them in the context, which is for one Batch.
+func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Digest, tags []string, others ...string) (context.Context, error) {
 	keys := others
 	if name != "" {
 		keys = append(keys, holdingKey(name, repository))
 	}
-	if tag != "" {
+	for _, tag := range tags {
 		live, deleted := s.tagKeys(repository, tag)
 		keys = append(keys, live, deleted)
 	}

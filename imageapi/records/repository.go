@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
@@ -16,10 +17,23 @@ type Repository struct {
 	Changed time.Time `json:"changed"`
 }
 
+// repositoryKey returns the key of a repository. Keys sort by the components of names, as the repositories
+// of distribution do: a/b comes before a-b.
+func repositoryKey(name string) string {
+	return RepositoryPrefix + strings.ReplaceAll(name, "/", separator)
+}
+
+func repositoryOf(key string) string {
+	return strings.ReplaceAll(strings.TrimPrefix(key, RepositoryPrefix), separator, "/")
+}
+
+// separator sorts below every character of a component.
+const separator = "!"
+
 // repositoryChanged adds the change that comes with changes of tags. It depends on nothing, so that
 // pushes of different tags do not wait for each other.
 func (s *Store) repositoryChanged(b *storage.Batch, repository string) error {
-	key := RepositoryPrefix + repository
+	key := repositoryKey(repository)
 	if b.Changes(key) {
 		return nil // with another tag
 	}
@@ -40,9 +54,31 @@ func (s *Store) Tags(ctx context.Context, repository string) (int64, error) {
 	return page.Count, nil
 }
 
-// EachRepository calls fn with every repository that has a record.
+// EachRepository calls fn with every repository that has a record, by the components of their names.
 func (s *Store) EachRepository(ctx context.Context, fn func(name string) error) error {
-	return storage.Each(ctx, s.options.Backend, RepositoryPrefix, true, func(e *storage.Entry) error {
-		return fn(strings.TrimPrefix(e.Key, RepositoryPrefix))
+	return storage.Each(ctx, s.options.Backend, RepositoryPrefix, true, func(e *storage.Entry) error { return fn(repositoryOf(e.Key)) })
+}
+
+// RepositoryNames returns the repositories with tags behind the one called last, by the components of
+// their names, up to limit of them. more is true if there are limit of them.
+func (s *Store) RepositoryNames(ctx context.Context, limit int, last string) (names []string, more bool, err error) {
+	request := storage.ScanRequest{From: RepositoryPrefix, To: RepositoryPrefix + "\xff", Limit: min(limit, namesPage), KeysOnly: true}
+	if last != "" {
+		request.From = repositoryKey(last) + "\x00"
+	}
+	err = storage.EachOf(ctx, s.options.Backend, request, func(e *storage.Entry) error {
+		name := repositoryOf(e.Key)
+		tags, _, err := s.TagNames(ctx, name, 1, "")
+		if err != nil || len(tags) == 0 { // all of them were deleted
+			return err
+		}
+		if names = append(names, name); len(names) == limit {
+			return errEnough
+		}
+		return nil
 	})
+	if errors.Is(err, errEnough) {
+		return names, true, nil
+	}
+	return names, false, err
 }

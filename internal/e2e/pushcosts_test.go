@@ -17,7 +17,7 @@ import (
 // pushCost is the cost of a change above that of plain distribution.
 type pushCost struct {
 	roundTrips  float64 // to Redis
-	driverCalls float64 // to the registry's storage
+	driverCalls float64 // to the registry's storage; opening a Reader, as for the config of a push, is not counted there
 }
 
 // costly is one kind of change of a registry. prepare makes uncounted requests.
@@ -79,19 +79,19 @@ func costs(t *testing.T, repository string) []costly {
 	}
 	index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, imagespec.MediaTypeImageIndex, strings.Join(children, ","))
 	return []costly{
-		{"first push into a repository", blobs(config1), image("v1", one), pushCost{5, 5}},
-		{"new image", blobs(config3), image("v3", three), pushCost{4, 5}},
-		{"new tag on an image", blobs(), image("v2", one), pushCost{4, 5}},
+		{"first push into a repository", blobs(config1), image("v1", one), pushCost{5, 1}},
+		{"new image", blobs(config3), image("v3", three), pushCost{4, 1}},
+		{"new tag on an image", blobs(), image("v2", one), pushCost{4, 1}},
 		{"moved tag", func(s *server) {
 			blobs(config2)(s)
 			image("other", two)(s)
-		}, image("v2", two), pushCost{4, 5}},
-		{"same push again", blobs(), image("v2", two), pushCost{4, 5}},
+		}, image("v2", two), pushCost{4, 1}},
+		{"same push again", blobs(), image("v2", two), pushCost{4, 1}},
 		{"index of two images", pushChildren, put("index", imagespec.MediaTypeImageIndex, index), pushCost{4, 0}},
-		{"signature", blobs(signatureBlobs...), image(signtest.ClassicTag(digest.FromString(one)), string(signature.Manifest)), pushCost{17, 5}},
-		{"untag", blobs(), remove("v3"), pushCost{4, 2}},
-		{"untag of a signed image", blobs(), remove("v1"), pushCost{11, 2}},
-		{"DELETE", blobs(), remove(digest.FromString(two).String()), pushCost{20, 6}},
+		{"signature", blobs(signatureBlobs...), image(signtest.ClassicTag(digest.FromString(one)), string(signature.Manifest)), pushCost{15, 5}},
+		{"untag", blobs(), remove("v3"), pushCost{4, 1}},
+		{"untag of a signed image", blobs(), remove("v1"), pushCost{9, 2}},
+		{"DELETE", blobs(), remove(digest.FromString(two).String()), pushCost{18, 0}},
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 func TestTagsList(t *testing.T) {
 	t.Parallel()
 	debug := freeAddress(t)
-	s := startWithConfig(t, plainConfig+"imageapi: {registryhost: registry.example.com, auth: {kubeconfigfile: DIR/kubeconfig}}\n",
+	s := startWithConfig(t, plainConfig+"imageapi: {registryhost: registry.example.com, catalog: store, auth: {kubeconfigfile: DIR/kubeconfig}}\n",
 		"REGISTRY_HTTP_DEBUG_ADDR="+debug, "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED=true")
 	if out, err := s.resync(""); err != nil { // then the records are complete
 		t.Fatalf("%v\n%s", err, out)
@@ -74,5 +74,30 @@ func TestTagsList(t *testing.T) {
 	compare("after a deletion by tag")
 	if got := s.request(http.MethodGet, "/v2/team/app/tags/list", "", nil); strings.Contains(got.body, `"v1"`) || !strings.Contains(got.body, `"other-8"`) {
 		t.Errorf("left are %s", got.body)
+	}
+
+	// _catalog has the repositories with tags, by components.
+	s.pushBlob("team/app/sub", []byte(config))
+	s.putManifest("team/app/sub", "v1", imagespec.MediaTypeImageManifest, one)
+	s.pushBlob("team/untagged", []byte(config))
+	s.putManifest("team/untagged", digest.FromString(one).String(), imagespec.MediaTypeImageManifest, one)
+	s.pushBlob("team/gone", []byte(config))
+	s.putManifest("team/gone", "v1", imagespec.MediaTypeImageManifest, one)
+	s.deleteManifest("team/gone", "v1")
+	for query, want := range map[string]string{
+		"":                            `["team/app","team/app/sub","team/app-x"]`,
+		"?n=2":                        `["team/app","team/app/sub"]`,
+		"?n=2&last=team%2Fapp%2Fsub":  `["team/app-x"]`,
+		"?n=3":                        `["team/app","team/app/sub","team/app-x"]`,
+		"?last=team%2Fapp-x":          `[]`,
+		"?n=1&last=team%2Fapp%2Fnone": `["team/app/sub"]`,
+	} {
+		got := s.request(http.MethodGet, "/v2/_catalog"+query, "", nil)
+		if got.code != http.StatusOK || strings.TrimSpace(got.body) != `{"repositories":`+want+`}` {
+			t.Errorf("_catalog%s: %d %s, want %s", query, got.code, got.body, want)
+		}
+		if next, more := got.header.Get("Link"), strings.HasPrefix(query, "?n") && query != "?n=2&last=team%2Fapp%2Fsub"; (next != "") != more {
+			t.Errorf("_catalog%s: Link is %q", query, next)
+		}
 	}
 }

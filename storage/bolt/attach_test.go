@@ -48,6 +48,16 @@ func TestAttach(t *testing.T) {
 	if _, err := a.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Revision: second + 1<<40}); !errors.Is(err, storage.ErrFuture) {
 		t.Errorf("a scan in the future: %v", err)
 	}
+	committed, err := a.Commit(t.Context(), storage.Mutation{Key: "/a", Expect: first, Value: storage.Body([]byte("changed"))})
+	if err != nil || !committed.Succeeded || committed.Revision <= second {
+		t.Errorf("Commit: %+v, %v", committed, err)
+	}
+	if refused, err := a.Commit(t.Context(), storage.Mutation{Key: "/a", Expect: first, Value: storage.Body([]byte("again"))}); err != nil || refused.Succeeded || refused.Current.Revision != committed.Revision {
+		t.Errorf("a Commit that is in conflict: %+v, %v", refused, err)
+	}
+	if entry, _, err := storage.GetEntry(t.Context(), s, "/a", storage.Read{}); err != nil || string(entry.Value.Body()) != "changed" {
+		t.Errorf("after it: %+v, %v", entry, err)
+	}
 	if err := s.Compact(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}

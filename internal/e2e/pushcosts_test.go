@@ -113,9 +113,11 @@ func TestPushCosts(t *testing.T) {
 		}
 	}
 	const trips, calls = "imageapi_store_redis_round_trips_total", "registry_storage_action_seconds"
-	least := map[string]pushCost{} // work in the background adds to some of them
-	for _, repository := range []string{"one/app", "two/app", "three/app"} {
-		for _, c := range costs(t, repository) {
+	// Work in the background adds to some of them, and more on a busy machine: then there is another try.
+	least, within := map[string]pushCost{}, false
+	for try := 0; try < 3 || !within && try < 10; try++ {
+		within = true
+		for _, c := range costs(t, fmt.Sprint("app", try)) {
 			for _, on := range pair {
 				c.prepare(on)
 			}
@@ -129,6 +131,7 @@ func TestPushCosts(t *testing.T) {
 				got = pushCost{min(got.roundTrips, known.roundTrips), min(got.driverCalls, known.driverCalls)}
 			}
 			least[c.name] = got
+			within = within && got.roundTrips <= c.most.roundTrips && got.driverCalls <= c.most.driverCalls
 		}
 	}
 	for _, c := range costs(t, "any/app") {

@@ -429,5 +429,30 @@ func runModel(t *testing.T, random *rand.Rand, faulty bool) {
 			}
 			t.Fatalf("round %d", round)
 		}
+		w.removeDangling()
+	}
+}
+
+// removeDangling removes the tags whose manifests are gone. A push of such a manifest would revive them,
+// which the next comparison of the whole registry finds.
+func (w *world) removeDangling() {
+	for _, name := range modelRepositories {
+		repo, err := tracker.OpenRepository(w.t.Context(), w.plain, name)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		all, _ := repo.Tags(w.t.Context()).All(w.t.Context()) // none of an unknown repository
+		known := w.registry(name).tags
+		for _, tag := range all {
+			if _, ok := known[tag]; ok {
+				continue
+			}
+			w.mu.Lock()
+			err := w.disk.Delete(w.t.Context(), "/docker/registry/v2/repositories/"+name+"/_manifests/tags/"+tag)
+			w.mu.Unlock()
+			if err != nil {
+				w.t.Fatal(err)
+			}
+		}
 	}
 }

@@ -22,8 +22,9 @@ type event struct {
 	change   *storage.Change
 	current  func() (*Encoded, error) // nil result if the change is a deletion
 	previous func() (*Encoded, error) // nil result if the change is a creation
-	// replaced is the previous object if the current one is another, with another uid; else nil.
-	replaced func() (*Encoded, error)
+	// replaced is the previous object if the current one is another, with another uid; else nil, also
+	// if one of them cannot be read.
+	replaced func() *Encoded
 }
 
 // eventsAfter reads a page of the log after a revision, empty if there is no change yet.
@@ -59,35 +60,35 @@ func (s *Store) newEvent(c *storage.Change) *event {
 		})
 	}
 	e.current, e.previous = version(c.Current), version(c.Previous)
-	e.replaced = sync.OnceValues(func() (*Encoded, error) { return s.replacedBy(e) })
+	e.replaced = sync.OnceValue(func() *Encoded { return s.replacedBy(e) })
 	return e
 }
 
 // replacedBy returns the previous object if the current one is another. It carries the revision before
 // that of the change, so that a watch that goes on from there sees the current one.
-func (s *Store) replacedBy(e *event) (*Encoded, error) {
-	if e.change.Previous == nil || e.change.Current == nil {
-		return nil, nil
-	}
+func (s *Store) replacedBy(e *event) *Encoded {
 	previous, err := e.previous()
-	if err != nil {
-		return nil, e.unreadable(err)
+	if err != nil || previous == nil {
+		return nil
 	}
 	current, err := e.current()
-	if err != nil || bytes.Equal(firstUID(previous.data), firstUID(current.data)) {
-		return nil, err
+	if err != nil || current == nil || bytes.Equal(firstUID(previous.data), firstUID(current.data)) {
+		return nil
 	}
 	before, err := uidOf(previous)
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	after, err := uidOf(current)
-	if err != nil || before == after {
-		return nil, err
+	if after, err := uidOf(current); err != nil || before == after {
+		return nil
 	}
 	shown := *e.change.Previous
 	shown.Revision = e.change.Before
-	return s.newShared(&shown, s.indexer.trusted(e.change.Before))
+	replaced, err := s.newShared(&shown, s.indexer.trusted(e.change.Before))
+	if err != nil {
+		return nil
+	}
+	return replaced
 }
 
 // firstUID returns the part of an object's JSON with the first uid, which is that of the object if it
@@ -128,10 +129,7 @@ func (e *event) forWatch(sel *selector) (watch.EventType, *Encoded, bool, error)
 	if err != nil {
 		return "", nil, false, err
 	}
-	replaced, err := e.replaced()
-	if err != nil {
-		return "", nil, false, err
-	}
+	replaced := e.replaced()
 	if sel.everything() && current != nil {
 		if e.change.Previous == nil || replaced != nil {
 			return watch.Added, current, true, nil

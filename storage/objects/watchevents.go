@@ -102,12 +102,12 @@ func (w *watcher) sendEvent(e *event) error {
 // sendReplaced sends DELETED for the object that another one has taken the place of, so that ADDED follows
 // for that one.
 func (w *watcher) sendReplaced(e *event) error {
-	replaced, err := e.replaced()
-	if err != nil || replaced == nil {
-		return nil //nolint:nilerr // which the event itself tells of
+	replaced := e.replaced()
+	if replaced == nil {
+		return nil
 	}
 	if matches, err := w.selector.matches(replaced); err != nil || !matches {
-		return nil //nolint:nilerr // the same
+		return nil //nolint:nilerr // the event itself tells of it
 	}
 	return w.send(watch.Deleted, replaced)
 }

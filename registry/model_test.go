@@ -38,7 +38,7 @@ import (
 
 var modelSeeds = flag.Int("model.seeds", 12, "runs of TestModel in each mode")
 
-// world is what outlives a process: the registry's storage, and the store.
+// world outlives a process: it has the registry's storage, and the store.
 type world struct {
 	t      *testing.T
 	dice   sync.Mutex // of random

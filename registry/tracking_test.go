@@ -23,9 +23,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/imagetest"
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
@@ -182,13 +182,7 @@ func (h *house) remove(name string, d digest.Digest) error {
 func (h *house) lives(d digest.Digest) string {
 	h.t.Helper()
 	image, err := h.catalog.Get(h.t.Context(), d)
-	if apierrors.IsNotFound(err) {
-		return "gone"
-	}
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return strings.Join(append(rules.Repositories(image), rules.Tags(image)...), " ")
+	return imagetest.Places(h.t, image, err)
 }
 
 // resync compares the registry with its records.

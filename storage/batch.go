@@ -55,7 +55,7 @@ func (b *Batch) Commit(ctx context.Context, backend Backend) (committed bool, er
 type prefetchedKey struct{}
 
 // WithPrefetched returns a context with entries by key, nil for those that are not there, that were read
-// for one Batch in one go. Who needs one of them in full finds it there.
+// for one Batch in one go, each in full.
 func WithPrefetched(ctx context.Context, entries map[string]*Entry) context.Context {
 	return context.WithValue(ctx, prefetchedKey{}, entries)
 }

@@ -292,7 +292,7 @@ func trackerOptions(c *config.Config, api *images) tracker.Options {
 func resyncOptions(c *config.Config, api *images) resync.Options {
 	o := &c.ImageAPI.Resync
 	return resync.Options{
-		Leases: sharedBy[tracker.Leases](api.backend),
+		Leases: sharedBy[resync.Leases](api.backend),
 		Period: o.Period, Grace: o.Grace, Removals: o.Removals, CallsPerSecond: o.CallsPerSecond,
 	}
 }

@@ -201,7 +201,7 @@ func newAPI(c *config.Config, resources *images, who *access.Access, status *res
 		Limits:          server.Limits(c.ImageAPI.Limits),
 		ReadyChecks: []healthz.HealthChecker{
 			healthz.NamedCheck("registry", func(r *http.Request) error { return registry.Healthy(r.Context()) }),
-			resyncCheck{status},
+			server.Remark(status.Remark),
 		},
 	})
 }

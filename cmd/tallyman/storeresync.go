@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apiserver/pkg/server/healthz"
 
 	"tallyman/imageapi/records"
 	"tallyman/registry/gc"
@@ -16,23 +14,6 @@ import (
 	"tallyman/storage"
 	"tallyman/storage/bolt"
 )
-
-// resyncCheck is a readiness check that always passes. Its name, which /readyz?verbose prints, says
-// whether an operator is to decide something.
-type resyncCheck struct{ status *resync.Status }
-
-var _ healthz.HealthChecker = resyncCheck{}
-
-// Name implements healthz.HealthChecker.
-func (c resyncCheck) Name() string {
-	if why := c.status.Blocked(); why != "" {
-		return "resync (" + why + ")"
-	}
-	return "resync"
-}
-
-// Check implements healthz.HealthChecker: all is served as it was.
-func (resyncCheck) Check(*http.Request) error { return nil }
 
 const (
 	// resyncPoll is how often the state is looked at, resyncProgress how often it is printed.

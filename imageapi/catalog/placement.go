@@ -69,7 +69,7 @@ func (c *Catalog) RecordWithoutImage(ctx context.Context, p Push) error {
 		if err != nil {
 			return err
 		}
-		if image, read := storage.Prefetched(ctx, rest.Key(p.Digest)); !read || image != nil {
+		if image, _ := storage.Prefetched(ctx, rest.Key(p.Digest)); image != nil {
 			if err := c.leaveImage(ctx, change, p.Repository, p.Digest, nil); err != nil {
 				return err
 			}

@@ -3,10 +3,13 @@ package imagetest
 
 import (
 	"fmt"
+	"strings"
+	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -48,4 +51,18 @@ func Signature(name string, change func(*imagev1.ImageSignature)) imagev1.ImageS
 		change(&s)
 	}
 	return s
+}
+
+// Places returns the repositories and tags of an Image as its annotations have them, "gone" for a
+// NotFound of its reading. Other errors fail the test.
+func Places(t testing.TB, image *imagev1.Image, err error) string {
+	t.Helper()
+	if apierrors.IsNotFound(err) {
+		return "gone"
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := image.Annotations["tallyman.dev/repositories"] + "," + image.Annotations["tallyman.dev/tags"]
+	return strings.Join(strings.FieldsFunc(places, func(r rune) bool { return r == ',' }), " ")
 }

@@ -10,8 +10,8 @@ import (
 	"tallyman/storage"
 )
 
-// MissingPrefix starts the keys of Missing: the key of the record follows.
-const MissingPrefix = "/missing"
+// missingPrefix starts the keys of Missing: the key of the record follows.
+const missingPrefix = "/missing"
 
 // Missing is the record of a tag, or else of a manifest, that the registry was found to lack.
 type Missing struct {
@@ -36,7 +36,7 @@ func (s *Store) recordKey(m *Missing) string {
 // MarkMissing notes a record that the registry lacks, since now, unless that is noted already of the
 // same revision.
 func (s *Store) MarkMissing(ctx context.Context, m Missing) error {
-	key := MissingPrefix + s.recordKey(&m)
+	key := missingPrefix + s.recordKey(&m)
 	entry, _, err := storage.GetEntry(ctx, s.options.Backend, key, storage.Read{})
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func (s *Store) MarkMissing(ctx context.Context, m Missing) error {
 
 // EachMissing calls fn with all that MarkMissing has noted.
 func (s *Store) EachMissing(ctx context.Context, fn func(Missing) error) error {
-	return storage.Each(ctx, s.options.Backend, MissingPrefix+"/", false, func(e *storage.Entry) error {
+	return storage.Each(ctx, s.options.Backend, missingPrefix+"/", false, func(e *storage.Entry) error {
 		var m Missing
 		if e.Err != nil || json.Unmarshal(e.Value.Body(), &m) != nil {
 			return nil // the next comparison notes it anew
@@ -67,7 +67,7 @@ func (s *Store) EachMissing(ctx context.Context, fn func(Missing) error) error {
 
 // CountMissing returns the number of notes of MarkMissing.
 func (s *Store) CountMissing(ctx context.Context) (int64, error) {
-	page, err := s.options.Backend.Scan(ctx, storage.ScanRequest{From: MissingPrefix + "/", To: MissingPrefix + "0", Limit: 1, KeysOnly: true, Count: true})
+	page, err := s.options.Backend.Scan(ctx, storage.ScanRequest{From: missingPrefix + "/", To: missingPrefix + "0", Limit: 1, KeysOnly: true, Count: true})
 	if err != nil {
 		return 0, err
 	}
@@ -76,7 +76,7 @@ func (s *Store) CountMissing(ctx context.Context) (int64, error) {
 
 // UnmarkMissing takes a note of MarkMissing back.
 func (s *Store) UnmarkMissing(ctx context.Context, m Missing) error {
-	_, err := s.options.Backend.Commit(ctx, storage.Mutation{Operation: storage.Delete, Key: MissingPrefix + s.recordKey(&m), Expect: storage.AnyRevision})
+	_, err := s.options.Backend.Commit(ctx, storage.Mutation{Operation: storage.Delete, Key: missingPrefix + s.recordKey(&m), Expect: storage.AnyRevision})
 	return err
 }
 

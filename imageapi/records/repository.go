@@ -3,7 +3,6 @@ package records
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"strings"
 	"time"
 
@@ -62,23 +61,16 @@ func (s *Store) EachRepository(ctx context.Context, fn func(name string) error) 
 // RepositoryNames returns the repositories with tags behind the one called last, by the components of
 // their names, up to limit of them. more is true if there are limit of them.
 func (s *Store) RepositoryNames(ctx context.Context, limit int, last string) (names []string, more bool, err error) {
-	request := storage.ScanRequest{From: RepositoryPrefix, To: RepositoryPrefix + "\xff", Limit: min(limit, namesPage), KeysOnly: true}
+	request := storage.ScanRequest{From: RepositoryPrefix, To: RepositoryPrefix + "\xff"}
 	if last != "" {
 		request.From = repositoryKey(last) + "\x00"
 	}
-	err = storage.EachOf(ctx, s.options.Backend, request, func(e *storage.Entry) error {
-		name := repositoryOf(e.Key)
+	return s.names(ctx, request, limit, func(key string) (string, error) {
+		name := repositoryOf(key)
 		tags, _, err := s.TagNames(ctx, name, 1, "")
 		if err != nil || len(tags) == 0 { // all of them were deleted
-			return err
+			return "", err
 		}
-		if names = append(names, name); len(names) == limit {
-			return errEnough
-		}
-		return nil
+		return name, nil
 	})
-	if errors.Is(err, errEnough) {
-		return names, true, nil
-	}
-	return names, false, err
 }

@@ -178,15 +178,26 @@ func (s *Store) tagPrefix(repository string) string {
 // limit of them, or all if that is negative. more is true if there are limit of them.
 func (s *Store) TagNames(ctx context.Context, repository string, limit int, last string) (names []string, more bool, err error) {
 	prefix := s.tagPrefix(repository)
-	request := storage.ScanRequest{From: prefix, To: prefix + "\xff", Limit: namesPage, KeysOnly: true}
+	request := storage.ScanRequest{From: prefix, To: prefix + "\xff"}
 	if last != "" {
 		request.From = prefix + last + "\x00"
 	}
+	return s.names(ctx, request, limit, func(key string) (string, error) { return strings.TrimPrefix(key, prefix), nil })
+}
+
+// names returns the names that name makes of the keys in a range, "" for none: up to limit of them, or
+// all if that is negative. more is true if there are limit of them.
+func (s *Store) names(ctx context.Context, request storage.ScanRequest, limit int, name func(key string) (string, error)) (names []string, more bool, err error) {
+	request.KeysOnly, request.Limit = true, namesPage
 	if limit > 0 {
 		request.Limit = min(limit, namesPage)
 	}
 	err = storage.EachOf(ctx, s.options.Backend, request, func(e *storage.Entry) error {
-		if names = append(names, strings.TrimPrefix(e.Key, prefix)); len(names) == limit {
+		found, err := name(e.Key)
+		if err != nil || found == "" {
+			return err
+		}
+		if names = append(names, found); len(names) == limit {
 			return errEnough
 		}
 		return nil

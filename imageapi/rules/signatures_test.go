@@ -85,7 +85,7 @@ func TestMergeSignatures(t *testing.T) {
 	}
 }
 
-// TestRenewed: what users have added to an Image is gone, and what is the registry's stays. It is not
+// TestRenewed: additions of users to an Image are gone, and the registry's content stays. It is not
 // trusted any more for signatures that are gone.
 func TestRenewed(t *testing.T) {
 	const content = "derived"

@@ -146,7 +146,7 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 			return nil, err
 		}
 	}
-	c.ReadyzChecks = append(c.ReadyzChecks, indexProgress{s.options.Images})
+	c.ReadyzChecks = append(c.ReadyzChecks, indexProgress(s.options.Images))
 	c.ReadyzChecks = append(c.ReadyzChecks, s.options.ReadyChecks...)
 	configureOpenAPI(c)
 	generic, err := c.Complete(nil).New("tallyman", server.NewEmptyDelegate())

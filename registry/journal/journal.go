@@ -98,7 +98,7 @@ func (j *Journal) Add(ctx context.Context, m Entry) (Entry, error) {
 
 // Remove removes an entry that Read or Add returned.
 func (j *Journal) Remove(ctx context.Context, m Entry) error {
-	return ignoreMissing(j.driver.Delete(ctx, m.file))
+	return IgnoreMissing(j.driver.Delete(ctx, m.file))
 }
 
 // Files returns the places of the entries, newest first. Those of former versions, whose names say
@@ -106,7 +106,7 @@ func (j *Journal) Remove(ctx context.Context, m Entry) error {
 func (j *Journal) Files(ctx context.Context) ([]string, error) {
 	files, err := j.driver.List(ctx, pending)
 	if err != nil {
-		return nil, ignoreMissing(err)
+		return nil, IgnoreMissing(err)
 	}
 	slices.SortFunc(files, func(a, b string) int { return cmp.Or(-cmp.Compare(added(a), added(b)), -cmp.Compare(a, b)) })
 	return files, nil
@@ -114,8 +114,8 @@ func (j *Journal) Files(ctx context.Context) ([]string, error) {
 
 // added returns the time in the name of a file, "" if it has none.
 func added(file string) string {
-	moment, _, _ := strings.Cut(path.Base(file), "-")
-	if _, err := time.Parse(timeFormat, moment); err != nil {
+	moment, _, named := strings.Cut(path.Base(file), "-")
+	if !named {
 		return ""
 	}
 	return moment
@@ -125,7 +125,7 @@ func added(file string) string {
 func (j *Journal) Read(ctx context.Context, file string) (m Entry, known bool, err error) {
 	content, err := j.driver.GetContent(ctx, file)
 	if err != nil {
-		return m, false, ignoreMissing(err)
+		return m, false, IgnoreMissing(err)
 	}
 	if err := json.Unmarshal(content, &m); err != nil || m.Repository == "" {
 		return m, false, fmt.Errorf("%s is not a journal entry", file)
@@ -161,10 +161,11 @@ func (j *Journal) SetAside(ctx context.Context, m Entry, version, reason string)
 // IsSetAside reports whether SetAside has noted it.
 func (j *Journal) IsSetAside(ctx context.Context, m Entry, version string) (bool, error) {
 	_, err := j.driver.Stat(ctx, setAsidePath(m, version))
-	return err == nil, ignoreMissing(err)
+	return err == nil, IgnoreMissing(err)
 }
 
-func ignoreMissing(err error) error {
+// IgnoreMissing returns nil for the error of a path that is not there, and any other error as it is.
+func IgnoreMissing(err error) error {
 	var missing driver.PathNotFoundError
 	if errors.As(err, &missing) {
 		return nil

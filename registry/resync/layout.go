@@ -2,9 +2,10 @@ package resync
 
 import (
 	"context"
-	"errors"
 	"path"
 	"strings"
+
+	"tallyman/registry/journal"
 
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/opencontainers/go-digest"
@@ -47,7 +48,7 @@ func (l *layout) list(ctx context.Context, directory string) (names []string, er
 	for _, child := range children {
 		names = append(names, path.Base(child))
 	}
-	return names, ignoreMissing(err)
+	return names, journal.IgnoreMissing(err)
 }
 
 // manifests returns the manifests of a repository. A directory without its link is none: that is left
@@ -64,7 +65,7 @@ func (l *layout) manifests(ctx context.Context, repository string) (found []dige
 			}
 			return nil
 		})
-		return found, ignoreMissing(err)
+		return found, journal.IgnoreMissing(err)
 	}
 	algorithms, err := l.list(ctx, root)
 	if err != nil {
@@ -97,7 +98,7 @@ func (l *layout) holds(ctx context.Context, repository string, d digest.Digest) 
 		return false, err
 	}
 	_, err := l.driver.Stat(ctx, revisionLink(repository, d))
-	return err == nil, ignoreMissing(err)
+	return err == nil, journal.IgnoreMissing(err)
 }
 
 // tags returns the names of a repository's tags.
@@ -112,7 +113,7 @@ func (l *layout) tag(ctx context.Context, repository, tag string) (digest.Digest
 	}
 	content, err := l.driver.GetContent(ctx, path.Join(manifestsPath(repository), "tags", tag, "current", "link"))
 	if err != nil {
-		return "", ignoreMissing(err)
+		return "", journal.IgnoreMissing(err)
 	}
 	return digest.Parse(string(content))
 }
@@ -128,12 +129,4 @@ func (l *layout) pointsTo(ctx context.Context, repository, tag string) (digest.D
 		return "", err
 	}
 	return to, nil
-}
-
-func ignoreMissing(err error) error {
-	var missing driver.PathNotFoundError
-	if errors.As(err, &missing) {
-		return nil
-	}
-	return err
 }

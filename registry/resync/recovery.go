@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
+
 	"tallyman/registry/logging"
 )
 
@@ -29,7 +31,7 @@ func (r *Resyncer) recoverRepositories(ctx context.Context) {
 			if !r.recoverOne(ctx, repository) || ctx.Err() != nil {
 				return // it is tried again
 			}
-			if err := u.End(ctx, process, repository); err != nil {
+			if err := r.records.End(ctx, process, repository); err != nil {
 				return
 			}
 		}
@@ -39,19 +41,19 @@ func (r *Resyncer) recoverRepositories(ctx context.Context) {
 // keepRecovering calls recoverRepositories again and again until ctx ends, when this process changes
 // nothing any more.
 func (r *Resyncer) keepRecovering(ctx context.Context) {
-	for ctx.Err() == nil {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		if r.tracker.Ready() == nil {
 			r.recoverRepositories(ctx)
 		}
-		pause(ctx, interval)
-	}
+	}, interval)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	r.tracker.Underway().Settle(ctx, 0)
 }
 
-// recoverOne makes the records of a repository agree with the registry, in both directions. What the
-// registry lacks goes at once: a change of it was under way. It returns false if it could not be done.
+// recoverOne makes the records of a repository agree with the registry, in both directions.
+// Records of things that the registry lacks go at once: a change was under way. It returns false if it
+// could not be done.
 func (r *Resyncer) recoverOne(ctx context.Context, repository string) bool {
 	round := r.tracker.Round(ctx)
 	c, err := r.compare(ctx, round, repository, true)
@@ -80,11 +82,4 @@ func (r *Resyncer) recoverOne(ctx context.Context, repository string) bool {
 	changes.WithLabelValues("removed").Add(float64(removed))
 	logging.For(ctx).Info("repository compared with its records, after a process died", "repository", repository, "recorded", c.recorded, "removed", removed, "failed", c.failed)
 	return true
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

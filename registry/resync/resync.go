@@ -22,13 +22,12 @@ import (
 	"tallyman/registry/tracker"
 )
 
-// Defaults of Options.
-const (
-	DefaultPeriod         = 24 * time.Hour
-	DefaultGrace          = time.Hour
-	DefaultRemovals       = 10
-	DefaultCallsPerSecond = 500
-)
+// Leases are known to all processes that use a store.
+type Leases interface {
+	tracker.Leases
+	// EndLease gives a lease back, if holder has it.
+	EndLease(ctx context.Context, name, holder string) error
+}
 
 const (
 	// interval is how often it is looked whether there is something to do.
@@ -49,7 +48,7 @@ type Options struct {
 	Tracker *tracker.Tracker
 	// Leases, if set, are those of all processes that use the store. Nil means that this one is
 	// alone.
-	Leases tracker.Leases
+	Leases Leases
 	// Lost, if set, sends when the store has lost something.
 	Lost <-chan struct{}
 	// Period is the time from one comparison of the whole registry to the next. 0 means that there is
@@ -174,7 +173,7 @@ func (r *Resyncer) step(ctx context.Context) {
 	}
 }
 
-// Once compares the whole registry now, whoever does so besides.
+// Once compares the whole registry now, also beside another process that does.
 func (r *Resyncer) Once(ctx context.Context, request records.ResyncRequest) (records.ResyncState, error) {
 	request, err := r.resyncs.Request(ctx, request)
 	if err != nil {
@@ -220,8 +219,7 @@ func (r *Resyncer) lease(ctx context.Context) (leased context.Context, end func(
 	return leased, func() {
 		cancel()
 		renewing.Wait()
-		// It is of no use longer, so that another process does not wait.
-		_, _ = leases.LeaseFor(context.WithoutCancel(ctx), leaseName, r.process, time.Millisecond)
+		_ = leases.EndLease(context.WithoutCancel(ctx), leaseName, r.process) // otherwise it ends by itself
 	}, nil
 }
 

@@ -18,13 +18,12 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/imagetest"
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
-	"tallyman/imageapi/rules"
 	"tallyman/registry/tracker"
 	"tallyman/signatures"
 	"tallyman/storage/memory"
@@ -184,13 +183,7 @@ func (s *site) once(request records.ResyncRequest) records.ResyncState {
 func (s *site) lives(name digest.Digest) string {
 	s.t.Helper()
 	image, err := s.catalog.Get(s.t.Context(), name)
-	if apierrors.IsNotFound(err) {
-		return "gone"
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return strings.Join(append(rules.Repositories(image), rules.Tags(image)...), " ")
+	return imagetest.Places(s.t, image, err)
 }
 
 func (s *site) want(when string, want map[digest.Digest]string) {
@@ -204,8 +197,8 @@ func (s *site) want(when string, want map[digest.Digest]string) {
 
 var now = records.ResyncRequest{Grace: new(time.Duration)}
 
-// TestBothWays: what the registry has is recorded at once; what it lacks goes after the grace period, or
-// at once by request.
+// TestBothWays: content of the registry is recorded at once; records of things that it lacks go after the
+// grace period, or at once by request.
 func TestBothWays(t *testing.T) {
 	for name, atOnce := range map[string]bool{"by request": true, "after the grace period": false} {
 		t.Run(name, func(t *testing.T) {
@@ -362,8 +355,8 @@ func TestTooMany(t *testing.T) {
 	}
 }
 
-// isBlockedAgain wants that a confirmation is for one comparison: what is lost by the next, also what was
-// lost for longer than the grace period, stays.
+// isBlockedAgain wants that a confirmation is for one comparison: records of things that are lost by the
+// next stay, also of those that are lost for longer than the grace period.
 func (s *site) isBlockedAgain(repository string) {
 	s.t.Helper()
 	s.options.Period, s.options.Grace = time.Hour, 0
@@ -477,7 +470,7 @@ type leases struct {
 	holder string
 }
 
-func (l *leases) LeaseFor(_ context.Context, name, holder string, ttl time.Duration) (bool, error) {
+func (l *leases) LeaseFor(_ context.Context, name, holder string, _ time.Duration) (bool, error) {
 	if name != leaseName {
 		return true, nil
 	}
@@ -486,10 +479,17 @@ func (l *leases) LeaseFor(_ context.Context, name, holder string, ttl time.Durat
 	if l.holder != "" && l.holder != holder {
 		return false, nil
 	}
-	if l.holder = holder; ttl < time.Second {
+	l.holder = holder
+	return true, nil
+}
+
+func (l *leases) EndLease(_ context.Context, _, holder string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.holder == holder {
 		l.holder = ""
 	}
-	return true, nil
+	return nil
 }
 
 // TestOneProcess: the process that has the lease compares, on request and when the period is over.

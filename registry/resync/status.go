@@ -11,6 +11,14 @@ import (
 // Status says how the last comparison has ended. Its zero value says nothing.
 type Status struct{ blocked atomic.Pointer[string] }
 
+// Remark is the name of a readiness check, with the decision that an operator is to take, if there is one.
+func (s *Status) Remark() string {
+	if why := s.Blocked(); why != "" {
+		return "resync (" + why + ")"
+	}
+	return "resync"
+}
+
 // Blocked says why records stay that the registry lacks; "" if none do.
 func (s *Status) Blocked() string {
 	if why := s.blocked.Load(); why != nil {

@@ -6,6 +6,8 @@ import (
 	"path"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
+
 	"tallyman/registry/journal"
 	"tallyman/registry/logging"
 )
@@ -28,23 +30,21 @@ type watermark struct {
 // keepWatermark compares the store with the last watermark and then keeps the watermark
 // up to date, until ctx ends.
 func (r *Resyncer) keepWatermark(ctx context.Context) {
-	for ctx.Err() == nil {
+	_ = wait.PollUntilContextCancel(ctx, watermarkRetry, true, func(ctx context.Context) (done bool, _ error) {
 		err := r.checkWatermark(ctx)
-		if err == nil {
-			break
+		if err != nil {
+			logging.For(ctx).Debug("watermark not compared yet", "err", err)
 		}
-		logging.For(ctx).Debug("watermark not compared yet", "err", err)
-		pause(ctx, watermarkRetry)
-	}
+		return err == nil, nil
+	})
 	last := int64(0)
-	for ctx.Err() == nil {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		revision, err := r.storeWatermark(ctx, last)
 		if err != nil && ctx.Err() == nil {
 			logging.For(ctx).Debug("watermark not stored", "err", err)
 		}
 		last = revision
-		pause(ctx, watermarkInterval)
-	}
+	}, watermarkInterval)
 }
 
 // checkWatermark detects a store that has lost acknowledged changes. It raises the
@@ -53,7 +53,7 @@ func (r *Resyncer) keepWatermark(ctx context.Context) {
 func (r *Resyncer) checkWatermark(ctx context.Context) error {
 	content, err := r.tracker.Driver().GetContent(ctx, watermarkFile)
 	if err != nil {
-		return ignoreMissing(err)
+		return journal.IgnoreMissing(err)
 	}
 	var mark watermark
 	if err := json.Unmarshal(content, &mark); err != nil {

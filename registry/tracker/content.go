@@ -8,11 +8,11 @@ import (
 	"path"
 
 	"github.com/distribution/distribution/v3"
-	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 
 	"tallyman/internal/crash"
+	"tallyman/registry/journal"
 	"tallyman/signatures/manifest"
 )
 
@@ -51,7 +51,7 @@ func (t *Tracker) readVerified(ctx context.Context, name digest.Digest, most int
 	file := path.Join(blobsRoot, name.Algorithm().String(), name.Encoded()[:2], name.Encoded(), "data")
 	reader, err := t.driver.Reader(ctx, file, 0)
 	if err != nil {
-		return nil, ignoreMissing(err)
+		return nil, journal.IgnoreMissing(err)
 	}
 	defer func() { _ = reader.Close() }()
 	content, err := io.ReadAll(io.LimitReader(reader, most+1))
@@ -125,14 +125,6 @@ func IsManifestUnknown(err error) bool {
 	return errors.As(err, &revision) || errors.As(err, &unknown) || errors.Is(err, distribution.ErrBlobUnknown)
 }
 
-func ignoreMissing(err error) error {
-	var missing driver.PathNotFoundError
-	if errors.As(err, &missing) {
-		return nil
-	}
-	return err
-}
-
 // OpenRepository opens the repository called name.
 func OpenRepository(ctx context.Context, namespace distribution.Namespace, name string) (distribution.Repository, error) {
 	named, err := reference.WithName(name)
@@ -148,7 +140,7 @@ func EachRepository(ctx context.Context, namespace distribution.Namespace, fn fu
 	if !ok {
 		return fmt.Errorf("registry %T cannot be enumerated", namespace)
 	}
-	return ignoreMissing(enumerator.Enumerate(ctx, fn))
+	return journal.IgnoreMissing(enumerator.Enumerate(ctx, fn))
 }
 
 // EachManifest calls fn with every manifest that repo holds.
@@ -161,5 +153,5 @@ func EachManifest(ctx context.Context, repo distribution.Repository, fn func(dig
 	if !ok {
 		return fmt.Errorf("the manifests of %s cannot be enumerated", repo.Named())
 	}
-	return ignoreMissing(enumerator.Enumerate(ctx, fn))
+	return journal.IgnoreMissing(enumerator.Enumerate(ctx, fn))
 }

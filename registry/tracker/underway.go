@@ -121,7 +121,7 @@ func (u *Underway) forget(ctx context.Context, process, repository string, used 
 }
 
 // Orphaned returns the repositories of processes that are dead, which this process is to compare, and
-// to End. It says that this process is alive, and is to be called every second.
+// whose notes it is to take back (records.Store.End). It says that this process is alive, and is to be called every second.
 func (u *Underway) Orphaned(ctx context.Context) (map[string][]string, error) {
 	own, err := u.live(ctx)
 	if err != nil {
@@ -162,9 +162,4 @@ func (u *Underway) live(ctx context.Context) (process string, err error) {
 	u.process = rand.Text()
 	clear(u.used)
 	return u.process, nil
-}
-
-// End takes back the note of a dead process.
-func (u *Underway) End(ctx context.Context, process, repository string) error {
-	return u.records.End(ctx, process, repository)
 }

@@ -250,9 +250,14 @@ func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtim
 		m.Terms = []storage.TermChange{{Group: index.Group, Terms: index.Terms(obj)}}
 	}
 	m.Terms = append(m.Terms, storage.TermsOf(ctx)...)
+	return s.write(ctx, m)
+}
+
+// write makes a mutation if the conditions of ctx hold. With a Batch, that is left to it.
+func (s *Store) write(ctx context.Context, m storage.Mutation) (*storage.CommitResult, error) {
 	if batch := storage.BatchOf(ctx); batch != nil {
 		batch.Add(m, storage.Conditions(ctx)...)
-		return &storage.CommitResult{Succeeded: true, Revision: expect}, nil
+		return &storage.CommitResult{Succeeded: true, Revision: m.Expect}, nil
 	}
 	result, err := s.backend.Commit(ctx, append([]storage.Mutation{m}, storage.Conditions(ctx)...)...)
 	if err == nil && !result.Succeeded && result.Conflict > 0 {
@@ -261,21 +266,15 @@ func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtim
 	return result, unavailable(err)
 }
 
-// remove deletes an object, or puts the one in its place that Options.Renew returns. The result is nil
-// in a batch.
+// remove deletes an object, or puts the one in its place that Options.Renew returns. A Batch is one of
+// the registry, which renews nothing.
 func (s *Store) remove(ctx context.Context, key string, current *state, corrupt bool) (*storage.CommitResult, error) {
-	m := storage.Mutation{Operation: storage.Delete, Key: key, Expect: current.revision}
-	if batch := storage.BatchOf(ctx); batch != nil {
-		batch.Add(m)
-		return nil, nil
-	}
-	var conditions []storage.Mutation
-	if s.opts.Renew != nil && !corrupt {
-		renewed, depends, err := s.opts.Renew(ctx, current.object)
+	if s.opts.Renew != nil && !corrupt && storage.BatchOf(ctx) == nil {
+		renewed, conditions, err := s.opts.Renew(ctx, current.object)
 		if err != nil {
 			return nil, unavailable(err)
 		}
-		ctx = storage.WithConditions(ctx, func() []storage.Mutation { return depends })
+		ctx = storage.WithConditions(ctx, func() []storage.Mutation { return conditions })
 		if renewed != nil {
 			data, err := runtime.Encode(s.opts.Codec, renewed)
 			if err != nil {
@@ -283,11 +282,6 @@ func (s *Store) remove(ctx context.Context, key string, current *state, corrupt 
 			}
 			return s.commit(ctx, key, current.revision, renewed, data)
 		}
-		conditions = depends
 	}
-	result, err := s.backend.Commit(ctx, append([]storage.Mutation{m}, conditions...)...)
-	if err == nil && !result.Succeeded && result.Conflict > 0 {
-		return nil, storage.ErrConditionFailed
-	}
-	return result, unavailable(err)
+	return s.write(ctx, storage.Mutation{Operation: storage.Delete, Key: key, Expect: current.revision})
 }

@@ -80,8 +80,6 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 			continue
 		case err != nil:
 			return err
-		case result == nil: // in a batch
-			return s.decode(attempt.state.data, attempt.state.revision, out)
 		case !result.Succeeded:
 			if err := attempt.reload(ctx, result.Current); err != nil {
 				return err

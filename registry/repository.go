@@ -7,7 +7,6 @@ import (
 	"github.com/distribution/distribution/v3"
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
-	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"tallyman/registry/logging"
 	"tallyman/registry/tracker"
@@ -57,7 +56,7 @@ func (r *repository) Tags(ctx context.Context) distribution.TagService {
 func (r *repository) Blobs(ctx context.Context) distribution.BlobStore {
 	inner := r.Repository.Blobs(ctx)
 	if !r.tracker.PullThrough() {
-		return inner
+		return pushedBlobs{inner, r.tracker.Configs()}
 	}
 	return &blobs{BlobStore: inner, repository: r}
 }
@@ -119,42 +118,4 @@ func (m *manifests) Delete(ctx context.Context, name digest.Digest) error {
 	err := unavailable(ctx, m.repository.tracker.Deleted(ctx, m.repository.name(), service, name))
 	logging.Audit(ctx, "delete", m.repository.name(), "", name.String(), err)
 	return err
-}
-
-// blobs tells the tracker of blobs that arrive in a pull-through cache.
-type blobs struct {
-	distribution.BlobStore
-	repository *repository
-}
-
-// Create implements distribution.BlobIngester.
-func (b *blobs) Create(ctx context.Context, options ...distribution.BlobCreateOption) (distribution.BlobWriter, error) {
-	inner, err := b.BlobStore.Create(ctx, options...)
-	if err != nil {
-		return nil, err
-	}
-	return &blobWriter{BlobWriter: inner, repository: b.repository}, nil
-}
-
-// Put implements distribution.BlobIngester.
-func (b *blobs) Put(ctx context.Context, mediaType string, p []byte) (imagespec.Descriptor, error) {
-	stored, err := b.BlobStore.Put(ctx, mediaType, p)
-	if err == nil {
-		b.repository.tracker.BlobArrived(stored.Digest)
-	}
-	return stored, err
-}
-
-type blobWriter struct {
-	distribution.BlobWriter
-	repository *repository
-}
-
-// Commit implements distribution.BlobWriter.
-func (w *blobWriter) Commit(ctx context.Context, provisional imagespec.Descriptor) (imagespec.Descriptor, error) {
-	stored, err := w.BlobWriter.Commit(ctx, provisional)
-	if err == nil {
-		w.repository.tracker.BlobArrived(stored.Digest)
-	}
-	return stored, err
 }

@@ -17,7 +17,7 @@ import (
 // pushCost is the cost of a change above that of plain distribution.
 type pushCost struct {
 	roundTrips  float64 // to Redis
-	driverCalls float64 // to the registry's storage; opening a Reader, as for the config of a push, is not counted there
+	driverCalls float64 // to the registry's storage; opening a Reader is not counted there
 }
 
 // costly is one kind of change of a registry. prepare makes uncounted requests.

@@ -59,13 +59,14 @@ var allowed = map[string][]string{
 	"tallyman/internal/house":         {},
 	"tallyman/internal/tallyman-load": {},
 
-	"tallyman/registry":            {"registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest"},
+	"tallyman/registry":            {"registry/configs", "registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest"},
+	"tallyman/registry/configs":    {},
 	"tallyman/registry/extensions": {"imageapi/catalog", "imageapi/referrers", "imageapi/rules", "imageapi/server", "registry/logging", "registry/tracker", "signatures"},
 	"tallyman/registry/gc":         {"registry/journal", "registry/logging", "registry/tracker", "signatures/manifest"},
 	"tallyman/registry/journal":    {},
 	"tallyman/registry/listener":   {},
 	"tallyman/registry/logging":    {},
-	"tallyman/registry/tracker":    {"internal/crash", "imageapi/catalog", "imageapi/derive", "imageapi/records", "imageapi/referrers", "imageapi/rules", "registry/journal", "registry/logging", "signatures", "signatures/manifest"},
+	"tallyman/registry/tracker":    {"internal/crash", "imageapi/catalog", "imageapi/derive", "imageapi/records", "imageapi/referrers", "imageapi/rules", "registry/configs", "registry/journal", "registry/logging", "signatures", "signatures/manifest"},
 	"tallyman/registry/resync":     {"imageapi/records", "internal/crash", "registry/journal", "registry/logging", "registry/tracker"},
 
 	"tallyman/imageapi":              {"imageapi/rules"},
@@ -104,7 +105,7 @@ var allowed = map[string][]string{
 
 // confined has the packages of ours that may import a library.
 var confined = map[string][]string{
-	"github.com/distribution/distribution/": {"registry", "registry/extensions", "registry/gc", "registry/journal", "registry/logging", "registry/resync", "registry/tracker", "config", "cmd/tallyman"},
+	"github.com/distribution/distribution/": {"registry", "registry/configs", "registry/extensions", "registry/gc", "registry/journal", "registry/logging", "registry/resync", "registry/tracker", "config", "cmd/tallyman"},
 	"github.com/redis/go-redis/":            {"storage/redis", "storage/redis/redistest", "config", "cmd/tallyman"},
 }
 

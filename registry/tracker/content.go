@@ -45,9 +45,12 @@ func readBlob(ctx context.Context, repo distribution.Repository, name digest.Dig
 // blobsRoot is where distribution keeps blobs (registry/storage/paths.go).
 const blobsRoot = "/docker/registry/v2/blobs"
 
-// readVerified reads a blob as readBlob does, in one call: distribution has verified a moment ago that
-// the repository has it.
+// readVerified reads a blob as readBlob does, in one call, and in none if it was pushed lately:
+// distribution has verified a moment ago that the repository has it.
 func (t *Tracker) readVerified(ctx context.Context, name digest.Digest, most int64) ([]byte, error) {
+	if content := t.configs.Get(name); content != nil {
+		return content, nil
+	}
 	file := path.Join(blobsRoot, name.Algorithm().String(), name.Encoded()[:2], name.Encoded(), "data")
 	reader, err := t.driver.Reader(ctx, file, 0)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 
 	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/referrers"
+	"tallyman/registry/configs"
 	"tallyman/registry/journal"
 	"tallyman/signatures"
 )
@@ -83,6 +84,7 @@ type Options struct {
 type Tracker struct {
 	options Options
 	inner   distribution.Namespace
+	configs *configs.Cache
 	journal *journal.Journal
 	driver  driver.StorageDriver
 	// Held while a manifest, or a tag, is changed in the registry and in its
@@ -105,7 +107,7 @@ func New(inner distribution.Namespace, d driver.StorageDriver, o Options) *Track
 		o.OnStoreFailure = Defer
 	}
 	return &Tracker{
-		options: o, inner: inner, journal: journal.New(d), driver: d, notify: make(chan struct{}, 1), awaiting: map[digest.Digest][]journal.Entry{},
+		options: o, inner: inner, configs: configs.New(), journal: journal.New(d), driver: d, notify: make(chan struct{}, 1), awaiting: map[digest.Digest][]journal.Entry{},
 		manifestLocks: newKeyedLock(), tagLocks: newKeyedLock(), underway: newUnderway(o.Catalog.Records(), o.Leases),
 	}
 }
@@ -123,6 +125,9 @@ func (t *Tracker) Repository(ctx context.Context, name string) (distribution.Rep
 
 // Registry returns the registry, whose changes are not recorded.
 func (t *Tracker) Registry() distribution.Namespace { return t.inner }
+
+// Configs has the small blobs that clients have pushed lately.
+func (t *Tracker) Configs() *configs.Cache { return t.configs }
 
 // Driver returns the registry's storage.
 func (t *Tracker) Driver() driver.StorageDriver { return t.driver }

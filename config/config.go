@@ -85,7 +85,7 @@ func (r *TagRule) validate(key string, fault func(key string, value any, want st
 
 // Streams says how repositories and their tags appear in the API.
 type Streams struct {
-	Namespace   string        `yaml:"namespace" json:"namespace" jsonschema:"description=The namespace of repositories whose names have no first segment that can be one. It is to be set before the first start."`
+	Namespace   string        `yaml:"namespace" json:"namespace" jsonschema:"description=The namespace of repositories whose names have no first segment that can be one. After a change their tags move at the next start."`
 	History     int           `yaml:"history" json:"history" jsonschema:"minimum=1,maximum=100,description=How many manifests that a tag pointed to are remembered."`
 	DeletedTags time.Duration `yaml:"deletedtags" json:"deletedtags" jsonschema:"description=How long deleted tags are remembered, such as 168h."`
 }

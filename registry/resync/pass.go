@@ -42,6 +42,10 @@ func (r *Resyncer) compareAll(ctx context.Context, request records.ResyncRequest
 		return
 	}
 	p := &pass{Resyncer: r, round: r.tracker.Round(ctx), bothWays: complete || request.Confirm || request.Grace != nil, state: state, order: order{done: map[int]bool{}}}
+	if !complete {
+		err = p.relocate(ctx)
+	}
+	relocateErr := err
 	err = p.walk(ctx)
 	if ctx.Err() != nil || errors.Is(err, errStoreAway) {
 		p.breakOff(ctx)
@@ -53,7 +57,7 @@ func (r *Resyncer) compareAll(ctx context.Context, request records.ResyncRequest
 	} else if err = p.settle(ctx, &request); err != nil {
 		logging.For(ctx).Error("cannot remove records of things that the registry lacks", "err", err)
 	}
-	if err == nil && alone && !complete {
+	if err == nil && relocateErr == nil && alone && !complete {
 		r.completeRecords(ctx)
 	}
 	if r.tracker.Ready() != nil {
@@ -68,6 +72,19 @@ func (r *Resyncer) compareAll(ctx context.Context, request records.ResyncRequest
 	logging.For(ctx).Info("resync complete", "repositories", p.state.Repositories, "manifests", p.state.Manifests, "tags", p.state.Tags,
 		"recorded", p.state.Recorded, "failed", p.state.Failed, "setAside", p.state.SetAside,
 		"missing", p.state.Missing, "removed", p.state.Removed, "took", time.Since(start).Round(time.Millisecond).String())
+}
+
+// relocate moves the tags of another default namespace, which the configuration had before.
+func (r *Resyncer) relocate(ctx context.Context) error {
+	moved, err := r.records.Relocate(ctx)
+	if err != nil {
+		logging.For(ctx).Error("image tags of a former namespace not moved", "moved", moved, "err", err)
+		return err
+	}
+	if moved > 0 {
+		logging.For(ctx).Info("image tags moved to the namespace that is configured now", "moved", moved)
+	}
+	return nil
 }
 
 // completeRecords notes that everything has its records, from the next comparison on in both directions.

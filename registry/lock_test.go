@@ -72,7 +72,7 @@ func TestResyncOutage(t *testing.T) {
 	image := h.mustPush("a", "v1", "one")
 	lose := func() { // as a loss of the store does
 		t.Helper()
-		if err := h.catalog.Remove(t.Context(), "a", image); err != nil {
+		if _, err := h.catalog.Remove(t.Context(), "a", image); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -246,7 +246,9 @@ var modelRepositories = []string{"a", "b", "team/c"}
 // step makes one change as a client does, and returns whether it was acknowledged.
 func (w *world) step() (what string, acknowledged bool) {
 	repository, tag := modelRepositories[w.intN(3)], fmt.Sprint("v", w.intN(4))
-	ctx := tracker.WithRequest(context.WithValue(w.t.Context(), putNotesKey{}, &putNotes{}), &tracker.Request{})
+	request := &tracker.Request{}
+	ctx := tracker.WithRequest(context.WithValue(w.t.Context(), putNotesKey{}, &putNotes{}), request)
+	defer func() { _ = request.End(ctx) }()
 	h := &house{t: w.t, namespace: w.namespace}
 	repo := h.repository(w.namespace, repository)
 	held := slices.Sorted(maps.Keys(w.registry(repository).manifests))

@@ -114,8 +114,8 @@ func (m *manifests) Delete(ctx context.Context, name digest.Digest) error {
 	if m.repository.rules.concern(m.repository.name()) {
 		service = guarded{service, m.repository}
 	}
-	m.repository.noteTags(ctx, name)
-	err := unavailable(ctx, m.repository.tracker.Deleted(ctx, m.repository.name(), service, name))
+	tags := m.repository.noteTags(ctx, name)
+	err := unavailable(ctx, m.repository.tracker.Deleted(ctx, m.repository.name(), service, name, tags))
 	logging.Audit(ctx, "delete", m.repository.name(), "", name.String(), err)
 	return err
 }

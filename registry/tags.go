@@ -67,16 +67,17 @@ type notedTags struct {
 }
 
 // noteTags notes the tags of a manifest before it is deleted, which distribution deletes afterwards. It
-// would read every tag of the repository to find them.
-func (r *repository) noteTags(ctx context.Context, name digest.Digest) {
+// would read every tag of the repository to find them. It returns them, nil if they are not known.
+func (r *repository) noteTags(ctx context.Context, name digest.Digest) []string {
 	notes, ok := ctx.Value(putNotesKey{}).(*putNotes)
 	if !ok || !r.tracker.HasAllTags(ctx) {
-		return
+		return nil
 	}
 	names, err := r.tracker.Catalog().Records().TagsOf(ctx, r.name(), name, 0)
 	if err != nil {
 		logging.For(ctx).Debug("tags not looked up in the records", "repository", r.name(), "digest", name.String(), "err", err)
-		return
+		return nil
 	}
 	notes.tags.Store(&notedTags{name, names})
+	return names
 }

@@ -38,10 +38,11 @@ import (
 	"tallyman/storage/bolt"
 )
 
-// unreliable is a store that can be made to fail.
+// unreliable is a store that can be made to fail, and counts commits.
 type unreliable struct {
 	ourstorage.Backend
-	down atomic.Bool
+	down    atomic.Bool
+	commits atomic.Int64
 }
 
 var errDown = errors.New("down")
@@ -50,6 +51,7 @@ func (u *unreliable) Commit(ctx context.Context, m ...ourstorage.Mutation) (*our
 	if u.down.Load() {
 		return nil, errDown
 	}
+	u.commits.Add(1)
 	return u.Backend.Commit(ctx, m...)
 }
 

@@ -11,7 +11,7 @@ import (
 // Bounds of a commit.
 const (
 	// MaxMutations is how many mutations a commit has at most.
-	MaxMutations = 64
+	MaxMutations = 160
 	// MaxCommitBytes is how many bytes the keys, sections and terms of a commit have
 	// at most.
 	MaxCommitBytes = 8 << 20

@@ -42,6 +42,8 @@ type Push struct {
 	// manifests that it may have pointed to before.
 	Tag  string
 	From []digest.Digest
+	// References are changes of referrers that come with it.
+	References []Reference
 }
 
 // Options configures New.
@@ -128,12 +130,6 @@ func ignoreNotFound(err error) error {
 		return nil
 	}
 	return err
-}
-
-// RefreshSignatures updates the signatures of an Image, by the content of repositories and by the present
-// policies. Without an Image there is nothing to do.
-func (c *Catalog) RefreshSignatures(ctx context.Context, name digest.Digest) error {
-	return ignoreNotFound(c.update(ctx, name, func(*imagev1.Image) error { return nil }))
 }
 
 // ImagesByTag returns, for each tag (repository:tag) that an Image carries, the

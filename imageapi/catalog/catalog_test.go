@@ -110,10 +110,22 @@ func (h *signingHouse) sign(repository string, contents ...string) *referrers.Re
 	for _, content := range contents {
 		r.Signatures = append(r.Signatures, signatures.Signature{Type: signatures.TypeBundle, Content: []byte(content)})
 	}
-	if err := h.w.SetReferrer(h.t.Context(), r); err != nil {
+	if err := h.w.Refer(h.t.Context(), Reference{Referrer: r}); err != nil {
 		h.t.Fatal(err)
 	}
 	return r
+}
+
+// forget removes a referrer, and leaves the Image as it is.
+func (h *signingHouse) forget(r *referrers.Referrer) {
+	h.t.Helper()
+	b := &storage.Batch{}
+	if err := h.w.referrers.Remove(h.t.Context(), b, r); err != nil {
+		h.t.Fatal(err)
+	}
+	if committed, err := b.Commit(h.t.Context(), h.backend); err != nil || !committed {
+		h.t.Fatal(committed, err)
+	}
 }
 
 func (h *signingHouse) image() *imagev1.Image {
@@ -151,16 +163,14 @@ func TestDerivedSignatures(t *testing.T) {
 	if after := h.image().ResourceVersion; after != before {
 		t.Errorf("signing again went from %s to %s", before, after)
 	}
-	if err := h.w.RemoveReferrer(t.Context(), elsewhere); err != nil {
+	if err := h.w.Refer(t.Context(), Reference{elsewhere, true}); err != nil {
 		t.Fatal(err)
 	}
 	if got := contents(h.image()); got != "b,good a" {
 		t.Errorf("without it: %s", got)
 	}
 	// At start and by period all are refreshed.
-	if _, err := h.w.referrers.Remove(t.Context(), &referrers.Referrer{Subject: h.subject, Repository: "app", Descriptor: imagespec.Descriptor{Digest: digest.FromString(fmt.Sprint("app", []string{"good a", "b"}))}}); err != nil {
-		t.Fatal(err)
-	}
+	h.forget(&referrers.Referrer{Subject: h.subject, Repository: "app", Descriptor: imagespec.Descriptor{Digest: digest.FromString(fmt.Sprint("app", []string{"good a", "b"}))}})
 	if err := h.w.RefreshSignatures(t.Context(), h.subject); err != nil || contents(h.image()) != "" || h.image().Annotations[rules.AnnotationTrusted] != "" {
 		t.Errorf("after a refresh: %s, %v", contents(h.image()), err)
 	}
@@ -313,7 +323,7 @@ func TestPostedUnderDerivedName(t *testing.T) {
 	pushed := h.sign("app", "good a")
 	derived := h.image().Signatures[0]
 	unsign := func() {
-		if err := h.w.RemoveReferrer(t.Context(), pushed); err != nil {
+		if err := h.w.Refer(t.Context(), Reference{pushed, true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -359,9 +369,7 @@ func TestSignatureComesBackMeanwhile(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{})
 	h.push("app")
 	r := h.sign("app", "good a")
-	if _, err := h.w.referrers.Remove(t.Context(), r); err != nil {
-		t.Fatal(err)
-	}
+	h.forget(r)
 	store := &interrupted{Backend: h.backend}
 	w, _ := open(t, store, SignatureOptions{})
 	store.before = func() { h.sign("app", "good a") }
@@ -384,13 +392,15 @@ func TestRemoveAgain(t *testing.T) {
 		err = w.Record(t.Context(), push, derived)
 	}
 	if err == nil {
-		err = w.update(t.Context(), push.Digest, func(image *imagev1.Image) error {
-			rules.RemoveRepository(image, "a")
-			return nil
+		err = w.together(t.Context(), func(ctx context.Context, change changer) error {
+			return change(ctx, push.Digest, false, func(image *imagev1.Image) error {
+				rules.RemoveRepository(image, "a")
+				return nil
+			})
 		})
 	}
 	if err == nil {
-		err = w.Remove(t.Context(), "a", push.Digest)
+		_, err = w.Remove(t.Context(), "a", push.Digest)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -425,8 +435,8 @@ func TestTagWithoutSignatures(t *testing.T) {
 	h.push("app")
 	before := h.image().ResourceVersion
 	r := &referrers.Referrer{Subject: h.subject, Repository: "app", Tag: strings.Replace(h.subject.String(), ":", "-", 1)}
-	for _, change := range []func(context.Context, *referrers.Referrer) error{h.w.SetReferrer, h.w.RemoveReferrer} {
-		if err := change(t.Context(), r); err != nil {
+	for _, gone := range []bool{false, true} {
+		if err := h.w.Refer(t.Context(), Reference{r, gone}); err != nil {
 			t.Fatal(err)
 		}
 		if got := h.image().ResourceVersion; got != before {
@@ -461,5 +471,37 @@ func TestCrowdedAnnotations(t *testing.T) {
 	image := h.image()
 	if image.Annotations[rules.AnnotationTruncated] != "true" || len(image.Annotations["example.com/large"]) != 235<<10 || len(rules.Repositories(image)) == 0 {
 		t.Errorf("truncated: %q, %d repositories, %d bytes of users", image.Annotations[rules.AnnotationTruncated], len(rules.Repositories(image)), len(image.Annotations["example.com/large"]))
+	}
+}
+
+// TestSignatureGoesMeanwhile: one process is about to put a signature on an Image that another takes out
+// of the registry, which finds an Image without it.
+func TestSignatureGoesMeanwhile(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	h.push("app")
+	h.sign("app", "good a")
+	r := &referrers.Referrer{
+		Subject: h.subject, Repository: "app", Descriptor: imagespec.Descriptor{Digest: digest.FromString("b")},
+		Signatures: []signatures.Signature{{Type: signatures.TypeBundle, Content: []byte("good b")}},
+	}
+	b := &storage.Batch{}
+	if err := h.w.referrers.Add(t.Context(), b, r); err != nil {
+		t.Fatal(err)
+	}
+	if committed, err := b.Commit(t.Context(), h.backend); err != nil || !committed {
+		t.Fatal(committed, err)
+	}
+	store := &interrupted{Backend: h.backend}
+	w, _ := open(t, store, SignatureOptions{})
+	store.before = func() {
+		if err := h.w.Refer(t.Context(), Reference{r, true}); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := w.RefreshSignatures(t.Context(), h.subject); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(h.image()); got != "good a" {
+		t.Errorf("signatures are %q", got)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // commit. It fails with ErrTerminating.
 func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) error {
 	terminating := false
-	err := c.together(rest.WithAccount(ctx, p.Repository), func(ctx context.Context, change changer) error {
+	err := c.placing(ctx, p.move(), func(ctx context.Context, change changer) error {
 		ctx, added, before, err := c.hold(ctx, &p)
 		if err != nil {
 			return err
@@ -32,7 +32,8 @@ func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) er
 			terms = append(terms, tagTerms(p.Repository, p.Tag, storage.AddTerms))
 		}
 		placing := storage.WithTouch(storage.WithTerms(ctx, terms...), func() bool {
-			return (added || p.Tag != "" && before != p.Digest) && !shows
+			move := p.move()
+			return !shows && (added || p.Tag != "" && before != p.Digest || c.lacksTerms(ctx, &move))
 		})
 		err = change(placing, p.Digest, true, func(image *imagev1.Image) error {
 			terminating = image.DeletionTimestamp != nil
@@ -64,7 +65,7 @@ func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) er
 // RecordWithoutImage records a manifest that is about an image and has none of its own, such as a
 // signature. An Image that an older version has made of it goes.
 func (c *Catalog) RecordWithoutImage(ctx context.Context, p Push) error {
-	return c.together(rest.WithAccount(ctx, p.Repository), func(ctx context.Context, change changer) error {
+	return c.placing(ctx, p.move(), func(ctx context.Context, change changer) error {
 		ctx, _, before, err := c.hold(ctx, &p)
 		if err != nil {
 			return err
@@ -78,11 +79,16 @@ func (c *Catalog) RecordWithoutImage(ctx context.Context, p Push) error {
 	})
 }
 
+// placing is together for a move, with its references.
+func (c *Catalog) placing(ctx context.Context, m Move, fn func(ctx context.Context, change changer) error) error {
+	return c.referring(ctx, m.References, func() error { return c.together(rest.WithAccount(ctx, m.Repository), fn) })
+}
+
 // hold adds to the commit that the repository holds the manifest, and that the tag of p points to
 // it. added is false if the repository held it before. before is the manifest that the tag pointed to,
 // "" for none. The context that it returns has the Images of the push.
 func (c *Catalog) hold(ctx context.Context, p *Push) (_ context.Context, added bool, before digest.Digest, err error) {
-	if ctx, err = c.prefetch(ctx, p.move()); err != nil {
+	if ctx, err = c.begin(ctx, p.move()); err != nil {
 		return ctx, false, "", err
 	}
 	batch, descriptor := storage.BatchOf(ctx), p.Manifest.Descriptor(p.Digest)
@@ -100,21 +106,30 @@ func (c *Catalog) hold(ctx context.Context, p *Push) (_ context.Context, added b
 	return ctx, added, before, err
 }
 
-// prefetch reads all that a move is going to change.
-func (c *Catalog) prefetch(ctx context.Context, m Move) (context.Context, error) {
+// begin reads all that a move is going to change, and adds its references to the commit.
+func (c *Catalog) begin(ctx context.Context, m Move) (context.Context, error) {
 	names := append(slices.Clone(m.From), m.To)
 	slices.Sort(names)
-	var images []string
+	var keys []string
 	for _, name := range slices.Compact(names) {
 		if name != "" {
-			images = append(images, rest.Key(name))
+			keys = append(keys, rest.Key(name))
+		}
+	}
+	for i := range m.References {
+		if key := m.References[i].Key(); !slices.Contains(keys, key) {
+			keys = append(keys, key)
 		}
 	}
 	var tags []string
 	if m.Tag != "" {
 		tags = append(tags, m.Tag)
 	}
-	return c.records.Prefetch(ctx, m.Repository, m.To, tags, images...)
+	ctx, err := c.records.Prefetch(ctx, m.Repository, m.To, tags, keys...)
+	if err != nil {
+		return ctx, err
+	}
+	return ctx, c.addReferences(ctx, m.References)
 }
 
 // Move says that a repository's tag points to the manifest To, "" for none, and to none of those in
@@ -125,6 +140,8 @@ type Move struct {
 	From            []digest.Digest
 	// Host is the registry's own host[:port] for pull references.
 	Host string
+	// References are changes of referrers that come with it.
+	References []Reference
 }
 
 // MoveTag moves a tag. That is one commit, in which watchers see the gain first. If the tag
@@ -138,9 +155,9 @@ func (c *Catalog) MoveTag(ctx context.Context, m Move) error {
 		reference = pullReference(m.Host, m.Repository, m.To.String())
 	}
 	terminating, missing := false, error(nil)
-	err := c.together(rest.WithAccount(ctx, m.Repository), func(ctx context.Context, change changer) error {
+	err := c.placing(ctx, m, func(ctx context.Context, change changer) error {
 		terminating, missing = false, nil
-		ctx, err := c.prefetch(ctx, m)
+		ctx, err := c.begin(ctx, m)
 		if err != nil {
 			return err
 		}
@@ -150,7 +167,7 @@ func (c *Catalog) MoveTag(ctx context.Context, m Move) error {
 		}
 		if m.To != "" {
 			shows := true
-			placing := storage.WithTouch(storage.WithTerms(ctx, tagTerms(m.Repository, m.Tag, storage.AddTerms)), func() bool { return before != m.To && !shows })
+			placing := storage.WithTouch(storage.WithTerms(ctx, tagTerms(m.Repository, m.Tag, storage.AddTerms)), func() bool { return !shows && (before != m.To || c.lacksTerms(ctx, &m)) })
 			err := change(placing, m.To, false, func(image *imagev1.Image) error {
 				terminating = image.DeletionTimestamp != nil
 				if err := c.mustHold(ctx, image, m.Repository); err != nil {
@@ -195,7 +212,7 @@ func (c *Catalog) mustHold(ctx context.Context, image *imagev1.Image, repository
 
 // move is that of the tag of a push.
 func (p *Push) move() Move {
-	return Move{Repository: p.Repository, Tag: p.Tag, To: p.Digest, From: p.From, Host: p.Host}
+	return Move{Repository: p.Repository, Tag: p.Tag, To: p.Digest, From: p.From, Host: p.Host, References: p.References}
 }
 
 // loseTag takes a tag off the Images of other manifests than it points to. before is the one of

@@ -127,7 +127,10 @@ func TestMoveTagAgain(t *testing.T) {
 		"of the one that loses": func(h *signingHouse, one, _ digest.Digest) error {
 			return h.w.MoveTag(h.t.Context(), Move{Repository: "app", Tag: "other", To: one})
 		},
-		"of one that goes": func(h *signingHouse, one, _ digest.Digest) error { return h.w.Remove(h.t.Context(), "app", one) },
+		"of one that goes": func(h *signingHouse, one, _ digest.Digest) error {
+			_, err := h.w.Remove(h.t.Context(), "app", one)
+			return err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newSigningHouse(t, SignatureOptions{})
@@ -176,7 +179,7 @@ func TestMoveTagFromCorrupt(t *testing.T) {
 // the last repository.
 func TestRemove(t *testing.T) {
 	h := newSigningHouse(t, SignatureOptions{})
-	tags := 2*tagsAtOnce + 5
+	tags := 2*TagsAtOnce + 5
 	var name digest.Digest
 	for _, repository := range []string{"app", "other"} {
 		for n := range tags {
@@ -188,7 +191,7 @@ func TestRemove(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := h.w.Remove(t.Context(), step.repository, name); err != nil {
+		if _, err := h.w.Remove(t.Context(), step.repository, name); err != nil {
 			t.Fatal(step.repository, err)
 		}
 		if left, err := h.w.Records().TagsOf(t.Context(), step.repository, name, 1); err != nil || len(left) > 0 {
@@ -280,7 +283,7 @@ func TestHolders(t *testing.T) {
 		t.Errorf("a holding that does not show has not written the Image, so that a deletion could overtake it: %v", err)
 	}
 	for _, repository := range append([]string{"app", "one-more/" + strings.Repeat("x", 200)}, all[:499]...) {
-		if err := h.w.Remove(t.Context(), repository, name); err != nil {
+		if _, err := h.w.Remove(t.Context(), repository, name); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -288,11 +291,61 @@ func TestHolders(t *testing.T) {
 		t.Fatalf("one repository holds it still: %v", err)
 	}
 	h.finds(name, map[string]bool{"repository=app": false, "tag=v1": false, "repository=" + all[498]: false, "repository=" + all[499]: true})
-	if err := h.w.Remove(t.Context(), all[499], name); err != nil {
+	if _, err := h.w.Remove(t.Context(), all[499], name); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.w.Get(t.Context(), name); !apierrors.IsNotFound(err) {
 		t.Errorf("nobody holds it: %v", err)
+	}
+}
+
+// TestCopiedTerms: an Image that was copied from another store, with the terms of its annotations alone,
+// is found by a tag that does not show once that is recorded again.
+func TestCopiedTerms(t *testing.T) {
+	h := newSigningHouse(t, SignatureOptions{})
+	var name digest.Digest
+	for n := range 500 {
+		name = h.pushIndex(h.w, fmt.Sprintf("team%03d/%s", n, strings.Repeat("x", 200)), "one", "v1")
+	}
+	hidden := fmt.Sprintf("team%03d/%s", 499, strings.Repeat("x", 200))
+	found := func() bool {
+		t.Helper()
+		found, err := h.w.Finds(t.Context(), hidden, "v1", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if !found() {
+		t.Fatal("it is not found after the push")
+	}
+	entry, _, err := storage.GetEntry(t.Context(), h.backend, rest.Key(name), storage.Read{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	terms, err := rest.StoredTerms(entry.Key, entry.Value.Body())
+	if err == nil {
+		_, err = h.backend.Commit(t.Context(), storage.Mutation{Operation: storage.Delete, Key: entry.Key, Expect: entry.Revision})
+	}
+	if err == nil {
+		_, err = h.backend.Commit(t.Context(), storage.Mutation{Key: entry.Key, Value: storage.Body(entry.Value.Body()), Terms: terms})
+	}
+	if err != nil || found() {
+		t.Fatalf("the copy has all terms, %v", err)
+	}
+	for _, again := range []func() error{
+		func() error { return h.w.MoveTag(t.Context(), Move{Repository: hidden, Tag: "v1", To: name}) },
+		func() error { h.pushIndex(h.w, hidden, "one", ""); return nil },
+	} {
+		if err := again(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !found() {
+		t.Error("it is not found after it was recorded again")
+	}
+	if held, err := h.w.Finds(t.Context(), hidden, "", name); err != nil || !held {
+		t.Errorf("it is not found by its repository: %v", err)
 	}
 }
 
@@ -303,7 +356,7 @@ func TestHeldMeanwhile(t *testing.T) {
 	store := &interrupted{Backend: h.backend}
 	w, _ := open(t, store, SignatureOptions{})
 	store.before = func() { h.pushIndex(h.w, "other", "one", "") }
-	if err := w.Remove(t.Context(), "app", name); err != nil {
+	if _, err := w.Remove(t.Context(), "app", name); err != nil {
 		t.Fatal(err)
 	}
 	image, err := h.w.Get(t.Context(), name)

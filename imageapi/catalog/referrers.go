@@ -9,27 +9,60 @@ import (
 
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
+	"tallyman/storage"
 )
 
-// SetReferrer stores a referrer in a repository, and brings the signatures of its subject's
-// Image up to date; within VerifyOutside, at its end.
-func (c *Catalog) SetReferrer(ctx context.Context, r *referrers.Referrer) error {
-	_, err := c.referrers.Set(ctx, r)
-	if err != nil || !r.Signs() || r.Tag == "" && len(r.Signatures) == 0 {
-		return err
-	}
-	return c.refreshSubject(ctx, r)
+// Reference is a change of a referrer: it is stored, or it is gone, by its subject, repository, and tag
+// or digest. Afterwards the signatures of its subject's Image are those that repositories hold; within
+// VerifyOutside, at its end.
+type Reference struct {
+	*referrers.Referrer
+	Gone bool
 }
 
-// RemoveReferrer removes the referrer that SetReferrer stored under the same subject,
-// repository, and tag or digest, and brings the signatures of its subject's Image up to date as
-// SetReferrer does.
-func (c *Catalog) RemoveReferrer(ctx context.Context, r *referrers.Referrer) error {
-	_, err := c.referrers.Remove(ctx, r)
-	if err != nil || !r.Signs() {
+// changesSignatures reports whether signatures of the subject may change.
+func (r *Reference) changesSignatures() bool {
+	return r.Signs() && (r.Gone || r.Tag != "" || len(r.Signatures) > 0)
+}
+
+// Refer makes changes of referrers that come with no other change.
+func (c *Catalog) Refer(ctx context.Context, references ...Reference) error {
+	return c.referring(ctx, references, func() error {
+		return c.together(ctx, func(ctx context.Context, _ changer) error {
+			return c.addReferences(ctx, references)
+		})
+	})
+}
+
+// addReferences adds changes of referrers to the commit.
+func (c *Catalog) addReferences(ctx context.Context, references []Reference) error {
+	batch := storage.BatchOf(ctx)
+	for i := range references {
+		change := c.referrers.Add
+		if references[i].Gone {
+			change = c.referrers.Remove
+		}
+		if err := change(ctx, batch, references[i].Referrer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// referring makes a change with commit that has references, and brings the signatures of their subjects up
+// to date.
+func (c *Catalog) referring(ctx context.Context, references []Reference, commit func() error) error {
+	if err := commit(); err != nil {
 		return err
 	}
-	return c.refreshSubject(ctx, r)
+	for i := range references {
+		if r := &references[i]; r.changesSignatures() {
+			if err := c.refreshSubject(ctx, r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // postponed are the subjects whose signatures are to be brought up to date, each with a repository
@@ -38,7 +71,7 @@ type postponed struct{ subjects map[digest.Digest]string }
 
 type postponedKey struct{}
 
-func (c *Catalog) refreshSubject(ctx context.Context, r *referrers.Referrer) error {
+func (c *Catalog) refreshSubject(ctx context.Context, r *Reference) error {
 	if p, ok := ctx.Value(postponedKey{}).(*postponed); ok {
 		p.subjects[r.Subject] = r.Repository
 		return nil

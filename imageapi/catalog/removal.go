@@ -9,37 +9,48 @@ import (
 	imagev1 "github.com/openshift/api/image/v1"
 
 	"tallyman/imageapi/records"
+	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
 	"tallyman/storage"
 )
 
-// tagsAtOnce bounds the tags that one commit deletes.
-const tagsAtOnce = 20
+// TagsAtOnce bounds the tags that one commit deletes.
+const TagsAtOnce = 60
 
 // Remove notes that repository no longer holds the manifest, and that none of its tags points to
 // it. The last repository takes an Image with it that exists only because the manifest was pushed;
-// as with any deletion, finalizers on it are waited for. Many tags go before, some at a time.
-func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Digest) error {
-	ctx = rest.WithAccount(storage.WithRemoval(ctx), repository)
+// as with any deletion, finalizers on it are waited for. Many tags go before, some at a time. The
+// references are changes of referrers that come with it. It returns the tags that it has removed.
+func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Digest, references ...Reference) (removed []string, err error) {
+	err = c.referring(ctx, references, func() error {
+		removed, err = c.remove(rest.WithAccount(storage.WithRemoval(ctx), repository), repository, name, references)
+		return err
+	})
+	return removed, err
+}
+
+func (c *Catalog) remove(ctx context.Context, repository string, name digest.Digest, references []Reference) (removed []string, err error) {
 	for more := true; more; {
 		var orphan *imagev1.Image
-		err := c.together(ctx, func(ctx context.Context, change changer) error {
+		var tags []string
+		err := c.together(ctx, func(ctx context.Context, change changer) (err error) {
 			orphan = nil
 			batch := storage.BatchOf(ctx)
-			tags, err := c.records.TagsOf(ctx, repository, name, tagsAtOnce)
-			if err != nil {
+			if tags, err = c.records.TagsOf(ctx, repository, name, TagsAtOnce+1); err != nil {
 				return err
 			}
-			if ctx, err = c.records.Prefetch(ctx, repository, name, tags, rest.Key(name)); err != nil {
+			more = len(tags) > TagsAtOnce
+			tags = tags[:min(len(tags), TagsAtOnce)]
+			if ctx, err = c.records.Prefetch(ctx, repository, name, tags, rest.Key(name), referrers.StampKey(name)); err != nil {
 				return err
 			}
 			for _, tag := range tags {
-				if _, err := c.records.SetTag(ctx, batch, records.TagChange{Repository: repository, Tag: tag}); err != nil {
+				if _, err := c.records.SetTag(ctx, batch, records.TagChange{Repository: repository, Tag: tag, Only: name}); err != nil {
 					return err
 				}
 			}
-			if more = len(tags) == tagsAtOnce; more {
+			if more {
 				losing := storage.WithTouch(storage.WithTerms(ctx, withoutTags(repository, tags)...), func() bool { return true })
 				return ignoreNotFound(change(losing, name, false, func(image *imagev1.Image) error {
 					for _, tag := range tags {
@@ -47,6 +58,9 @@ func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Dig
 					}
 					return nil
 				}))
+			}
+			if err := c.addReferences(ctx, references); err != nil {
+				return err
 			}
 			held, err := c.records.Release(ctx, batch, repository, name)
 			if err != nil {
@@ -59,10 +73,11 @@ func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Dig
 			err = c.deleteOrphan(ctx, orphan)
 		}
 		if err != nil {
-			return err
+			return removed, err
 		}
+		removed = append(removed, tags...)
 	}
-	return nil
+	return removed, nil
 }
 
 // leaveImage takes a repository off an Image, with its tags and signatures. If no other repository

@@ -67,9 +67,9 @@ type found struct {
 // mergeSignatures makes the image's derived entries those of the signatures that the
 // registry holds now, in the order of candidates, and leaves the others alone. There may be more
 // than the Image can have: the write takes the best of them. The result does not depend on the
-// order in which anything came. It returns the names of the derived entries, and whether they are
-// others than before.
-func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (names []string, changed bool, err error) {
+// order in which anything came. That the signatures have not changed until then is a condition of the
+// commit.
+func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) error {
 	existing := map[string]*imagev1.ImageSignature{}
 	var merged []imagev1.ImageSignature
 	for n := range image.Signatures {
@@ -82,28 +82,26 @@ func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) (na
 	}
 	if len(existing) == 0 && expectNoSignatures(ctx, digest.Digest(image.Name)) {
 		rules.SetOmitted(image, 0)
-		return nil, false, nil
+		return nil
 	}
 	all, err := c.findSignatures(ctx, image)
 	if err != nil {
-		return nil, false, err
+		return err
 	}
 	all = withoutPosted(all, image, merged)
 	fitting := c.fitting(all)
 	rules.SetOmitted(image, len(all)-fitting)
 	for _, f := range all[:fitting] {
-		names = append(names, f.name)
 		if s := existing[f.name]; s != nil {
 			merged = append(merged, *s)
 			continue
 		}
-		changed = true
 		s := imagev1.ImageSignature{Type: f.Type, Content: f.Content}
 		s.Name = f.name
 		merged = append(merged, s)
 	}
 	image.Signatures = merged
-	return names, changed || len(names) != len(existing), nil
+	return nil
 }
 
 type withoutSignaturesKey struct{}
@@ -116,12 +114,11 @@ func withoutSignatures(ctx context.Context) context.Context {
 
 // expectNoSignatures adds that condition, if ctx says so.
 func expectNoSignatures(ctx context.Context, subject digest.Digest) bool {
-	batch := storage.BatchOf(ctx)
-	if batch == nil || ctx.Value(withoutSignaturesKey{}) == nil || subject.Validate() != nil {
+	if ctx.Value(withoutSignaturesKey{}) == nil || subject.Validate() != nil {
 		return false
 	}
 	from, to := referrers.SubjectRange(subject)
-	batch.Add(storage.Mutation{Operation: storage.CheckEmpty, From: from, To: to})
+	storage.BatchOf(ctx).Add(storage.Mutation{Operation: storage.CheckEmpty, From: from, To: to})
 	return true
 }
 
@@ -151,20 +148,26 @@ func (c *Catalog) findSignatures(ctx context.Context, image *imagev1.Image) ([]f
 	if subject.Validate() != nil {
 		return nil, nil
 	}
+	stamp, err := c.referrers.Stamp(ctx, subject) // before the signatures are read
+	if err != nil {
+		return nil, err
+	}
+	storage.BatchOf(ctx).Add(storage.Mutation{Operation: storage.Check, Key: referrers.StampKey(subject), Expect: stamp})
+	signing, err := c.signing(ctx, subject)
+	if err != nil {
+		return nil, err
+	}
 	own, others := map[string][]found{}, map[string][]found{}
-	err := c.referrers.EachSigning(ctx, subject, c.share(), func(r *referrers.Referrer) {
+	for _, r := range signing {
 		into := others
 		if slices.Contains(repositories, r.Repository) {
 			into = own
 		} else if c.signatures.OwnRepositoriesOnly {
-			return
+			continue
 		}
 		for _, s := range r.Signatures {
 			into[r.Repository] = append(into[r.Repository], found{s, signatures.Name(subject, s)})
 		}
-	})
-	if err != nil {
-		return nil, err
 	}
 	known := map[string]bool{}
 	return append(inTurn(own, known), inTurn(others, known)...), nil

@@ -1,9 +1,13 @@
 package catalog
 
 import (
+	"context"
 	"crypto/sha256"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
+
+	"tallyman/imageapi/rest"
 	"tallyman/imageapi/rules"
 	"tallyman/storage"
 )
@@ -34,6 +38,32 @@ func fieldTerm(field, value string) string {
 	}
 	term, _ := rules.FieldTerm(label, is)
 	return term
+}
+
+// Finds reports whether an Image is found by a repository that holds its manifest and, unless it is "", by
+// a tag of it. An Image that was copied from another store lacks terms for which its annotations had no
+// room.
+func (c *Catalog) Finds(ctx context.Context, repository, tag string, name digest.Digest) (bool, error) {
+	entry, _, err := storage.GetEntry(ctx, c.backend, rest.Key(name), storage.Read{Terms: true, Sections: []string{}})
+	if err != nil || entry == nil {
+		return false, err
+	}
+	wanted := repositoryTerms(repository).Terms
+	if tag != "" {
+		wanted = append(wanted, tagTerms(repository, tag, storage.AddTerms).Terms...)
+	}
+	for _, term := range storage.HashTerms(wanted) {
+		if !storage.HasTerm(entry.Terms, term) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// lacksTerms is the opposite of Finds. An Image of which it is not known is written once more.
+func (c *Catalog) lacksTerms(ctx context.Context, m *Move) bool {
+	found, err := c.Finds(ctx, m.Repository, m.Tag, m.To)
+	return err != nil || !found
 }
 
 // repositoryTerms says that a repository holds the manifest of an Image.

@@ -45,69 +45,40 @@ func (c *Catalog) together(ctx context.Context, fn func(ctx context.Context, cha
 
 func (c *Catalog) togetherOnce(ctx context.Context, fn func(ctx context.Context, change changer) error) error {
 	ctx = c.bounded(ctx)
-	var again map[digest.Digest][]string // the signatures of Images that got others
 	first := true
-	err := c.images.Together(ctx, func(ctx context.Context) error {
-		again = map[digest.Digest][]string{}
+	return c.images.Together(ctx, func(ctx context.Context) error {
 		if first {
 			ctx, first = withoutSignatures(ctx), false
 		}
 		return fn(ctx, func(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
-			signed, changed, err := c.updateOnce(ctx, name, create, change)
+			err := c.update(ctx, name, create, change)
 			if apierrors.IsInternalError(err) || errors.Is(err, storage.ErrCorrupt) {
 				return &corruptError{name, err}
-			}
-			if changed {
-				again[name] = signed
 			}
 			return err
 		})
 	})
-	for name, signed := range again {
-		if err == nil {
-			err = ignoreNotFound(c.settle(ctx, name, signed))
-		}
-	}
-	return err
 }
 
 func (c *Catalog) bounded(ctx context.Context) context.Context {
 	return rest.WithSignatureBounds(ctx, rules.SignatureBounds{Count: c.signatures.Limits.PerImage, Bytes: maxSignatureBytes})
 }
 
-// update applies change to the Image called name, and brings its signatures up to
-// date, in one atomic step.
-func (c *Catalog) update(ctx context.Context, name digest.Digest, change func(*imagev1.Image) error) error {
-	ctx = c.bounded(ctx)
-	signed, changed, err := c.updateOnce(ctx, name, false, change)
-	if err != nil || !changed {
-		return err
-	}
-	return c.settle(ctx, name, signed)
-}
-
-// settle brings the signatures of an Image up to date until those that it found before, signed, are
-// found again: referrers may have changed between a read of them and the write. A writer that
-// changes them after the last read refreshes the signatures itself.
-func (c *Catalog) settle(ctx context.Context, name digest.Digest, signed []string) error {
-	for {
-		found, _, err := c.updateOnce(ctx, name, false, func(*imagev1.Image) error { return nil })
-		if err != nil || slices.Equal(signed, found) {
+// update applies change to the Image called name. Its signatures are brought up to date if it is new,
+// if the repositories that hold it become others, or if change is nil; otherwise they are left to those
+// who change them.
+func (c *Catalog) update(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
+	return c.images.Change(ctx, name.String(), create, func(ctx context.Context, image *imagev1.Image) error {
+		if change == nil { // because signatures have changed, so there may be some
+			return c.mergeSignatures(context.WithValue(ctx, withoutSignaturesKey{}, nil), image)
+		}
+		existed, before := image.Name != "", rules.Repositories(image)
+		if err := change(image); err != nil {
 			return err
 		}
-		signed = found
-	}
-}
-
-// updateOnce returns the names of the signatures that it has found, and whether they are others
-// than those on the Image before.
-func (c *Catalog) updateOnce(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) (signed []string, changed bool, err error) {
-	err = c.images.Change(ctx, name.String(), create, func(ctx context.Context, image *imagev1.Image) error {
-		err := change(image)
-		if err == nil {
-			signed, changed, err = c.mergeSignatures(ctx, image)
+		if existed && slices.Equal(before, rules.Repositories(image)) {
+			return nil
 		}
-		return err
+		return c.mergeSignatures(ctx, image)
 	})
-	return signed, changed && err == nil, err
 }

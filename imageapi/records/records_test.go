@@ -178,6 +178,22 @@ func TestTagConflict(t *testing.T) {
 	}
 }
 
+// TestOnly: a change of a tag that is to point to one manifest is made of no other.
+func TestOnly(t *testing.T) {
+	s := newShelf(t, Options{})
+	s.set("moved", "b")
+	s.set("stays", "a")
+	for tag, want := range map[string]string{"moved": "b", "stays": "", "none": ""} {
+		s.commit(func(ctx context.Context, b *storage.Batch) error {
+			_, err := s.SetTag(ctx, b, TagChange{Repository: "team/app", Tag: tag, Only: "a"})
+			return err
+		})
+		if to, _, err := s.Tag(t.Context(), "team/app", tag); err != nil || to.String() != want {
+			t.Errorf("%s points to %q, %v, want %q", tag, to, err, want)
+		}
+	}
+}
+
 // TestCorruptTag: a record that cannot be read is written anew.
 func TestCorruptTag(t *testing.T) {
 	s := newShelf(t, Options{})

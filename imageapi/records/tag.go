@@ -41,6 +41,8 @@ type TagChange struct {
 	To digest.Digest
 	// Reference is the pull reference of that manifest.
 	Reference string
+	// Only, if it is not "", is the manifest that the tag has to point to: otherwise it stays as it is.
+	Only digest.Digest
 }
 
 // tagKeys returns the keys of a tag, as it is there and as it is deleted.
@@ -62,7 +64,7 @@ func (s *Store) SetTag(ctx context.Context, b *storage.Batch, c TagChange) (befo
 	if current != nil {
 		before = points(current)
 	}
-	if before == c.To && (current != nil || entries[0] == nil) {
+	if before == c.To && (current != nil || entries[0] == nil) || c.Only != "" && before != c.Only {
 		b.Add(storage.Mutation{Operation: storage.Check, Key: live, Expect: revision(entries[0])})
 		return before, nil
 	}

@@ -30,7 +30,7 @@ func TestBounds(t *testing.T) {
 			r.Manifests = append(r.Manifests, d)
 		}
 	}
-	if _, err := s.Set(t.Context(), r); err != nil {
+	if _, err := commit(t, s, s.Add, r); err != nil {
 		t.Fatal(err)
 	}
 	stored, err := s.Get(t.Context(), r)
@@ -81,7 +81,7 @@ func TestSeparateReads(t *testing.T) {
 		if i == 7 {
 			r.Signatures = []signatures.Signature{signature}
 		}
-		if _, err := s.Set(t.Context(), r); err != nil {
+		if _, err := commit(t, s, s.Add, r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -90,7 +90,7 @@ func TestSeparateReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Commit(t.Context(), storage.Mutation{Key: former.key(), Value: storage.Body(body)}); err != nil {
+	if _, err := c.Commit(t.Context(), storage.Mutation{Key: former.Key(), Value: storage.Body(body)}); err != nil {
 		t.Fatal(err)
 	}
 	c.bytes = 0
@@ -112,7 +112,7 @@ func TestSeparateReads(t *testing.T) {
 	if err != nil || old.Descriptor.Annotations["of"] != "old" || len(old.Signatures) != 1 {
 		t.Errorf("a former record is %+v, %v", old, err)
 	}
-	if changed, err := s.Set(t.Context(), former); err != nil || !changed {
+	if changed, err := commit(t, s, s.Add, former); err != nil || !changed {
 		t.Errorf("written anew: %t, %v", changed, err)
 	}
 	if again, err := s.Get(t.Context(), former); err != nil || again.Descriptor.Annotations["of"] != "old" || len(again.Signatures) != 1 {
@@ -132,7 +132,7 @@ func TestShare(t *testing.T) {
 			if i%2 == 0 {
 				r.Tag = fmt.Sprint("tag", i)
 			}
-			if _, err := s.Set(t.Context(), r); err != nil {
+			if _, err := commit(t, s, s.Add, r); err != nil {
 				t.Fatal(err)
 			}
 		}

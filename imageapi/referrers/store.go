@@ -4,11 +4,8 @@
 package referrers
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -51,13 +48,6 @@ func (r *Referrer) Signs() bool {
 	return true
 }
 
-func (r *Referrer) key() string {
-	if r.Tag != "" {
-		return referrerKey(r.Subject, r.Repository) + ":" + r.Tag
-	}
-	return referrerKey(r.Subject, r.Repository) + "@" + r.Descriptor.Digest.String()
-}
-
 func referrerKey(subject digest.Digest, repository string) string {
 	return Prefix + subject.String() + "/" + repository
 }
@@ -67,52 +57,6 @@ type Store struct{ backend storage.Backend }
 
 // NewStore returns a Store on backend.
 func NewStore(backend storage.Backend) *Store { return &Store{backend} }
-
-// Set stores a referrer in a repository. changed is false if it was stored already.
-func (s *Store) Set(ctx context.Context, r *Referrer) (changed bool, err error) {
-	value, err := r.encode()
-	if err != nil {
-		return false, err
-	}
-	return s.put(ctx, r.key(), value)
-}
-
-// Remove removes the referrer that Set stored under the same subject,
-// repository, and tag or digest.
-func (s *Store) Remove(ctx context.Context, r *Referrer) (changed bool, err error) {
-	return s.put(ctx, r.key(), nil)
-}
-
-// put makes key hold value, nothing if it is nil.
-func (s *Store) put(ctx context.Context, key string, value storage.Value) (changed bool, err error) {
-	current, _, err := storage.GetEntry(ctx, s.backend, key, storage.Read{})
-	for err == nil {
-		if (current == nil && value == nil) || (current != nil && value != nil && holds(current.Value, value)) {
-			return false, s.backend.Confirm(ctx)
-		}
-		m := storage.Mutation{Operation: storage.Delete, Key: key}
-		if value != nil {
-			m.Operation, m.Value = storage.Put, value
-		}
-		if current != nil {
-			m.Expect = current.Revision
-		}
-		var result *storage.CommitResult
-		if result, err = s.backend.Commit(ctx, m); err != nil {
-			break
-		}
-		if result.Succeeded {
-			return true, nil
-		}
-		current = result.Current
-	}
-	return false, fmt.Errorf("store %s: %w", key, err)
-}
-
-// holds reports whether current has the sections of value.
-func holds(current, value storage.Value) bool {
-	return !slices.ContainsFunc(value, func(s storage.Section) bool { return !bytes.Equal(current.Section(s.Name), s.Data) })
-}
 
 // List returns, in the order of their digests, up to limit manifests of a repository that
 // refer to subject, from the one after the digest after; more is set if there are others.
@@ -140,7 +84,7 @@ func following(prefix, last string) string {
 // Get returns the stored referrer with the subject, repository and tag or digest of r,
 // nil if there is none.
 func (s *Store) Get(ctx context.Context, r *Referrer) (*Referrer, error) {
-	entry, _, err := storage.GetEntry(ctx, s.backend, r.key(), storage.Read{})
+	entry, _, err := storage.GetEntry(ctx, s.backend, r.Key(), storage.Read{})
 	if err != nil || entry == nil {
 		return nil, err
 	}

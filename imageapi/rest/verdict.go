@@ -20,6 +20,13 @@ type Verifier interface {
 	Refresh(ctx context.Context)
 }
 
+// Rememberer is a Verifier that may have a verdict without verifying anything.
+type Rememberer interface {
+	// Remembered is Verify if the results of all signatures are known, else nil; then it may have
+	// changed r.Image.
+	Remembered(r *VerifyRequest) *Verdict
+}
+
 // VerifyRequest asks for the verification of an Image's signatures.
 type VerifyRequest struct {
 	// Image is the Image that is to be written.
@@ -99,9 +106,29 @@ func verifiedAnnotations(image *imagev1.Image) (values [len(verified)]string) {
 
 // verify makes the verification of an image.
 func verify(ctx context.Context, v Verifier, r *VerifyRequest) *verification {
-	result := &verification{before: r.Image.Signatures, repositories: rules.Repositories(r.Image), tags: rules.Tags(r.Image), annotations: verifiedAnnotations(r.Image)}
-	r.Image = r.Image.DeepCopy()
+	result := verificationOf(r)
 	result.verdict = v.Verify(ctx, r)
+	result.after = r.Image.Signatures
+	return result
+}
+
+// verificationOf makes one without results. The request gets a copy of its image.
+func verificationOf(r *VerifyRequest) *verification {
+	image := r.Image
+	r.Image = image.DeepCopy()
+	return &verification{before: image.Signatures, repositories: rules.Repositories(image), tags: rules.Tags(image), annotations: verifiedAnnotations(image)}
+}
+
+// remembered makes the verification of an image if its results are known, else nil.
+func remembered(v Verifier, r *VerifyRequest) *verification {
+	known, ok := v.(Rememberer)
+	if !ok {
+		return nil
+	}
+	result := verificationOf(r)
+	if result.verdict = known.Remembered(r); result.verdict == nil {
+		return nil
+	}
 	result.after = r.Image.Signatures
 	return result
 }

@@ -18,6 +18,8 @@ import (
 // signatures have been verified.
 type write struct {
 	content rules.Content
+	// full is set if all signatures are to be verified again.
+	full bool
 	// outside has the verifications that are there.
 	outside *outside
 	// bounds are those of derived signatures, nil if they are as they were.
@@ -68,7 +70,7 @@ var errUnverified = errors.New("the signatures have to be verified first")
 // fn: no transaction of the store waits for it. fn is called again only if it returned an error,
 // and wrote nothing. Within VerifyOutside that is left to the caller.
 func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T, error)) (result T, err error) {
-	w := &write{}
+	w := &write{full: ctx.Value(fullKey{}) != nil}
 	w.bounds, _ = ctx.Value(boundsKey{}).(*rules.SignatureBounds)
 	once := func(ctx context.Context) error {
 		w.outside, _ = ctx.Value(outsideKey{}).(*outside)
@@ -77,7 +79,7 @@ func perform[T any](ctx context.Context, v Verifier, fn func(context.Context) (T
 		result, err = fn(written)
 		switch {
 		case err != nil && w.unverified != nil:
-			w.unverified.Account, w.unverified.Full = accountOf(ctx), ctx.Value(fullKey{}) != nil
+			w.unverified.Account, w.unverified.Full = accountOf(ctx), w.full
 			w.outside.unverified = w.unverified
 		case errors.Is(err, storage.ErrConditionFailed):
 			w.outside.outdated = true
@@ -177,6 +179,13 @@ func (w *write) applyVerification(v Verifier, image, before *imagev1.Image) {
 				w.trim(image)
 				return
 			}
+		}
+	}
+	if !w.full {
+		if known := remembered(v, &VerifyRequest{Image: image, Before: before}); known != nil {
+			w.condition = known.apply(image)
+			w.trim(image)
+			return
 		}
 	}
 	w.unverified = &VerifyRequest{Image: image.DeepCopy(), Before: before.DeepCopy()}

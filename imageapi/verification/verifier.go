@@ -91,6 +91,23 @@ func (v *Verifier) Verify(ctx context.Context, r *rest.VerifyRequest) *rest.Verd
 	return verdict
 }
 
+// Remembered implements rest.Rememberer. It reads nothing from the store.
+func (v *Verifier) Remembered(r *rest.VerifyRequest) *rest.Verdict {
+	prepared := v.options.Policies.Prepare(r.Image, rules.Repositories(r.Image), rules.Tags(r.Image))
+	inForce := v.inForce.Load()
+	if inForce.digest != prepared.Digest {
+		return nil
+	}
+	if stored := newStored(r); stored.complete(prepared.Policies) {
+		return stored.again(inForce.condition())
+	}
+	result := prepared.Verify(-1)
+	if result.Pending {
+		return nil
+	}
+	return &rest.Verdict{Trusted: result.Trusted, Policies: prepared.Policies, Condition: inForce.condition()}
+}
+
 // limit returns the CPU time that a verification may take; 0 for any.
 func (v *Verifier) limit(r *rest.VerifyRequest) time.Duration {
 	if r.Full {

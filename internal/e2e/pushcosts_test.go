@@ -88,10 +88,10 @@ func costs(t *testing.T, repository string) []costly {
 		}, image("v2", two), pushCost{4, 1}},
 		{"same push again", blobs(), image("v2", two), pushCost{4, 1}},
 		{"index of two images", pushChildren, put("index", imagespec.MediaTypeImageIndex, index), pushCost{4, 0}},
-		{"signature", blobs(signatureBlobs...), image(signtest.ClassicTag(digest.FromString(one)), string(signature.Manifest)), pushCost{15, 5}},
+		{"signature", blobs(signatureBlobs...), image(signtest.ClassicTag(digest.FromString(one)), string(signature.Manifest)), pushCost{7, 1}},
 		{"untag", blobs(), remove("v3"), pushCost{4, 1}},
-		{"untag of a signed image", blobs(), remove("v1"), pushCost{9, 2}},
-		{"DELETE", blobs(), remove(digest.FromString(two).String()), pushCost{18, 0}},
+		{"untag of a signed image", blobs(), remove("v1"), pushCost{4, 1}},
+		{"DELETE", blobs(), remove(digest.FromString(two).String()), pushCost{8, 0}},
 	}
 }
 

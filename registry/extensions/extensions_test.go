@@ -304,10 +304,10 @@ func TestSignatures(t *testing.T) {
 		t.Errorf("all: %q", got)
 	}
 	for _, repository := range []string{"a", "secret"} {
-		err := h.options.Catalog.SetReferrer(t.Context(), &referrers.Referrer{
+		err := h.options.Catalog.Refer(t.Context(), catalog.Reference{Referrer: &referrers.Referrer{
 			Subject: digest.Digest(image), Repository: repository, Descriptor: imagespec.Descriptor{Digest: digest.FromString(repository)},
 			Signatures: []signatures.Signature{{Type: "other", Content: []byte("signed in " + repository)}},
-		})
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/referrers"
 )
 
@@ -82,7 +83,7 @@ func TestTaggedReferrers(t *testing.T) {
 			list.Manifests = append(list.Manifests, imagespec.Descriptor{Digest: digest.Digest(name), MediaType: imagespec.MediaTypeImageManifest, ArtifactType: "application/old"})
 		}
 	}
-	if _, err := h.options.Referrers.Set(t.Context(), list); err != nil {
+	if err := h.options.Catalog.Refer(t.Context(), catalog.Reference{Referrer: list}); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(want)

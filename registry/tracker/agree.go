@@ -26,7 +26,7 @@ func (t *Tracker) HasManifest(ctx context.Context, m journal.Entry) (bool, error
 	if err != nil {
 		return false, err
 	}
-	shown := slices.Contains(rules.Repositories(image), m.Repository) || image.Annotations[rules.AnnotationTruncated] == "true"
+	shown := slices.Contains(rules.Repositories(image), m.Repository) || t.findsHidden(ctx, image, m.Repository, "")
 	return shown && !lacksConfig(image) && t.refers(ctx, m.Repository, image) && t.holds(ctx, m.Repository, m.Digest), nil
 }
 
@@ -64,7 +64,17 @@ func (t *Tracker) HasTag(ctx context.Context, repository, tag string, to digest.
 		return true
 	}
 	image, err := t.options.Catalog.Get(ctx, to)
-	return err == nil && !refersByTag(tag) && (slices.Contains(rules.Tags(image), repository+":"+tag) || image.Annotations[rules.AnnotationTruncated] == "true")
+	return err == nil && !refersByTag(tag) && (slices.Contains(rules.Tags(image), repository+":"+tag) || t.findsHidden(ctx, image, repository, tag))
+}
+
+// findsHidden reports whether an Image is found by a repository, or by a tag of it, that its annotations
+// have no room for.
+func (t *Tracker) findsHidden(ctx context.Context, image *imagev1.Image, repository, tag string) bool {
+	if image.Annotations[rules.AnnotationTruncated] != "true" {
+		return false
+	}
+	found, err := t.options.Catalog.Finds(ctx, repository, tag, digest.Digest(image.Name))
+	return err == nil && found
 }
 
 // HasAllTags reports whether all tags of the registry are recorded: its records are complete, no older

@@ -243,8 +243,5 @@ func (t *Tracker) Alone() bool { return t.options.Alone == nil || t.options.Alon
 
 // Recorded reports whether everything in the registry has records.
 func (t *Tracker) Recorded(ctx context.Context) (bool, error) {
-	if err := t.options.Catalog.Ready(); err != nil {
-		return false, err
-	}
 	return t.options.Catalog.Records().Complete(ctx)
 }

@@ -3,30 +3,33 @@ package tracker
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 
 	"tallyman/registry/journal"
 	"tallyman/registry/logging"
 )
 
-// lock takes the locks of the manifest and of the tag in m, or of the one that it has, within this
-// process and, with Options.Lock, among all processes. alone is false if the shared locks could not
-// be taken. If unlock finds that a shared lock was lost, m is reconciled again.
-func (t *Tracker) lock(ctx context.Context, m journal.Entry) (unlock func(), alone bool) {
-	var keys []string
-	free := func() {}
+// lock takes the locks of the manifest and of the tag in m, or of the one that it has, and of other tags
+// of the repository, within this process and, with Options.Lock, among all processes. alone is false if
+// the shared locks could not be taken. If unlock finds that a shared lock was lost, m is reconciled again.
+func (t *Tracker) lock(ctx context.Context, m journal.Entry, tags ...string) (unlock func(), alone bool) {
+	var manifests, tagKeys []string
 	if m.Digest != "" {
-		keys = append(keys, m.Repository+"@"+m.Digest.String())
-		free = t.manifestLocks.lock(keys[0])
+		manifests = []string{m.Repository + "@" + m.Digest.String()}
 	}
-	if m.Tag != "" { // after that of a manifest
-		key, freeManifest := m.Repository+":"+m.Tag, free
-		keys = append(keys, key)
-		freeTag := t.tagLocks.lock(key)
-		free = func() {
-			freeTag()
-			freeManifest()
-		}
+	if m.Tag != "" {
+		tags = append(tags, m.Tag)
 	}
+	for _, tag := range tags {
+		tagKeys = append(tagKeys, m.Repository+":"+tag)
+	}
+	freeManifest := t.manifestLocks.lock(manifests...)
+	freeTags := t.tagLocks.lock(tagKeys...) // after that of a manifest
+	free := func() {
+		freeTags()
+		freeManifest()
+	}
+	keys := slices.Concat(manifests, tagKeys)
 	if t.options.Lock == nil {
 		return free, true
 	}
@@ -72,6 +75,20 @@ func newKeyedLock() keyedLock {
 	return k
 }
 
-func (k keyedLock) lock(key string) (unlock func()) {
-	return k.locks[maphash.String(k.seed, key)%uint64(len(k.locks))].lock()
+// lock takes the locks of all keys, in an order that is the same for everybody.
+func (k keyedLock) lock(keys ...string) (unlock func()) {
+	var places []int
+	for _, key := range keys {
+		places = append(places, int(maphash.String(k.seed, key)%uint64(len(k.locks))))
+	}
+	slices.Sort(places)
+	var taken []func()
+	for _, place := range slices.Compact(places) {
+		taken = append(taken, k.locks[place].lock())
+	}
+	return func() {
+		for _, free := range taken {
+			free()
+		}
+	}
 }

@@ -79,80 +79,6 @@ func (t *Tracker) recordPush(ctx context.Context, repo distribution.Repository, 
 	return err
 }
 
-// Deleted deletes a manifest and takes its repository off the Image. A note in the store, or else an
-// entry, comes first: if the process dies in between, the next one looks.
-func (t *Tracker) Deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest) error {
-	end, noted := t.underway.begin(ctx, repository)
-	defer end()
-	m := journal.Entry{Repository: repository, Digest: name}
-	deleted, failure := false, error(nil) // of the deletion itself
-	alone := true
-	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		if deleted { // signatures were verified, while the registry may have changed
-			ctx, cancel := detached(ctx)
-			defer cancel()
-			return t.reconcile(ctx, m)
-		}
-		var unlock func()
-		unlock, alone = t.lock(ctx, m)
-		defer unlock()
-		m.Subject = t.subjectOf(ctx, service, m)
-		if !noted {
-			if m, failure = t.noteDeletion(ctx, m); failure != nil {
-				return nil
-			}
-		}
-		if failure = service.Delete(ctx, name); failure != nil {
-			t.forget(ctx, m)
-			return nil
-		}
-		deleted = true
-		return t.recordDeletion(ctx, m)
-	})
-	if failure != nil {
-		return failure
-	}
-	ctx, cancel := detached(ctx)
-	defer cancel()
-	switch {
-	case err != nil:
-		logging.For(ctx).Warn("deletion not recorded yet", append(m.Attributes(), "err", err)...)
-		t.requeue(ctx, m)
-	case !alone:
-		t.requeue(ctx, m)
-	default:
-		t.forget(ctx, m)
-	}
-	if err == nil {
-		logging.For(ctx).Info("manifest deleted", m.Attributes()...)
-	}
-	return nil
-}
-
-// noteDeletion writes the entry of a deletion. A disk that is full is to be emptied all the same: then
-// the entry is written when that is possible.
-func (t *Tracker) noteDeletion(ctx context.Context, m journal.Entry) (journal.Entry, error) {
-	noted, err := t.journal.Add(ctx, m)
-	if err != nil && !isFull(err) {
-		logging.For(ctx).Error("deletion refused: it cannot be noted", append(m.Attributes(), "err", err)...)
-		return m, &UnavailableError{m.Repository, err}
-	}
-	if err != nil {
-		logging.For(ctx).Warn("deletion not noted, as the registry's storage is full", append(m.Attributes(), "err", err)...)
-	}
-	return noted, nil
-}
-
-// recordDeletion records that the repository holds the manifest no longer.
-func (t *Tracker) recordDeletion(ctx context.Context, m journal.Entry) error {
-	ctx, cancel := detached(ctx)
-	defer cancel()
-	if err := t.options.Catalog.Remove(ctx, m.Repository, m.Digest); err != nil {
-		return err
-	}
-	return t.removeReferrer(ctx, m.Repository, m.Digest, m.Subject)
-}
-
 // forget removes an entry that is done, if there is one.
 func (t *Tracker) forget(ctx context.Context, m journal.Entry) {
 	if !m.IsStored() {
@@ -193,7 +119,8 @@ func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository
 		return err
 	}
 	if parsed == nil { // it is not there
-		return t.recordDeletion(ctx, m)
+		_, err := t.recordDeletion(ctx, m)
+		return err
 	}
 	m.Host = cmp.Or(t.options.Host, m.Host, t.options.DefaultHost)
 	return t.record(ctx, repo, m, parsed, false)
@@ -206,23 +133,16 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e jo
 	if len(m.Ambiguous) > 0 {
 		logging.For(ctx).Warn("ambiguous manifest: clients may read different content", append(e.Attributes(), "fields", strings.Join(m.Ambiguous, ","))...)
 	}
-	if m.Subject != "" {
-		if err := t.recordReferrer(ctx, repo, e.Digest, m); err != nil {
-			return err
-		}
+	references, err := t.references(ctx, repo, e, m, verified)
+	if err != nil {
+		return err
 	}
-	if e.Tag != "" {
-		if err := t.recordTagReferrer(ctx, repo, e.Tag, e.Digest, m); err != nil {
-			return err
-		}
-	}
-	push := catalog.Push{Repository: e.Repository, Digest: e.Digest, Manifest: m, Host: e.Host, Tag: e.Tag, From: from}
+	push := catalog.Push{Repository: e.Repository, Digest: e.Digest, Manifest: m, Host: e.Host, Tag: e.Tag, From: from, References: references}
 	if !m.HasImage() {
 		return t.recordWithoutImage(ctx, push, start)
 	}
 	hasConfig := m.Config != nil && m.Config.Digest.Validate() == nil
 	if hasConfig {
-		var err error
 		if verified && !t.options.PullThrough {
 			push.Config, err = t.readVerified(ctx, m.Config.Digest, maxConfig)
 		} else {
@@ -234,10 +154,8 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e jo
 	}
 	derived, err := t.derive(ctx, push)
 	if err != nil {
-		if e.Tag != "" { // it points to a manifest without an Image now
-			if err := t.options.Catalog.MoveTag(ctx, catalog.Move{Repository: e.Repository, Tag: e.Tag, To: e.Digest, From: from, Host: e.Host}); err != nil && !apierrors.IsNotFound(err) {
-				return err
-			}
+		if recordErr := t.recordUnderivable(ctx, push); recordErr != nil {
+			return recordErr
 		}
 		return permanentError{err}
 	}
@@ -254,6 +172,19 @@ func (t *Tracker) record(ctx context.Context, repo distribution.Repository, e jo
 		"repository", e.Repository, "tag", e.Tag, "digest", e.Digest.String(), "kind", kindOf(derived),
 		"derive", deriveTime.Round(time.Microsecond).String(), "total", time.Since(start).Round(time.Microsecond).String())
 	return nil
+}
+
+// recordUnderivable records the rest of a push of a manifest of which no Image can be made.
+func (t *Tracker) recordUnderivable(ctx context.Context, p catalog.Push) error {
+	if p.Tag == "" {
+		return t.options.Catalog.Refer(ctx, p.References...)
+	}
+	// The tag points to a manifest without an Image now.
+	err := t.options.Catalog.MoveTag(ctx, catalog.Move{Repository: p.Repository, Tag: p.Tag, To: p.Digest, From: p.From, Host: p.Host, References: p.References})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // recordWithoutImage makes sure that a signature or attestation has no Image of its own, as it

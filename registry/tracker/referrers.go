@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/referrers"
 	"tallyman/registry/journal"
 	"tallyman/registry/logging"
@@ -16,24 +17,41 @@ import (
 	"tallyman/signatures/manifest"
 )
 
-// recordReferrer stores that a manifest refers to another, with the signatures that it
-// carries, and brings those of the other's Image up to date.
-func (t *Tracker) recordReferrer(ctx context.Context, repo distribution.Repository, name digest.Digest, m *manifest.Manifest) error {
-	found, err := t.extract(ctx, repo, m, journal.Entry{Repository: repo.Named().Name(), Digest: name, Subject: m.Subject})
-	if err != nil {
-		return err
+// references returns what a manifest, and the tag that it is stored with, "" for none, say about other
+// manifests. verified says that distribution has just taken the manifest.
+func (t *Tracker) references(ctx context.Context, repo distribution.Repository, e journal.Entry, m *manifest.Manifest, verified bool) (all []catalog.Reference, err error) {
+	read := blobReader(ctx, repo)
+	if verified && !t.options.PullThrough {
+		read = func(name digest.Digest) ([]byte, error) { return t.readVerified(ctx, name, signatures.MaxBlob) }
 	}
-	return t.options.Catalog.SetReferrer(ctx, &referrers.Referrer{
-		Subject: m.Subject, Repository: repo.Named().Name(), Descriptor: m.Descriptor(name), Signatures: found,
-	})
+	if m.Subject != "" {
+		repository := repo.Named().Name()
+		found, err := t.extract(m, read, journal.Entry{Repository: repository, Digest: e.Digest, Subject: m.Subject})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, catalog.Reference{Referrer: &referrers.Referrer{
+			Subject: m.Subject, Repository: repository, Descriptor: m.Descriptor(e.Digest), Signatures: found,
+		}})
+	}
+	if e.Tag == "" {
+		return all, nil
+	}
+	ofTag, err := t.tagReferences(ctx, repo, e.Tag, e.Digest, m, read)
+	return append(all, ofTag...), err
 }
 
-// extract reads the signatures that a manifest carries. It requeues again for blobs that a
-// pull-through cache has not fetched yet.
-func (t *Tracker) extract(ctx context.Context, repo distribution.Repository, m *manifest.Manifest, again journal.Entry) ([]signatures.Signature, error) {
+// blobReader returns a reader of a repository's blobs.
+func blobReader(ctx context.Context, repo distribution.Repository) func(digest.Digest) ([]byte, error) {
+	return func(name digest.Digest) ([]byte, error) { return readBlob(ctx, repo, name, signatures.MaxBlob) }
+}
+
+// extract reads the signatures that a manifest carries, with read, which returns nil for a blob that is
+// not there. It requeues again for blobs that a pull-through cache has not fetched yet.
+func (t *Tracker) extract(m *manifest.Manifest, read func(digest.Digest) ([]byte, error), again journal.Entry) ([]signatures.Signature, error) {
 	var missing []digest.Digest
 	found, err := signatures.Extract(m, t.options.SignatureLimits, func(d imagespec.Descriptor) ([]byte, error) {
-		content, err := readBlob(ctx, repo, d.Digest, signatures.MaxBlob)
+		content, err := read(d.Digest)
 		if err == nil && content == nil {
 			missing = append(missing, d.Digest)
 			return nil, signatures.ErrBlobMissing
@@ -51,16 +69,6 @@ func (t *Tracker) extract(ctx context.Context, repo distribution.Repository, m *
 	return found, nil
 }
 
-// removeReferrer undoes recordReferrer.
-func (t *Tracker) removeReferrer(ctx context.Context, repository string, name, subject digest.Digest) error {
-	if subject == "" {
-		return nil
-	}
-	return t.options.Catalog.RemoveReferrer(ctx, &referrers.Referrer{
-		Subject: subject, Repository: repository, Descriptor: imagespec.Descriptor{Digest: name},
-	})
-}
-
 // subjectOf returns the subject of a manifest that is about to be deleted, "" if it has none.
 func (t *Tracker) subjectOf(ctx context.Context, service distribution.ManifestService, m journal.Entry) digest.Digest {
 	parsed, err := ReadManifest(ctx, t.inner, service, m.Digest)
@@ -75,21 +83,22 @@ func (t *Tracker) subjectOf(ctx context.Context, service distribution.ManifestSe
 	return ""
 }
 
-// recordTagReferrer stores the reference that a tag makes to the digest in its name, if it is
+// tagReferences returns the reference that a tag makes to the digest in its name, if it is
 // one of the two kinds that do: cosign's sha256-<hex>.sig, and sha256-<hex>, an index of
 // referrers that clients keep where there is no referrers API. to is the target of the tag, ""
-// for none, and m its manifest, which is read if it is nil.
-func (t *Tracker) recordTagReferrer(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest, m *manifest.Manifest) error {
+// for none, and m its manifest, which is read if it is nil. read is that of extract.
+func (t *Tracker) tagReferences(ctx context.Context, repo distribution.Repository, tag string, to digest.Digest, m *manifest.Manifest, read func(digest.Digest) ([]byte, error)) ([]catalog.Reference, error) {
 	subject, signs := signatures.SignatureTag(tag)
 	if !signs {
 		var lists bool
 		if subject, lists = signatures.ReferrersTag(tag); !lists {
-			return nil
+			return nil, nil
 		}
 	}
 	referrer := &referrers.Referrer{Subject: subject, Repository: repo.Named().Name(), Tag: tag}
+	gone := []catalog.Reference{{Referrer: referrer, Gone: true}}
 	if to == "" {
-		return t.options.Catalog.RemoveReferrer(ctx, referrer)
+		return gone, nil
 	}
 	var err error
 	if m == nil {
@@ -100,20 +109,20 @@ func (t *Tracker) recordTagReferrer(ctx context.Context, repo distribution.Repos
 		m, err = nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	switch {
 	case m == nil:
-		return t.options.Catalog.RemoveReferrer(ctx, referrer)
+		return gone, nil
 	case signs && m.Kind == manifest.Cosign:
-		if referrer.Signatures, err = t.extract(ctx, repo, m, journal.Entry{Repository: repo.Named().Name(), Tag: tag}); err != nil {
-			return err
+		if referrer.Signatures, err = t.extract(m, read, journal.Entry{Repository: repo.Named().Name(), Tag: tag}); err != nil {
+			return nil, err
 		}
 	case !signs && m.IsIndex(): // an image may be under that tag as well: cosign copy
 		referrer.Manifests = m.Manifests
 	default:
-		return t.options.Catalog.RemoveReferrer(ctx, referrer)
+		return gone, nil
 	}
 	referrer.Descriptor = m.Descriptor(to)
-	return t.options.Catalog.SetReferrer(ctx, referrer)
+	return []catalog.Reference{{Referrer: referrer}}, nil
 }

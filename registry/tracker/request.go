@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"context"
+	"slices"
 
 	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
@@ -12,8 +13,12 @@ import (
 )
 
 // Request is one request of a client. A manifest that it pushes with a tag is recorded with the
-// tag, as one change: between the two, it is kept here. The zero value has nothing.
-type Request struct{ stored *stored }
+// tag, as one change: between the two, it is kept here. So are the tags of a manifest that it deletes.
+// The zero value has nothing.
+type Request struct {
+	stored    *stored
+	untagging *untagging
+}
 
 // stored is a manifest that the registry has stored, and that is not recorded yet.
 type stored struct {
@@ -23,6 +28,14 @@ type stored struct {
 	push    Push
 	alone   bool
 	unlock  func() // of the manifest and the tag
+}
+
+// untagging are tags that were recorded as deleted, with their manifest, while the registry has them
+// still: distribution deletes them next.
+type untagging struct {
+	repository string
+	tags       []string
+	unlock     func() // of the manifest and the tags
 }
 
 type requestKey struct{}
@@ -40,6 +53,10 @@ func requestOf(ctx context.Context) *Request {
 
 // End records a manifest whose tag did not come, because the request failed.
 func (r *Request) End(ctx context.Context) error {
+	if u := r.untagging; u != nil {
+		r.untagging = nil
+		u.unlock()
+	}
 	s := r.stored
 	if s == nil {
 		return nil
@@ -71,6 +88,12 @@ func storedWith(ctx context.Context, repository, tag string) *stored {
 		return r.stored
 	}
 	return nil
+}
+
+// isUntagging reports whether the request has recorded already that a tag is deleted.
+func isUntagging(ctx context.Context, repository, tag string) bool {
+	r := requestOf(ctx)
+	return r != nil && r.untagging != nil && r.untagging.repository == repository && slices.Contains(r.untagging.tags, tag)
 }
 
 // withPusher notes the origin of a request's changes.

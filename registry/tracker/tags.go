@@ -29,6 +29,10 @@ func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag 
 			return t.moveTagAgain(ctx, repo, m, service, before)
 		}
 		var alone bool
+		if isUntagging(ctx, m.Repository, tag) { // to is "", and that is recorded
+			changeErr = change()
+			return changeErr
+		}
 		if with == nil {
 			var unlock func()
 			unlock, alone = t.lock(ctx, m)
@@ -107,10 +111,13 @@ func (t *Tracker) recordAgain(ctx context.Context, repo distribution.Repository,
 
 // moveTag takes a tag off the Image from, and puts it on to.
 func (t *Tracker) moveTag(ctx context.Context, repo distribution.Repository, tag string, to, from digest.Digest) error {
-	if err := t.recordTagReferrer(ctx, repo, tag, to, nil); err != nil {
+	references, err := t.tagReferences(ctx, repo, tag, to, nil, blobReader(ctx, repo))
+	if err != nil {
 		return err
 	}
-	err := t.options.Catalog.MoveTag(ctx, catalog.Move{Repository: repo.Named().Name(), Tag: tag, To: to, From: []digest.Digest{from}, Host: t.host(ctx)})
+	err = t.options.Catalog.MoveTag(ctx, catalog.Move{
+		Repository: repo.Named().Name(), Tag: tag, To: to, From: []digest.Digest{from}, Host: t.host(ctx), References: references,
+	})
 	if apierrors.IsNotFound(err) {
 		if m, readErr := t.readManifest(ctx, repo, to); readErr == nil && m != nil && !m.HasImage() {
 			return nil
@@ -158,7 +165,8 @@ func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository,
 	if current.Digest, err = t.ifHeld(ctx, repo, current.Digest); err != nil {
 		return "", err
 	}
-	if err := t.recordTagReferrer(ctx, repo, m.Tag, current.Digest, nil); err != nil {
+	references, err := t.tagReferences(ctx, repo, m.Tag, current.Digest, nil, blobReader(ctx, repo))
+	if err != nil {
 		return "", err
 	}
 	all, err := holders()
@@ -167,6 +175,7 @@ func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository,
 	}
 	return current.Digest, t.options.Catalog.MoveTag(ctx, catalog.Move{
 		Repository: m.Repository, Tag: m.Tag, To: current.Digest, From: all[m.Repository+":"+m.Tag], Host: cmp.Or(t.options.Host, m.Host, t.options.DefaultHost),
+		References: references,
 	})
 }
 

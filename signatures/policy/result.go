@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -47,7 +48,7 @@ type Verification struct {
 	rules    *ruleset
 	covers   []*applicable
 	now      func() time.Time
-	limit    time.Duration // of CPU time; 0 is none
+	limit    time.Duration // of CPU time; 0 is none, and less leaves nothing to spend
 	spent    time.Duration
 	exceeded bool // something was not verified because of the limit
 }
@@ -55,7 +56,8 @@ type Verification struct {
 // Verify writes the result of verification on each signature of the image, of a known type:
 // conditions, and, if it is trusted, its signer and its claims. A signature is trusted if it is
 // for any name of the image. Signatures come in their order; no other is begun after the CPU time
-// limit is spent. A limit of 0 is none. It is called once.
+// limit is spent. A limit of 0 is none; with less, only remembered verifications count, and all of
+// them have to be there: otherwise the result is pending, and not complete. It is called once.
 func (v *Verification) Verify(limit time.Duration) *Result {
 	v.limit = limit
 	v.verifyAll()
@@ -73,14 +75,21 @@ func (v *Verification) Verify(limit time.Duration) *Result {
 }
 
 func (v *Verification) verifyAll() {
+	var counters []prometheus.Counter
 	for i := range v.image.Signatures {
 		s := &v.image.Signatures[i]
 		if !signatures.Known(s.Type) {
 			continue
 		}
 		result := v.judgeSafely(s)
-		verificationsTotal.WithLabelValues(s.Type, result.trusted.reason).Inc()
+		if v.limit < 0 && v.exceeded {
+			return // nothing was verified
+		}
+		counters = append(counters, verificationsTotal.WithLabelValues(s.Type, result.trusted.reason))
 		result.apply(s, v.now())
+	}
+	for _, c := range counters {
+		c.Inc()
 	}
 }
 
@@ -211,7 +220,7 @@ func (v *Verification) ask(r rootOfTrust, key cacheKey, c *payload) (s *signer, 
 	if known, ok := v.rules.cache.Get(key); ok {
 		return known.signer, known.failure
 	}
-	if v.limit > 0 && v.spent >= v.limit {
+	if v.limit != 0 && v.spent >= v.limit {
 		v.exceeded = true
 		return nil, errPending
 	}

@@ -45,12 +45,15 @@ func (s *Store) getEntry(ctx context.Context, key string, opts k8sstorage.GetOpt
 	if err != nil {
 		return nil, err
 	}
-	entry, revision, err := storage.GetEntry(ctx, s.backend, key, bodyOnly)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	if err := s.atLeast(opts.ResourceVersion, revision); err != nil {
-		return nil, err
+	entry, known := storage.Prefetched(ctx, key)
+	if !known || opts.ResourceVersion != "" {
+		var revision int64
+		if entry, revision, err = storage.GetEntry(ctx, s.backend, key, bodyOnly); err != nil {
+			return nil, unavailable(err)
+		}
+		if err := s.atLeast(opts.ResourceVersion, revision); err != nil {
+			return nil, err
+		}
 	}
 	if entry == nil && !opts.IgnoreNotFound {
 		return nil, k8sstorage.NewKeyNotFoundError(key, 0)

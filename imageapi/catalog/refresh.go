@@ -1,0 +1,67 @@
+package catalog
+
+import (
+	"context"
+
+	"github.com/opencontainers/go-digest"
+
+	"tallyman/imageapi/referrers"
+	"tallyman/imageapi/rest"
+	"tallyman/storage"
+)
+
+// RefreshSignatures updates the signatures of an Image, by the content of repositories and by the present
+// policies. Without an Image there is nothing to do.
+func (c *Catalog) RefreshSignatures(ctx context.Context, name digest.Digest) error {
+	var known *reading
+	return ignoreNotFound(c.togetherOnce(ctx, func(ctx context.Context, change changer) error {
+		r := known
+		if known = nil; r == nil {
+			var err error
+			if r, err = c.read(ctx, name); err != nil {
+				return err
+			}
+		}
+		ctx = context.WithValue(storage.WithPrefetched(ctx, r.entries), readingKey{}, r)
+		err := change(ctx, name, false, nil)
+		if err != nil { // such as one of signatures that are verified next: the commit finds out whether r is true still
+			known = r
+		}
+		return err
+	}))
+}
+
+// reading has the Image of a subject and its referrers as they were read for a refresh.
+type reading struct {
+	entries map[string]*storage.Entry
+	signing []*referrers.Referrer // nil if they were not read
+}
+
+type readingKey struct{}
+
+func (c *Catalog) read(ctx context.Context, subject digest.Digest) (*reading, error) {
+	keys := []string{rest.Key(subject), referrers.StampKey(subject)}
+	result, err := c.backend.Get(ctx, storage.GetRequest{Keys: keys})
+	if err != nil {
+		return nil, err
+	}
+	r := &reading{entries: map[string]*storage.Entry{}}
+	for i, key := range keys {
+		r.entries[key] = result.Entries[i]
+	}
+	return r, nil
+}
+
+// signing returns the referrers of a subject that carry signatures.
+func (c *Catalog) signing(ctx context.Context, subject digest.Digest) ([]*referrers.Referrer, error) {
+	known, _ := ctx.Value(readingKey{}).(*reading)
+	if known != nil && known.signing != nil {
+		return known.signing, nil
+	}
+	all := []*referrers.Referrer{}
+	err := c.referrers.EachSigning(ctx, subject, c.share(), func(r *referrers.Referrer) { all = append(all, r) })
+	if err == nil && known != nil {
+		known.signing = all
+	}
+	return all, err
+}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -196,21 +195,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		handler = o.API.Handler(withStallTimeout(own.Handler(withPutNotes(next)), stallTimeout))
 		return handler
 	})
-	disableTracing()
+	defer disableTracing()()
 	app, err = registry.NewRegistry(ctx, c)
 	return app, t, handler, errors.Join(err, extensionsErr)
-}
-
-// traced reports whether spans go anywhere.
-func traced() bool {
-	exporter := os.Getenv("OTEL_TRACES_EXPORTER")
-	return exporter != "none" && cmp.Or(exporter, os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")) != ""
-}
-
-// disableTracing keeps the OpenTelemetry exporter, whose default is to send to a
-// collector on this host, from reporting that there is none.
-func disableTracing() {
-	if !traced() {
-		_ = os.Setenv("OTEL_TRACES_EXPORTER", "none") // cannot fail: the name is well-formed
-	}
 }

@@ -6,6 +6,9 @@ import "context"
 type Read struct {
 	// Sections names the sections to read; nil means all.
 	Sections []string
+	// Fresh leaves out sections that are older than the body: one that is made of the body is
+	// outdated if a program that does not know it has written the body since.
+	Fresh bool
 	// Terms asks for Entry.Terms.
 	Terms bool
 }

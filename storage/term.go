@@ -146,4 +146,7 @@ type IndexedEntry struct {
 	Revision int64
 	Group    string
 	Terms    []string
+	// Section, if it has data, is made of the body, and is added to an entry that has none of its
+	// name.
+	Section Section
 }

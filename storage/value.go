@@ -6,10 +6,10 @@ import "slices"
 const (
 	// SectionBody is the object itself, in its storage encoding.
 	SectionBody = "body"
-	// SectionMetadata is the object's metadata alone, for answers that have no more.
-	SectionMetadata = "metadata"
-	// SectionCells is the object's row of a table.
-	SectionCells = "cells"
+	// SectionBrief is made of the body: the object's metadata and its row of a table, for answers that
+	// have no more. It is another one whenever the body is, so that Read.Fresh tells whether it is of
+	// the body.
+	SectionBrief = "brief"
 )
 
 // Section is a named part of a value. Names are short lower-case words.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
 	"tallyman/storage"
+	"tallyman/storage/section"
 )
 
 // logEntry is a value of the log bucket: the effect of a change on one key. The parts that
@@ -125,9 +127,12 @@ func (e *logEntry) recordAfter(tx *bbolt.Tx, read *storage.Read) *record {
 // the current record, the others in the history bucket.
 func resolve(tx *bbolt.Tx, key string, revision int64, refs []ref, read *storage.Read) *record {
 	current := decodeRecord(tx.Bucket(dataBucket).Get([]byte(key)))
-	r := &record{revision: revision}
+	r, body := &record{revision: revision}, int64(0)
+	if at := slices.IndexFunc(refs, func(r ref) bool { return r.name == storage.SectionBody }); at >= 0 {
+		body = refs[at].revision
+	}
 	for _, ref := range refs {
-		if !wants(read, ref.name) {
+		if !wants(read, ref.name) || read.Fresh && ref.revision < body && section.Owner(ref.name) == ref.name {
 			continue
 		}
 		p := part{name: ref.name, revision: ref.revision}

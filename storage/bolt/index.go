@@ -121,6 +121,12 @@ func (t *transaction) fill(e *storage.IndexedEntry) error {
 	if len(terms) > 0 {
 		after.parts = slices.Insert(after.parts, at, part{name, before.revision, storage.EncodeTerms(terms)})
 	}
+	if _, has := after.find(e.Section.Name); e.Section.Data != nil && !has {
+		for _, p := range t.cutter.Parts(e.Section.Name, e.Section.Data, section.Append) {
+			at, _ := after.find(p.Name)
+			after.parts = slices.Insert(after.parts, at, part{p.Name, before.revision, p.Data})
+		}
+	}
 	if _, _, err := t.index(e.Key, before, after); err != nil {
 		return err
 	}

@@ -146,12 +146,15 @@ func (r *record) entry(key string, read *storage.Read) *storage.Entry {
 	if r == nil {
 		return nil
 	}
-	e := &storage.Entry{Key: key, Revision: r.revision}
+	e, body := &storage.Entry{Key: key, Revision: r.revision}, int64(0)
+	if at, found := r.find(storage.SectionBody); found {
+		body = r.parts[at].revision
+	}
 	if r.damaged {
 		e.Err = &storage.CorruptError{Reason: errCutShort.Error()}
 	}
 	for _, p := range r.parts {
-		if strings.HasPrefix(p.name, groupPrefix) || section.Owner(p.name) != p.name || !read.Wants(p.name) {
+		if strings.HasPrefix(p.name, groupPrefix) || section.Owner(p.name) != p.name || !read.Wants(p.name) || read.Fresh && p.revision < body {
 			continue
 		}
 		data, err := section.Join(p.name, p.data, r.data)

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"tallyman/storage"
 )
@@ -37,6 +38,11 @@ func (s *Store) FillIndex(ctx context.Context, req storage.FillRequest) (bool, e
 		}
 		v.groups[e.Group] = storage.HashTerms(e.Terms)
 		v.terms = mergeGroups(v.groups)
+		if e.Section.Data != nil && v.value.Section(e.Section.Name) == nil {
+			v.value = append(slices.Clone(v.value), e.Section)
+			sortSections(v.value)
+			v.written[e.Section.Name] = v.revision
+		}
 	}
 	if req.Next.Complete && req.Next.Since == 0 {
 		req.Next.Since = s.revision

@@ -3,8 +3,10 @@
 package memory
 
 import (
+	"bytes"
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,6 +46,7 @@ var _ storage.Backend = (*Store)(nil)
 type version struct {
 	revision int64
 	value    storage.Value
+	written  map[string]int64 // by section, the revision of its content
 	groups   map[string][]storage.Term
 	terms    []storage.Term
 }
@@ -100,7 +103,7 @@ func (v *version) entry(key string, read *storage.Read) *storage.Entry {
 	}
 	e := &storage.Entry{Key: key, Revision: v.revision}
 	for _, section := range v.value {
-		if read.Wants(section.Name) {
+		if read.Wants(section.Name) && !(read.Fresh && v.written[section.Name] < v.written[storage.SectionBody]) {
 			e.Value = append(e.Value, section)
 		}
 	}
@@ -205,34 +208,37 @@ func (v *version) at() int64 {
 
 // with returns the version that a put of m makes of v.
 func (v *version) with(m *storage.Mutation, revision int64) *version {
-	sections, groups := map[string][]byte{}, map[string][]storage.Term{}
+	sections, written, groups := map[string][]byte{}, map[string]int64{}, map[string][]storage.Term{}
 	if v != nil {
 		for _, section := range v.value {
-			sections[section.Name] = section.Data
+			sections[section.Name], written[section.Name] = section.Data, v.written[section.Name]
 		}
 		for name, terms := range v.groups {
 			groups[name] = terms
 		}
 	}
 	for _, section := range m.Value {
-		if sections[section.Name] = slices.Clone(section.Data); section.Data == nil {
+		if section.Data == nil {
 			delete(sections, section.Name)
+			continue
+		}
+		if before, known := sections[section.Name]; !known || !bytes.Equal(before, section.Data) {
+			sections[section.Name], written[section.Name] = slices.Clone(section.Data), revision
 		}
 	}
 	for i := range m.Terms {
 		groups[m.Terms[i].Group] = m.Terms[i].Apply(groups[m.Terms[i].Group])
 	}
-	after := &version{revision: revision, groups: groups, terms: mergeGroups(groups)}
+	after := &version{revision: revision, written: written, groups: groups, terms: mergeGroups(groups)}
 	for name, data := range sections {
 		after.value = append(after.value, storage.Section{Name: name, Data: data})
 	}
-	slices.SortFunc(after.value, func(a, b storage.Section) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
+	sortSections(after.value)
 	return after
+}
+
+func sortSections(v storage.Value) {
+	slices.SortFunc(v, func(a, b storage.Section) int { return strings.Compare(a.Name, b.Name) })
 }
 
 func mergeGroups(groups map[string][]storage.Term) []storage.Term {

@@ -40,12 +40,7 @@ func (s *Store) commitIn(ctx context.Context, format int, mutations []storage.Mu
 	if format == format1 {
 		return s.commitFormat1(ctx, mutations)
 	}
-	var cutter *section.Cutter
-	if format != format2 {
-		s.mu.Lock()
-		cutter = s.cutter
-		s.mu.Unlock()
-	}
+	cutter := s.cutterOf(format)
 	keys, args := []string{s.meta, s.index, s.log, s.terms, s.outcomeKey(rand.Text()), s.holds}, []any{}
 	for i := range mutations {
 		m := &mutations[i]
@@ -55,6 +50,16 @@ func (s *Store) commitIn(ctx context.Context, format int, mutations []storage.Mu
 		args = appendMutation(args, m, m.Expect, cutter, section.Append)
 	}
 	return s.runCommit(ctx, commit2Script, format, keys, args, mutations)
+}
+
+// cutterOf returns the Cutter of a store in a format, nil if that has no chunks.
+func (s *Store) cutterOf(format int) *section.Cutter {
+	if format == format2 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cutter
 }
 
 // operations are the names that scripts have for them.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tallyman/storage"
+	"tallyman/storage/section"
 )
 
 // CountTerms implements storage.Backend.
@@ -73,15 +74,32 @@ func (s *Store) FillIndex(ctx context.Context, req storage.FillRequest) (bool, e
 		e := &req.Entries[i]
 		keys = append(keys, s.valueKey(e.Key), s.objectKey(e.Key))
 		args = append(args, e.Key, digits(e.Revision), e.Group, storage.EncodeTerms(storage.HashTerms(e.Terms)))
+		args = appendParts(args, s.parts(&e.Section))
 	}
 	r, err := s.run(ctx, fillScript, keys, args...)
 	if err != nil {
 		return false, err
 	}
-	for i := range req.Entries { // it is cached without these terms
+	for i := range req.Entries { // it is cached without these terms, and without the section
 		s.cache.Drop(req.Entries[i].Revision)
 	}
 	return r.integer(0) == 1, nil
+}
+
+// parts returns the parts of a section that is added, none if it has no data.
+func (s *Store) parts(added *storage.Section) []section.Part {
+	if added.Data == nil {
+		return nil
+	}
+	return s.cutterOf(s.Format()).Parts(added.Name, added.Data, section.Append)
+}
+
+func appendParts(args []any, parts []section.Part) []any {
+	args = append(args, len(parts))
+	for _, p := range parts {
+		args = append(args, p.Name, p.Data)
+	}
+	return args
 }
 
 // storedState is an IndexState whose revision the script fills in if it is 0.

@@ -68,6 +68,9 @@ func wants(read *storage.Read) (names, terms string) {
 	names, terms = "*", "0"
 	if read.Sections != nil {
 		names = strings.Join(read.Sections, ",")
+		if read.Fresh {
+			names = "!," + names
+		}
 	}
 	if read.Terms {
 		terms = "1"

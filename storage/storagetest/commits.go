@@ -93,6 +93,7 @@ func testSections(t *testing.T, b storage.Backend) {
 			}
 		}
 	}
+	testFresh(t, b)
 	remove(t, b, "/a", third)
 	commit(t, b, storage.Mutation{Key: "/a", Value: value("cells", "new")})
 	if e, _, err := storage.GetEntry(t.Context(), b, "/a", storage.Read{}); err != nil || show(e) != "cells=new" {
@@ -182,6 +183,41 @@ func checkRevisions(t *testing.T, b storage.Backend, name string, before int64, 
 	if last != 0 && last != r.Revision || last == 0 && r.Revision != before {
 		t.Errorf("%s: the commit is at %d, its changes at %v", name, r.Revision, r.Revisions)
 	}
+}
+
+// testFresh: a fresh read has no section that is older than the body, now and in the past.
+func testFresh(t *testing.T, b storage.Backend) {
+	const key = "/fresh"
+	long := strings.Repeat("of the second body, ", 4000)
+	revision, states := int64(0), map[int64]string{}
+	for _, step := range []struct {
+		write storage.Value
+		want  string
+	}{
+		{storage.Value{{Name: "body", Data: []byte("1")}, {Name: "brief", Data: []byte("of 1")}}, "of 1"},
+		{storage.Value{{Name: "body", Data: []byte("2")}}, ""}, // by a program that does not know of it
+		{storage.Value{{Name: "body", Data: []byte("2")}, {Name: "brief", Data: []byte(long)}}, long},
+		{storage.Value{{Name: "later", Data: []byte("x")}}, long},
+		{storage.Value{{Name: "body", Data: []byte("2")}, {Name: "brief", Data: []byte(long)}}, long}, // the same again
+		{storage.Value{{Name: "body", Data: []byte("3")}, {Name: "brief", Data: []byte("of 3")}}, "of 3"},
+	} {
+		revision = commit(t, b, storage.Mutation{Key: key, Expect: revision, Value: step.write}).Revision
+		states[revision] = step.want
+		read := storage.Read{Sections: []string{"brief"}, Fresh: true}
+		e, _, err := storage.GetEntry(t.Context(), b, key, read)
+		if err != nil || string(e.Value.Section("brief")) != step.want || e.Value.Body() != nil {
+			t.Errorf("after %.20s: %+.40v, %v", step.write[0].Data, e, err)
+		}
+		for at, want := range states {
+			for _, read := range []storage.Read{read, {Sections: []string{"body", "brief"}, Fresh: true}} {
+				page := scan(t, b, storage.ScanRequest{From: key, To: key + "0", Revision: at, Read: read})
+				if len(page.Entries) != 1 || string(page.Entries[0].Value.Section("brief")) != want {
+					t.Errorf("at %d the section is not %.20q: %.60v", at, want, page.Entries)
+				}
+			}
+		}
+	}
+	remove(t, b, key, revision)
 }
 
 func testNoCommits(t *testing.T, b storage.Backend) {

@@ -163,6 +163,7 @@ func testFillIndex(t *testing.T, b storage.Backend) {
 	if w, err := b.Window(t.Context()); err != nil || w.Current != current {
 		t.Errorf("filling the index moved the revision from %d to %d, %v", current, w.Current, err)
 	}
+	testFilledSection(t, b, state)
 	scanRed.Revision = a
 	if _, err := b.Scan(t.Context(), scanRed); !errors.Is(err, storage.ErrNoIndex) {
 		t.Errorf("a scan from before the index was complete: %v", err)
@@ -170,5 +171,39 @@ func testFillIndex(t *testing.T, b storage.Backend) {
 	put(t, b, "/a", "2", a)
 	if got := names(t, b, "red", current); got != "/a" {
 		t.Errorf("at %d, red was carried by %q", current, got)
+	}
+}
+
+// testFilledSection: a section that is added is of the body, and takes the place of no other.
+func testFilledSection(t *testing.T, b storage.Backend, state storage.IndexState) {
+	long := strings.Repeat("a long brief, ", 4000)
+	has := commit(t, b, storage.Mutation{Key: "/has", Value: storage.Value{{Name: "body", Data: []byte("1")}, {Name: "brief", Data: []byte("own")}}}).Revision
+	lacks, large := put(t, b, "/lacks", "1", 0), put(t, b, "/large", "1", 0)
+	entry := func(key string, revision int64, data string) storage.IndexedEntry {
+		return storage.IndexedEntry{Key: key, Revision: revision, Group: "g", Section: storage.Section{Name: "brief", Data: []byte(data)}}
+	}
+	next := state
+	next.Filled++
+	ok, err := b.FillIndex(t.Context(), storage.FillRequest{Name: "/test/", State: state, Next: next, Entries: []storage.IndexedEntry{
+		entry("/has", has, "added"), entry("/lacks", lacks, "added"), entry("/large", large, long),
+	}})
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	for key, want := range map[string]string{"/has": "own", "/lacks": "added", "/large": long} {
+		e, _, err := storage.GetEntry(t.Context(), b, key, storage.Read{Sections: []string{"brief"}, Fresh: true})
+		if err != nil || string(e.Value.Section("brief")) != want {
+			t.Errorf("%s has the section %.20q, %v", key, e.Value.Section("brief"), err)
+		}
+	}
+	after := put(t, b, "/large", "2", large)
+	for revision, want := range map[int64]string{large: long, after: ""} {
+		page := scan(t, b, storage.ScanRequest{From: "/large", To: "/large0", Revision: revision, Read: storage.Read{Sections: []string{"brief"}, Fresh: true}})
+		if len(page.Entries) != 1 || string(page.Entries[0].Value.Section("brief")) != want {
+			t.Errorf("at %d /large has %.60v", revision, page.Entries)
+		}
+	}
+	for key, revision := range map[string]int64{"/has": has, "/lacks": lacks, "/large": after} {
+		remove(t, b, key, revision)
 	}
 }

@@ -53,6 +53,13 @@ func (c *cached) size() int64 {
 // overhead is about the size of an element without its value.
 const overhead = 200
 
+// place is that of a value: the sections of a fresh one are not older than the body, so that it is none
+// for other reads, nor they for it.
+type place struct {
+	revision int64
+	fresh    bool
+}
+
 // Cache keeps values by revision, the least recently used going first. The value of a revision
 // never changes, so cached values are always valid; the store has the present revision of a
 // key.
@@ -61,16 +68,16 @@ type Cache struct {
 
 	mu     sync.Mutex
 	size   int64
-	values *simplelru.LRU[int64, *cached]
-	newest map[string]int64 // of each key, the newest revision in values
+	values *simplelru.LRU[place, *cached]
+	newest map[string]int64 // of each key, the newest revision in values, but of fresh ones
 }
 
 // New returns an empty Cache of at most limit bytes.
 func New(limit int64) *Cache {
 	c := &Cache{limit: limit, newest: map[string]int64{}}
-	c.values, _ = simplelru.NewLRU(math.MaxInt32, func(revision int64, v *cached) { // fails for a size of 0 only
+	c.values, _ = simplelru.NewLRU(math.MaxInt32, func(at place, v *cached) { // fails for a size of 0 only
 		c.size -= v.size()
-		if c.newest[v.entry.Key] == revision {
+		if !at.fresh && c.newest[v.entry.Key] == at.revision {
 			delete(c.newest, v.entry.Key)
 		}
 	})
@@ -95,7 +102,7 @@ func (c *Cache) Get(key string, revision int64, read *storage.Read) *storage.Ent
 }
 
 func (c *Cache) find(key string, revision int64, read *storage.Read) *storage.Entry {
-	v, ok := c.values.Get(revision)
+	v, ok := c.values.Get(place{revision, read.Fresh})
 	if !ok || v.entry.Key != key || !v.covers(read) {
 		return nil
 	}
@@ -116,14 +123,17 @@ func (c *Cache) put(key string, e *storage.Entry, read *storage.Read, force bool
 	size := v.size()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known, ok := c.values.Peek(e.Revision)
+	at := place{e.Revision, read.Fresh}
+	known, ok := c.values.Peek(at)
 	if size > c.limit/4 || ok && known.covers(read) || (!force && c.size+size > c.limit) {
 		return
 	}
-	c.values.Remove(e.Revision) // it lacks something that this one has
-	c.values.Add(e.Revision, v)
+	c.values.Remove(at) // it lacks something that this one has
+	c.values.Add(at, v)
 	c.size += size
-	c.newest[key] = max(c.newest[key], e.Revision)
+	if !at.fresh {
+		c.newest[key] = max(c.newest[key], e.Revision)
+	}
 	for c.size > c.limit {
 		c.values.RemoveOldest()
 	}
@@ -142,5 +152,6 @@ func (c *Cache) Clear() {
 func (c *Cache) Drop(revision int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.values.Remove(revision)
+	c.values.Remove(place{revision, false})
+	c.values.Remove(place{revision, true})
 }

@@ -2,17 +2,18 @@
 -- anew, and moves on the state of an index. Replies 1 if the state was the expected one.
 -- KEYS: meta, indexes, terms; of each entry value, object
 -- ARGV: format, index, expected state ('' for none), next state; of each entry key,
---       revision, group, terms
+--       revision, group, terms, number of parts of a section, of each its name and data
 if meta[1] == '1' then return redis.error_reply('TALLYNOINDEX there is none in format 1') end
 if (redis.call('HGET', KEYS[2], ARGV[2]) or '') ~= ARGV[3] then return {0} end
 if not whole(KEYS[3], meta[8]) then return evicted() end
-local bytes = 0
+local bytes, rawbytes, arg = 0, 0, 5
 local function each(data, from, fn)
   for n = from, #data, 16 do fn(string.sub(data, n, n + 15)) end
 end
 for i = 4, #KEYS, 2 do
-  local arg = 5 + 4 * (i - 4) / 2
   local key, revision, group, terms = ARGV[arg], ARGV[arg + 1], '#' .. ARGV[arg + 2], ARGV[arg + 3]
+  local first, number = arg + 5, tonumber(ARGV[arg + 4])
+  arg = first + 2 * number
   local at, old, parts = redis.call('HGET', KEYS[i], '@'), nil, nil
   if at then
     old, parts = parse(at)
@@ -48,11 +49,21 @@ for i = 4, #KEYS, 2 do
       kept[#kept + 1] = {group, old}
       each(terms, 1, function(t) redis.call('ZADD', KEYS[3], 0, t .. key) end)
     end
+    if number > 0 and redis.call('HEXISTS', KEYS[i], ARGV[first]) == 0 then
+      for n = first, first + 2 * number - 1, 2 do
+        local stored = old .. ':' .. ARGV[n + 1]
+        redis.call('HSET', KEYS[i], ARGV[n], stored)
+        kept[#kept + 1] = {ARGV[n], old}
+        bytes = bytes + #stored
+        rawbytes = rawbytes + size(stored)
+      end
+    end
     table.sort(kept, function(a, b) return a[1] < b[1] end)
     redis.call('HSET', KEYS[i], '@', manifest(old, kept))
   end
 end
 redis.call('HINCRBY', KEYS[1], 'bytes', bytes)
+redis.call('HINCRBY', KEYS[1], 'rawbytes', rawbytes)
 redis.call('HSET', KEYS[1], 'postings', redis.call('ZCARD', KEYS[3]))
 local next = string.gsub(ARGV[4], '"since":0', '"since":' .. meta[2])
 redis.call('HSET', KEYS[2], ARGV[2], next)

@@ -23,18 +23,31 @@ end
 -- owner returns the section that a chunk belongs to, of another part its name.
 local function owner(name) return string.match(name, '^[^~]*') end
 
--- wanted reports whether the caller wants a part: names is a set, or nil for all.
-local function wanted(name, names, terms)
+-- wanted reports whether the caller wants a part: names is a set, or nil for all, and body
+-- the revision that it must not be older than, or nil.
+local function wanted(part, names, terms, body)
+  local name = part[1]
   if string.sub(name, 1, 1) == '#' then return terms end
+  if body and tonumber(part[2]) < body and owner(name) == name then return false end
   return not names or names[owner(name)]
 end
 
--- wants reads the list of names that the caller wants ('*' for all) from an argument.
+-- wants reads the list of names that the caller wants ('*' for all) from an argument. Behind
+-- '!,' it is of sections that are not older than the body.
 local function wants(list)
   if list == '*' then return nil end
   local names = {}
   for name in string.gmatch(list, '[^,]+') do names[name] = true end
   return names
+end
+
+-- bodyof returns the revision of the body, if the caller wants nothing that is older.
+local function bodyof(parts, names)
+  if not names or not names['!'] then return nil end
+  for _, p in ipairs(parts) do
+    if p[1] == 'body' then return tonumber(p[2]) end
+  end
+  return 0
 end
 
 -- current returns the value under a key: {revision, name, data, …}, false if there is
@@ -47,9 +60,9 @@ local function current(value, object, names, terms)
     return {string.match(old, '^%d+'), 'body', old}
   end
   local revision, parts = parse(at)
-  local result = {revision}
+  local result, body = {revision}, bodyof(parts, names)
   for _, p in ipairs(parts) do
-    if wanted(p[1], names, terms) then
+    if wanted(p, names, terms, body) then
       result[#result + 1] = p[1]
       result[#result + 1] = redis.call('HGET', value, p[1])
     end
@@ -71,9 +84,9 @@ local function past(revision, value, history, object, version, names, terms)
     at = before
   end
   local _, parts = parse(at)
-  local result = {revision}
+  local result, body = {revision}, bodyof(parts, names)
   for _, p in ipairs(parts) do
-    if wanted(p[1], names, terms) then
+    if wanted(p, names, terms, body) then
       local data = redis.call('HGET', value, p[1])
       if not data or string.match(data, '^%d+') ~= p[2] then data = redis.call('HGET', history, p[2] .. '/' .. p[1]) end
       if not data then return false end

@@ -25,7 +25,7 @@ func disableTracing() (done func()) {
 	}
 	_ = os.Setenv("OTEL_TRACES_EXPORTER", "none")    // cannot fail: the name is well-formed
 	otel.SetTracerProvider(noop.NewTracerProvider()) // that of the tracers which are there already
-	return func() { // its tracers make no spans from then on
+	return func() {                                  // its tracers make no spans from then on
 		provider, ok := otel.GetTracerProvider().(interface {
 			Shutdown(ctx context.Context) error
 		})

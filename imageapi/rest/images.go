@@ -70,6 +70,7 @@ func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 		GroupResource:  imageapi.Images,
 		NewFunc:        func() runtime.Object { return &imagev1.Image{} },
 		Index:          &imageIndex,
+		Brief:          &imageBrief,
 		SkipCorrupt:    true,
 	})
 	if err != nil {

@@ -110,6 +110,7 @@ func (a *listAnswer) imageItem() func([]byte, *objects.Encoded) ([]byte, error) 
 
 // useMetadata makes a the list of the objects' metadata.
 func (a *listAnswer) useMetadata() {
+	a.Brief = true
 	a.Empty = a.emptyList(func(m metav1.ListMeta) runtime.Object {
 		if a.version == metav1beta1.SchemeGroupVersion {
 			return &metav1beta1.PartialObjectMetadataList{ListMeta: m, Items: []metav1.PartialObjectMetadata{}}
@@ -157,17 +158,14 @@ func (a *listAnswer) useTable(options *metav1.TableOptions) {
 		}
 		return table
 	})
+	a.Brief = options.IncludeObject != metav1.IncludeObject
 	now := time.Now()
 	a.Item = func(dst []byte, e *objects.Encoded) ([]byte, error) {
-		obj, err := e.Object()
+		dst, err := appendCells(append(dst, `{"cells":`...), e, now)
 		if err != nil {
 			return nil, err
 		}
-		row, err := json.Marshal(rules.Cells(obj.(*imagev1.Image), now))
-		if err != nil {
-			return nil, err
-		}
-		dst = append(append(append(dst, `{"cells":`...), row...), `,"object":`...)
+		dst = append(dst, `,"object":`...)
 		switch options.IncludeObject {
 		case metav1.IncludeObject:
 			dst = e.AppendJSON(dst)
@@ -178,6 +176,19 @@ func (a *listAnswer) useTable(options *metav1.TableOptions) {
 		}
 		return append(dst, '}'), nil
 	}
+}
+
+// appendCells appends the cells of an Image's row.
+func appendCells(dst []byte, e *objects.Encoded, now time.Time) ([]byte, error) {
+	if brief := e.Extra(); brief != nil {
+		return rules.AppendCells(dst, brief, now)
+	}
+	obj, err := e.Object()
+	if err != nil {
+		return nil, err
+	}
+	row, err := json.Marshal(rules.Cells(obj.(*imagev1.Image), now))
+	return append(dst, row...), err
 }
 
 // tableOptions reads and validates a request's options, as upstream's handler does.

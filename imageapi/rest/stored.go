@@ -22,9 +22,10 @@ import (
 // termGroup is the group of the terms that are made of the Image itself.
 const termGroup = "image"
 
-// imageIndex says by which terms Images are found. Its version changes with rules.Terms.
+// imageIndex says by which terms Images are found. Its version changes with rules.Terms and
+// rules.BriefVersion.
 var imageIndex = objects.Index{
-	Version: "2", Group: termGroup, Terms: rules.Terms, FieldTerm: rules.FieldTerm, LabelTerm: rules.LabelTerm,
+	Version: "3", Group: termGroup, Terms: rules.Terms, FieldTerm: rules.FieldTerm, LabelTerm: rules.LabelTerm,
 }
 
 // Key returns the key of the Image called name.
@@ -43,6 +44,26 @@ func StoredTerms(key string, value []byte) ([]storage.TermChange, error) {
 	}
 	return []storage.TermChange{{Group: termGroup, Terms: rules.Terms(image)}}, nil
 }
+
+// StoredBrief returns what is stored beside a value under key, which came from another store, for answers
+// that need no more: nil if that is no Image.
+func StoredBrief(key string, value []byte) []byte {
+	if !strings.HasPrefix(key, KeyPrefix) {
+		return nil
+	}
+	image, err := decode(value)
+	if err != nil {
+		return nil
+	}
+	brief, err := imageBrief.Section(image, value)
+	if err != nil {
+		return nil
+	}
+	return brief
+}
+
+// imageBrief says what is stored beside an Image.
+var imageBrief = objects.Brief{Version: rules.BriefVersion, Of: rules.Brief}
 
 // IsTruncated reports whether the annotations of a stored Image lack some of its tags or repositories,
 // by which it is found all the same.

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -188,7 +189,23 @@ func TestCells(t *testing.T) {
 			if got := strings.TrimSuffix(fmt.Sprintln(Cells(test.image, now)...), "\n"); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
+			row, err := json.Marshal(Cells(test.image, now))
+			if err != nil {
+				t.Fatal(err)
+			}
+			brief, err := Brief(test.image)
+			if err == nil {
+				brief, err = AppendCells([]byte("row: "), brief, now)
+			}
+			if string(brief) != "row: "+string(row) || err != nil {
+				t.Errorf("of the brief: %s, %v, want %s", brief, err, row)
+			}
 		})
+	}
+	for _, brief := range []string{"", "1", "x []", "1 ", "1 [1"} {
+		if row, err := AppendCells(nil, []byte(brief), now); err == nil {
+			t.Errorf("brief %q makes %s", brief, row)
+		}
 	}
 	for size, want := range map[int64]string{0: "<unknown>", 999: "999B", 1500: "1.5kB", 123456789: "123.5MB"} {
 		if got := humanSize(size); got != want {

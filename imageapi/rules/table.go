@@ -1,8 +1,11 @@
 package rules
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,17 +67,26 @@ func NewTable(obj, options runtime.Object, columns []metav1.TableColumnDefinitio
 
 // Cells are the cells of an Image's row at the time now.
 func Cells(image *imagev1.Image, now time.Time) []any {
-	age := "<unknown>"
-	if !image.CreationTimestamp.IsZero() {
-		age = duration.HumanDuration(now.Sub(image.CreationTimestamp.Time))
+	return append(lastingCells(image), age(image.CreationTimestamp.Time, now))
+}
+
+// age is the cell that is another one as time goes by.
+func age(created, now time.Time) string {
+	if created.IsZero() {
+		return "<unknown>"
 	}
+	return duration.HumanDuration(now.Sub(created))
+}
+
+// lastingCells are the other cells.
+func lastingCells(image *imagev1.Image) []any {
 	layers := fmt.Sprint(len(image.DockerImageLayers))
 	if manifest.IsIndex(image.DockerImageManifestMediaType) {
 		layers = fmt.Sprintf("%d manifests", len(image.DockerImageManifests))
 	}
 	return []any{
 		image.Name, image.DockerImageReference, humanSize(Metadata(image).Size), layers,
-		platformCell(image), signatureCell(image), age,
+		platformCell(image), signatureCell(image),
 	}
 }
 
@@ -121,4 +133,41 @@ func humanSize(size int64) string {
 		value, units = value/1000, units[1:]
 	}
 	return fmt.Sprintf("%.4g%s", value, units[0])
+}
+
+// BriefVersion is changed with Brief, and with the columns of the table.
+const BriefVersion = "1"
+
+// Brief returns what AppendCells makes the row of an Image of: the time of its creation, in seconds since
+// 1970 or 0, and the other cells.
+func Brief(obj runtime.Object) ([]byte, error) {
+	image, ok := obj.(*imagev1.Image)
+	if !ok {
+		return nil, fmt.Errorf("%T is not an Image", obj)
+	}
+	cells, err := json.Marshal(lastingCells(image))
+	if err != nil {
+		return nil, err
+	}
+	created := int64(0)
+	if !image.CreationTimestamp.IsZero() {
+		created = image.CreationTimestamp.Unix()
+	}
+	return append(append(strconv.AppendInt(nil, created, 10), ' '), cells...), nil
+}
+
+// AppendCells appends the cells of a row at the time now, as JSON, which are those of Cells.
+func AppendCells(dst, brief []byte, now time.Time) ([]byte, error) {
+	seconds, cells, ok := bytes.Cut(brief, []byte(" "))
+	unix, err := strconv.ParseInt(string(seconds), 10, 64)
+	if !ok || err != nil || !bytes.HasSuffix(cells, []byte("]")) {
+		return dst, fmt.Errorf("brief %.40q is none", brief)
+	}
+	created := time.Time{}
+	if unix != 0 {
+		created = time.Unix(unix, 0)
+	}
+	text, err := json.Marshal(age(created, now))
+	dst = append(append(dst, cells[:len(cells)-1]...), ',')
+	return append(append(dst, text...), ']'), err
 }

@@ -103,7 +103,8 @@ func (v *version) entry(key string, read *storage.Read) *storage.Entry {
 	}
 	e := &storage.Entry{Key: key, Revision: v.revision}
 	for _, section := range v.value {
-		if read.Wants(section.Name) && !(read.Fresh && v.written[section.Name] < v.written[storage.SectionBody]) {
+		outdated := v.written[section.Name] < v.written[storage.SectionBody]
+		if read.Wants(section.Name) && (!read.Fresh || !outdated) {
 			e.Value = append(e.Value, section)
 		}
 	}

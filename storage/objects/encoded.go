@@ -3,6 +3,7 @@ package objects
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -35,6 +36,8 @@ type Encoded struct {
 	// are kept.
 	shared *encodings
 	object func() (runtime.Object, error)
+	// extra is that of the Brief, if the object was read in brief.
+	extra []byte
 	// terms are those that the store has, or that the object has where the store's are
 	// not complete.
 	terms func() ([]storage.Term, error)
@@ -62,6 +65,26 @@ func (s *Store) newEncoded(data []byte, entry *storage.Entry, indexed bool) *Enc
 		}),
 	}
 	e.splice, e.spliceable = encoding.NewSplicer(data)
+	e.terms = s.termsOf(entry, indexed, e.object)
+	return e
+}
+
+// errBrief is the error of an object that was read in brief.
+var errBrief = errors.New("the object was read in brief")
+
+// newBrief is newEncoded for an entry that was read in brief. It returns nil if that is not enough.
+func (s *Store) newBrief(entry *storage.Entry, indexed bool) *Encoded {
+	brief, ok := encoding.ParseBrief(entry.Value.Section(storage.SectionBrief), s.opts.Brief.Version)
+	if !ok || entry.Err != nil {
+		return nil
+	}
+	e := &Encoded{
+		store: s, data: brief.Head, revision: entry.Revision, extra: brief.Extra,
+		object: func() (runtime.Object, error) { return nil, errBrief },
+	}
+	if e.splice, e.spliceable = encoding.NewSplicer(brief.Head); !e.spliceable {
+		return nil
+	}
 	e.terms = s.termsOf(entry, indexed, e.object)
 	return e
 }
@@ -128,6 +151,9 @@ func (e *Encoded) AppendJSON(dst []byte) []byte { return e.splice.AppendTo(dst, 
 func (e *Encoded) AppendMetadata(dst []byte) []byte {
 	return e.splice.AppendMetadataTo(dst, e.revision)
 }
+
+// Extra returns what Options.Brief has made of the object, nil if the object was not read in brief.
+func (e *Encoded) Extra() []byte { return e.extra }
 
 // GetObject implements runtime.CacheableObject. The caller owns the copy it gets.
 func (e *Encoded) GetObject() runtime.Object {

@@ -26,10 +26,12 @@ type ListAnswer struct {
 	// Item appends an item to dst: as JSON, also for YAML, or in the binary form of CBOR
 	// and Protobuf. Nil appends the stored JSON.
 	Item func(dst []byte, e *Encoded) ([]byte, error)
+	// Brief is set if Item needs the metadata and, if it is not nil, Extra alone.
+	Brief bool
 }
 
 // decodes reports that making an item takes several times the memory of its stored JSON.
-func (a *ListAnswer) decodes() bool { return a.Item != nil || a.Format == encoding.YAML }
+func (a *ListAnswer) decodes() bool { return a.Item != nil && !a.Brief || a.Format == encoding.YAML }
 
 // EncodedList is a list that is read, filtered and written page by page while
 // it is answered: its memory is that of a page, however long the list. It is a
@@ -65,6 +67,7 @@ func (s *Store) ListEncoded(ctx context.Context, key string, opts k8sstorage.Lis
 	if answer.decodes() {
 		l.pageBytes = decodedPageBytes
 	}
+	l.brief = answer.Brief && s.opts.Brief != nil
 	list := &EncodedList{store: s, ctx: ctx, answer: answer, lister: l, whole: whole}
 	if l.paged() {
 		if err := list.preparePage(ctx, key, opts); err != nil {
@@ -131,7 +134,7 @@ func (e *EncodedList) readAgain(key string, opts k8sstorage.ListOptions, to stri
 	}
 	again.opts.Predicate.Limit = 0
 	again.limit, again.pageBytes, again.pinned, again.revision = firstPage, done.pageBytes, done.revision, done.revision
-	again.to, again.more = to, to != ""
+	again.to, again.more, again.brief = to, to != "", done.brief
 	e.lister = again
 	return nil
 }
@@ -273,6 +276,11 @@ func (e *EncodedList) encode(dst []byte, entry *storage.Entry) ([]byte, error) {
 
 // readable returns the object of an entry. It returns nil for a skipped one.
 func (e *EncodedList) readable(entry *storage.Entry) (*Encoded, error) {
+	if entry.Value.Body() == nil && e.store.opts.Brief != nil {
+		if object := e.store.newBrief(entry, e.lister.indexed); object != nil {
+			return object, nil
+		}
+	}
 	data, _, err := e.store.transform(e.ctx, entry)
 	if err == nil {
 		object := e.store.newEncoded(data, entry, e.lister.indexed)

@@ -3,6 +3,7 @@ package objects
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -12,12 +13,13 @@ import (
 
 	"tallyman/internal/crash"
 	"tallyman/storage"
+	"tallyman/storage/encoding"
 )
 
 // Index says by which terms the objects of a Store are found. A field or a label that
 // has terms is matched by them alone.
 type Index struct {
-	// Version is changed with Terms, so that the index is filled anew. Required.
+	// Version is changed with Terms, and with Options.Brief, so that the index is filled anew. Required.
 	Version string
 	// Group is the group of terms that this Store writes. Required.
 	Group string
@@ -28,6 +30,37 @@ type Index struct {
 	FieldTerm func(field, value string) (term string, ok bool)
 	// LabelTerm returns the term of the objects whose label has that value. Required.
 	LabelTerm func(label, value string) string
+}
+
+// Brief says what is stored beside an object for answers that need its metadata and that alone.
+type Brief struct {
+	// Version is changed with Of. Required.
+	Version string
+	// Of returns it. An object of which it cannot be made has none. Required.
+	Of func(obj runtime.Object) ([]byte, error)
+}
+
+// brief returns the section of an object, with the JSON data, one that is removed if there is none. It is
+// nil if no object has one.
+func (s *Store) brief(obj runtime.Object, data []byte) storage.Value {
+	if s.opts.Brief == nil {
+		return nil
+	}
+	data, _ = s.opts.Brief.Section(obj, data) // an object without one is read in full
+	return storage.Value{{Name: storage.SectionBrief, Data: data}}
+}
+
+// Section returns the data of SectionBrief of an object with this JSON. It fails if none can be made.
+func (b *Brief) Section(obj runtime.Object, data []byte) ([]byte, error) {
+	extra, err := b.Of(obj)
+	if err != nil {
+		return nil, err
+	}
+	section, ok := encoding.AppendBrief(nil, b.Version, data, extra)
+	if !ok {
+		return nil, fmt.Errorf("%T is not stored as an object of the API", obj)
+	}
+	return section, nil
 }
 
 const (
@@ -195,7 +228,11 @@ func (i *indexer) step(ctx context.Context, name string, state storage.IndexStat
 			slog.Warn("object not indexed", "key", e.Key, "err", err)
 			continue
 		}
-		request.Entries = append(request.Entries, storage.IndexedEntry{Key: e.Key, Revision: e.Revision, Group: s.opts.Index.Group, Terms: s.opts.Index.Terms(obj)})
+		indexed := storage.IndexedEntry{Key: e.Key, Revision: e.Revision, Group: s.opts.Index.Group, Terms: s.opts.Index.Terms(obj)}
+		if brief := s.brief(obj, e.Value.Body()); brief != nil {
+			indexed.Section = brief[0]
+		}
+		request.Entries = append(request.Entries, indexed)
 	}
 	if !page.More {
 		next.Complete, next.Position = true, ""

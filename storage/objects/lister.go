@@ -9,6 +9,7 @@ import (
 	k8sstorage "k8s.io/apiserver/pkg/storage"
 
 	"tallyman/storage"
+	"tallyman/storage/encoding"
 )
 
 const (
@@ -37,6 +38,7 @@ type lister struct {
 	lastKey  string // last entry looked at
 	more     bool   // entries after lastKey exist
 	keysOnly bool
+	brief    bool          // the answer needs briefs alone
 	hold     *storage.Hold // on the history after pinned, while there are more pages
 	twice    bool          // the range is read once more: the hold stays
 
@@ -115,11 +117,7 @@ func (l *lister) next(ctx context.Context) ([]storage.Entry, error) {
 			return nil, unavailable(err)
 		}
 	}
-	result, err := l.scan(ctx, storage.ScanRequest{
-		From: l.from, To: l.to, Limit: l.limit, Revision: l.pinned, KeysOnly: l.keysOnly,
-		Count: l.paged() && l.opts.Predicate.Empty(),
-		Read:  storage.Read{Sections: bodyOnly.Sections, Terms: l.selector.usesTerms()},
-	})
+	result, err := l.readPage(ctx)
 	if err != nil {
 		return nil, l.failure(ctx, err)
 	}
@@ -136,6 +134,43 @@ func (l *lister) next(ctx context.Context) ([]storage.Entry, error) {
 	}
 	l.limit = nextPage(result.Entries, l.limit, l.pageBytes)
 	return result.Entries, nil
+}
+
+// readPage reads a page in brief if that is enough. From the first object on of which there is no brief,
+// the list reads bodies.
+func (l *lister) readPage(ctx context.Context) (*storage.ScanResult, error) {
+	request := storage.ScanRequest{
+		From: l.from, To: l.to, Limit: l.limit, Revision: l.pinned, KeysOnly: l.keysOnly,
+		Count: l.paged() && l.opts.Predicate.Empty(),
+		Read:  storage.Read{Sections: bodyOnly.Sections, Terms: l.selector.usesTerms()},
+	}
+	if !l.brief || l.keysOnly || !l.selector.rest.Empty() {
+		return l.scan(ctx, request)
+	}
+	request.Read = storage.Read{Sections: briefOnly, Fresh: true, Terms: l.selector.usesTerms()}
+	result, err := l.scan(ctx, request)
+	if err != nil || !l.lacksBriefs(result.Entries) {
+		return result, err
+	}
+	l.brief = false
+	request.Read = storage.Read{Sections: bodyOnly.Sections, Terms: l.selector.usesTerms()}
+	return l.scan(ctx, request)
+}
+
+// briefOnly are the sections of a list that is read in brief.
+var briefOnly = []string{storage.SectionBrief}
+
+// lacksBriefs reports whether one of the entries is to be read in full.
+func (l *lister) lacksBriefs(entries []storage.Entry) bool {
+	if l.selector.usesTerms() && !l.indexed {
+		return true
+	}
+	for i := range entries {
+		if _, ok := encoding.ParseBrief(entries[i].Value.Section(storage.SectionBrief), l.store.opts.Brief.Version); !ok || entries[i].Err != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // keepHistory holds the history that the remaining pages need. The hold ends with ctx or

@@ -57,8 +57,11 @@ type Options struct {
 	// Index says by which terms objects are found. Nil means that lists with a selector
 	// read every object.
 	Index *Index
+	// Brief, if set, is stored beside each object, for answers that need no more. Objects that a
+	// Transformer encrypts have none.
+	Brief *Brief
 	// SkipCorrupt makes lists and watches skip corrupt objects, with a log line and a
-	// metric. By default they fail, as in Kubernetes' etcd3 store.
+	// metric, but for lists of what is stored in brief. By default they fail, as in Kubernetes' etcd3 store.
 	SkipCorrupt bool
 	// Renew, if set, may return an object that takes the place of one that a client deletes, in the
 	// same commit; nil deletes. The commit has the conditions.
@@ -101,7 +104,9 @@ func New(o Options) (*Store, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if o.Transformer == nil {
+	if o.Transformer != nil {
+		o.Brief = nil
+	} else {
 		o.Transformer = identity.NewEncryptCheckTransformer()
 	}
 	s := &Store{opts: o, backend: instrument(o.Backend), versioner: k8sstorage.APIObjectVersioner{}, logCorrupt: rate.Sometimes{First: 10, Interval: time.Minute}}
@@ -181,9 +186,9 @@ type state struct {
 	stale    bool   // the transformer wants it written again
 }
 
-// transform decrypts one stored value.
+// transform decrypts one stored value, also if another section than the body is corrupt.
 func (s *Store) transform(ctx context.Context, e *storage.Entry) (data []byte, stale bool, err error) {
-	if e.Err != nil {
+	if e.Err != nil && e.Value.Body() == nil {
 		return nil, false, k8sstorage.NewInternalError(fmt.Errorf("%q: %w", e.Key, e.Err))
 	}
 	data, stale, err = s.opts.Transformer.TransformFromStorage(ctx, e.Value.Body(), value.DefaultContext(e.Key))
@@ -245,7 +250,7 @@ func (s *Store) commit(ctx context.Context, key string, expect int64, obj runtim
 	if err != nil {
 		return nil, k8sstorage.NewInternalError(err)
 	}
-	m := storage.Mutation{Key: key, Expect: expect, Value: storage.Body(stored)}
+	m := storage.Mutation{Key: key, Expect: expect, Value: append(storage.Body(stored), s.brief(obj, data)...)}
 	if index := s.opts.Index; index != nil {
 		m.Terms = []storage.TermChange{{Group: index.Group, Terms: index.Terms(obj)}}
 	}

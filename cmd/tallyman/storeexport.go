@@ -75,7 +75,9 @@ func newImportCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, to.Close()) }()
-		report, err := migrate.Import(cmd.Context(), in, to, rest.MergeStored, rest.StoredTerms, progress(cmd, "imported"))
+		report, err := migrate.Import(cmd.Context(), in, migrate.Options{
+			To: to, Merge: rest.MergeStored, Terms: rest.StoredTerms, Brief: rest.StoredBrief, Progress: progress(cmd, "imported"),
+		})
 		if err != nil {
 			return fmt.Errorf("import: %w", err)
 		}

@@ -62,7 +62,7 @@ func migrateStore(cmd *cobra.Command, o *storeOptions, from, to string, follow b
 	if err != nil {
 		return err
 	}
-	options := migrate.Options{From: source, To: target, Name: o.sourceName(from), Merge: rest.MergeStored, Terms: rest.StoredTerms, Progress: progress(cmd, "copied")}
+	options := migrate.Options{From: source, To: target, Name: o.sourceName(from), Merge: rest.MergeStored, Terms: rest.StoredTerms, Brief: rest.StoredBrief, Progress: progress(cmd, "copied")}
 	if follow {
 		options.Follow = cmd.Context()
 		cmd.PrintErrln("following; stop the registry to finish")

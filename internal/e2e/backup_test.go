@@ -3,11 +3,16 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"tallyman/signatures/signtest"
+
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -44,6 +49,14 @@ func TestBackups(t *testing.T) {
 			if _, err := s.images().Patch(t.Context(), images["one"], types.MergePatchType, []byte(`{"metadata":{"labels":{"set-by":"somebody"}}}`), metav1.PatchOptions{}); err != nil {
 				t.Fatal(err)
 			}
+			name := digest.Digest(images["one"])
+			signature := signtest.Classic(signtest.NewKey(t, "ecdsa-p256").Cosign(signtest.CosignPayload(name, "registry.example.com/team/app", nil)))
+			for _, blob := range signature.Blobs {
+				s.pushBlob("team/app", blob)
+			}
+			if got := s.putManifest("team/app", signtest.ClassicTag(name), imagespec.MediaTypeImageManifest, string(signature.Manifest)); got.code != http.StatusCreated {
+				t.Fatalf("push of a signature: %d %s", got.code, got.body)
+			}
 			export, copied := filepath.Join(t.TempDir(), "export"), filepath.Join(t.TempDir(), "copy")
 			if out, err := s.tryMetadata("export", "-f", export); err != nil {
 				t.Fatalf("export: %v\n%s", err, out)
@@ -77,6 +90,9 @@ func TestBackups(t *testing.T) {
 			image, err := s.images().Get(t.Context(), images["one"], metav1.GetOptions{})
 			if err != nil || image.Labels["set-by"] != "somebody" {
 				t.Errorf("labels are %v, %v", image.Labels, err)
+			}
+			if len(image.Signatures) != 1 {
+				t.Errorf("it has %d signatures", len(image.Signatures))
 			}
 			if out, err := s.tryMetadata("resync", "--grace", "0s"); err != nil || !strings.Contains(out, "0 recorded, 0 removed, 0 missing") {
 				t.Errorf("another resync: %v\n%s", err, out)

@@ -59,7 +59,7 @@ func (c *copier) changes(ctx context.Context) error {
 func (c *copier) log(ctx context.Context) ([]storage.Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, logTimeout)
 	defer cancel()
-	return c.From.Log(ctx, storage.LogRequest{After: c.at.Revision, Limit: logPage, NoWait: true, Read: bodies})
+	return c.From.Log(ctx, storage.LogRequest{After: c.at.Revision, Limit: logPage, NoWait: true})
 }
 
 // end makes the end of the source the end of following it.

@@ -21,7 +21,7 @@ func Compare(ctx context.Context, from Reader, to storage.Backend, merge Merge, 
 	}
 	next := firstKey
 	for {
-		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize, Read: bodies})
+		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize})
 		if err != nil {
 			return err
 		}
@@ -106,13 +106,13 @@ func lookUp(ctx context.Context, to storage.Backend, e *storage.Entry, merge Mer
 }
 
 func holds(ctx context.Context, to storage.Backend, e *storage.Entry, merge Merge) (bool, error) {
-	entry, _, err := storage.GetEntry(ctx, to, e.Key, bodies)
+	entry, _, err := storage.GetEntry(ctx, to, e.Key, storage.Read{})
 	if err != nil || entry == nil {
 		return false, err
 	}
 	value, held := e.Value.Body(), entry.Value.Body()
 	if bytes.Equal(held, value) {
-		return true, nil
+		return len(lacking(entry, e)) == 0, nil
 	}
 	merged, err := merge(e.Key, value, held)
 	return err == nil && bytes.Equal(merged, held), nil

@@ -81,7 +81,7 @@ func bodyOf(e *storage.Entry) ([]byte, error) {
 	return e.Value.Body(), nil
 }
 
-// bodies asks for the bodies of entries: other sections are made of them.
+// bodies asks for the bodies of entries alone.
 var bodies = storage.Read{Sections: []string{storage.SectionBody}}
 
 // Options configures Copy.
@@ -95,6 +95,9 @@ type Options struct {
 	Merge Merge
 	// Terms returns the terms that a writer to To would give a value.
 	Terms Terms
+	// Brief, if set, returns the section SectionBrief that a writer to To would store with a value, nil
+	// for none.
+	Brief func(key string, value []byte) []byte
 	// Progress, if set, is called now and then.
 	Progress func(*Report)
 	// Follow keeps copying changes until its context ends or the source closes.
@@ -189,7 +192,7 @@ func (c *copier) all(ctx context.Context) error {
 	for {
 		// All pages are of one revision, after which the log goes on.
 		page, err := c.From.Scan(ctx, storage.ScanRequest{
-			From: max(firstKey, c.at.Key+"\x00"), To: lastKey, Limit: pageSize, Revision: c.at.Revision, Read: bodies,
+			From: max(firstKey, c.at.Key+"\x00"), To: lastKey, Limit: pageSize, Revision: c.at.Revision,
 		})
 		if err != nil {
 			return err
@@ -225,50 +228,6 @@ func (c *copier) putAll(ctx context.Context, entries []storage.Entry) error {
 
 func isPosition(key string) bool { return strings.HasPrefix(key, positions) }
 
-// put brings an entry of the source into the target. before is the one that it
-// replaced in the source: a target that still has that is a copy.
-func (c *copier) put(ctx context.Context, e, before *storage.Entry) error {
-	key := e.Key
-	value, err := bodyOf(e)
-	if err != nil {
-		c.report.leaveOut(err)
-		return nil
-	}
-	old, _ := bodyOf(before) // nil if it cannot be read: then the two are merged
-	entry, _, err := storage.GetEntry(ctx, c.To, key, bodies)
-	if err != nil {
-		return err
-	}
-	for {
-		put, expect, count := value, int64(0), &c.report.Created
-		if entry != nil {
-			held := entry.Value.Body()
-			expect, count = entry.Revision, &c.report.Merged
-			if entry.Err != nil {
-				held = nil // the source's value takes its place
-			} else if old == nil || !bytes.Equal(held, old) {
-				if put, err = c.Merge(key, value, held); err != nil {
-					return fmt.Errorf("merge %s: %w", key, err)
-				}
-			}
-			if bytes.Equal(put, held) {
-				c.report.Same.Add(1)
-				return nil
-			}
-		}
-		result, err := c.To.Commit(ctx, storage.Mutation{Key: key, Expect: expect, Value: storage.Body(put), Terms: c.Terms.of(key, put)})
-		if err != nil {
-			return err
-		}
-		if result.Succeeded {
-			count.Add(1)
-			return nil
-		}
-		entry = result.Current
-	}
-}
-
-// remove repeats a deletion of the source in the target, unless the target's value is another
 // one.
 func (c *copier) remove(ctx context.Context, key string, before *storage.Entry) error {
 	entry, _, err := storage.GetEntry(ctx, c.To, key, bodies)

@@ -326,7 +326,7 @@ func TestExport(t *testing.T) {
 		"no value":      {lines[0] + "{\"key\":\"/images/a\"}\n", "line 2: want a key and a value"},
 	} {
 		to := openBolt(t)
-		if _, err := migrate.Import(t.Context(), strings.NewReader(test.text), to, merge, nil, nil); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := migrate.Import(t.Context(), strings.NewReader(test.text), migrate.Options{To: to, Merge: merge}); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 		if stats, err := to.Stats(t.Context()); err != nil || stats.Objects != 0 {
@@ -334,7 +334,7 @@ func TestExport(t *testing.T) {
 		}
 	}
 	to, file := openRedis(t), strings.NewReader(text)
-	report, err = migrate.Import(t.Context(), file, to, merge, nil, nil)
+	report, err = migrate.Import(t.Context(), file, migrate.Options{To: to, Merge: merge})
 	if err != nil {
 		t.Fatal(err)
 	}

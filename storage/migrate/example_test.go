@@ -42,7 +42,7 @@ func ExampleExport() {
 	if _, err := migrate.Export(ctx, filled("/images/a", "/images/b"), &file, nil); err != nil {
 		panic(err)
 	}
-	report, err := migrate.Import(ctx, bytes.NewReader(file.Bytes()), filled(), keepTarget, nil, nil)
+	report, err := migrate.Import(ctx, bytes.NewReader(file.Bytes()), migrate.Options{To: filled(), Merge: keepTarget})
 	if err != nil {
 		panic(err)
 	}

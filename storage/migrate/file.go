@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
+	"slices"
 
 	"tallyman/storage"
 )
@@ -29,6 +31,8 @@ type line struct {
 	Key      string          `json:"key,omitempty"`
 	Revision int64           `json:"revision,omitempty"`
 	Value    json.RawMessage `json:"value,omitempty"`
+	// Sections are the parts of the value that are not made of it.
+	Sections map[string][]byte `json:"sections,omitempty"`
 	// Bare reports that the value is stored without a final newline.
 	Bare bool `json:"bare,omitempty"`
 	// The footer has these, and no key.
@@ -42,7 +46,11 @@ func (l *line) entry() *storage.Entry {
 	if !l.Bare {
 		value = append(value, '\n')
 	}
-	return &storage.Entry{Key: l.Key, Value: storage.Body(value)}
+	e := &storage.Entry{Key: l.Key, Value: storage.Body(value)}
+	for _, name := range slices.Sorted(maps.Keys(l.Sections)) {
+		e.Value = append(e.Value, storage.Section{Name: name, Data: l.Sections[name]})
+	}
+	return e
 }
 
 // Export writes everything in from to w. If the store is in use the entries are
@@ -62,7 +70,7 @@ func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report
 	}
 	next := firstKey
 	for {
-		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize, Count: next == firstKey, Read: bodies})
+		page, err := from.Scan(ctx, storage.ScanRequest{From: next, To: lastKey, Limit: pageSize, Count: next == firstKey})
 		if err != nil {
 			return &c.report, err
 		}
@@ -76,7 +84,14 @@ func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report
 				c.report.leaveOut(err)
 				continue
 			}
-			if err := encoder.Encode(line{Key: e.Key, Revision: e.Revision, Value: value, Bare: !bytes.HasSuffix(value, []byte("\n"))}); err != nil {
+			exported := line{Key: e.Key, Revision: e.Revision, Value: value, Bare: !bytes.HasSuffix(value, []byte("\n"))}
+			for _, s := range others(&e) {
+				if exported.Sections == nil {
+					exported.Sections = map[string][]byte{}
+				}
+				exported.Sections[s.Name] = s.Data
+			}
+			if err := encoder.Encode(exported); err != nil {
 				return &c.report, fmt.Errorf("export %s: %w", e.Key, err)
 			}
 			c.report.Same.Add(1)
@@ -97,10 +112,10 @@ func Export(ctx context.Context, from Reader, w io.Writer, progress func(*Report
 	return &c.report, out.Flush()
 }
 
-// Import brings an export into to. It reads the file twice: once to see that it is
-// whole, so that nothing is imported of one that is not.
-func Import(ctx context.Context, file io.ReadSeeker, to storage.Backend, merge Merge, terms Terms, progress func(*Report)) (*Report, error) {
-	c := &copier{Options: Options{To: to, Merge: merge, Terms: terms, Progress: progress}}
+// Import brings an export into o.To. It reads the file twice: once to see that it is
+// whole, so that nothing is imported of one that is not. Of o, From, Name and Follow do not matter.
+func Import(ctx context.Context, file io.ReadSeeker, o Options) (*Report, error) {
+	c := &copier{Options: o}
 	head, err := readFile(file, func(*line) error {
 		c.report.Total++
 		return nil
@@ -111,7 +126,7 @@ func Import(ctx context.Context, file io.ReadSeeker, to storage.Backend, merge M
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return &c.report, err
 	}
-	if err := to.Advance(ctx, head.Revision); err != nil {
+	if err := o.To.Advance(ctx, head.Revision); err != nil {
 		return &c.report, err
 	}
 	var page []storage.Entry

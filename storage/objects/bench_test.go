@@ -103,3 +103,41 @@ func BenchmarkList(b *testing.B) {
 		return encoder.Encode(list, io.Discard)
 	})
 }
+
+// BenchmarkBriefList compares a LIST of metadata and one field that is made of briefs with one that
+// decodes the objects.
+func BenchmarkBriefList(b *testing.B) {
+	backend, err := bolt.Open(bolt.Options{Path: filepath.Join(b.TempDir(), "images.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := backend.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	o := objects.Options{
+		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/", NewFunc: func() runtime.Object { return &example.Pod{} },
+		Brief: &objects.Brief{Version: "1", Of: func(obj runtime.Object) ([]byte, error) { return []byte(obj.(*example.Pod).Status.Phase), nil }},
+	}
+	brief := open(b, o)
+	o.Brief = nil
+	decoded := open(b, o)
+	for i := range benchObjects {
+		pod := &example.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("p%04d", i), Labels: map[string]string{"a": "b"}}}
+		pod.Status.Phase, pod.Status.Message = "Running", strings.Repeat("a message of 8 KB; ", 420)
+		if err := brief.Create(b.Context(), "/pods/"+pod.Name, pod, nil, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	list := func(s *objects.Store) func() error {
+		return func() error {
+			list, err := s.ListEncoded(b.Context(), "/pods/", k8sstorage.ListOptions{Recursive: true, Predicate: k8sstorage.Everything}, briefAnswer(), nil)
+			if err != nil {
+				return err
+			}
+			return list.CacheEncode(jsonEncoder().Identifier(), nil, io.Discard)
+		}
+	}
+	compare(b, list(brief), list(decoded))
+}

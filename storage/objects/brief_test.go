@@ -55,7 +55,7 @@ func briefAnswer() objects.ListAnswer {
 }
 
 // open returns a Store, which ends with the test.
-func open(t *testing.T, o objects.Options) *objects.Store {
+func open(t testing.TB, o objects.Options) *objects.Store {
 	t.Helper()
 	s, err := objects.New(o)
 	if err != nil {

@@ -148,6 +148,7 @@ fuzz: ## fuzz what parses outside input, FUZZTIME each
 	go test -run '^$$' -fuzz FuzzVerify -fuzztime $(FUZZTIME) -fuzzminimizetime 100x ./signatures/policy
 	go test -run '^$$' -fuzz FuzzSplicer -fuzztime $(FUZZTIME) ./storage/encoding
 	go test -run '^$$' -fuzz FuzzParseBrief -fuzztime $(FUZZTIME) ./storage/encoding
+	go test -run '^$$' -fuzz FuzzDecodeStored -fuzztime $(FUZZTIME) ./imageapi/rest
 	go test -run '^$$' -fuzz FuzzDecode -fuzztime $(FUZZTIME) ./storage/section
 	go test -run '^$$' -fuzz FuzzImport -fuzztime $(FUZZTIME) ./storage/migrate
 

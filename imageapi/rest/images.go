@@ -65,6 +65,7 @@ func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 		Backend:        backend,
 		Renew:          i.renew,
 		Codec:          codec,
+		Decode:         decodeStored,
 		Encoder:        jsonEncoder(),
 		ResourcePrefix: KeyPrefix,
 		GroupResource:  imageapi.Images,

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json"
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -104,7 +105,28 @@ func MergeStored(key string, from, to []byte) ([]byte, error) {
 
 func decode(value []byte) (*imagev1.Image, error) {
 	image := &imagev1.Image{}
+	if decodeStored(value, image) {
+		return image, nil
+	}
 	return image, runtime.DecodeInto(imageapi.Codecs.LegacyCodec(imagev1.GroupVersion), value, image)
+}
+
+// storedHead starts the JSON of a stored Image.
+var storedHead = []byte(`{"kind":"Image","apiVersion":"image.openshift.io/v1",`)
+
+// decodeStored decodes the JSON of a stored Image into an empty one as the codec does, which looks at it
+// three times and with more reflection. It returns false for JSON that is not as this program writes
+// it, such as with a name that is there twice.
+func decodeStored(data []byte, into runtime.Object) bool {
+	image, ok := into.(*imagev1.Image)
+	if !ok || !bytes.HasPrefix(data, storedHead) {
+		return false
+	}
+	if json.Unmarshal(data, image) != nil {
+		*image = imagev1.Image{}
+		return false
+	}
+	return true
 }
 
 // FindStored returns the Image called name, if name is not empty, or else the one that

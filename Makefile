@@ -17,7 +17,7 @@ calm := env GOGC=400 GOMEMLIMIT=4GiB
 race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access ./imageapi/verification
 
 # Long tests that start no goroutine, or measure memory, run without the race detector.
-sequential := ^(TestDifferential|TestMemory|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
+sequential := ^(TestAllocations|TestDifferential|TestMemory|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
 
 .PHONY: help run build release image check static format unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench lists scale faults kills moves model memory hostile outage fuzz generate
 

@@ -35,12 +35,22 @@ type Encoded struct {
 	// shared is set on the object of a watch event, which many watches encode: the encodings
 	// are kept.
 	shared *encodings
-	object func() (runtime.Object, error)
 	// extra is that of the Brief, if the object was read in brief.
 	extra []byte
-	// terms are those that the store has, or that the object has where the store's are
-	// not complete.
-	terms func() ([]storage.Term, error)
+	brief bool
+
+	// source, if it is set, has the decoded object, and given is it.
+	source    *Encoded
+	given     runtime.Object
+	decoding  sync.Once
+	decoded   runtime.Object
+	decodeErr error
+
+	stored  []storage.Term // those that the store has, if indexed
+	indexed bool
+	hashing sync.Once // otherwise, of those that the object has
+	hashed  []storage.Term
+	hashErr error
 
 	attributesOnce sync.Once // the attributes that selectors look at
 	labels         labels.Set
@@ -56,16 +66,8 @@ var (
 // newEncoded returns the object of an entry. data is its body, decrypted. indexed reports
 // that the index was complete when the entry was read.
 func (s *Store) newEncoded(data []byte, entry *storage.Entry, indexed bool) *Encoded {
-	revision := entry.Revision
-	e := &Encoded{
-		store: s, data: data, revision: revision,
-		object: sync.OnceValues(func() (runtime.Object, error) {
-			obj := s.opts.NewFunc()
-			return obj, s.decode(data, revision, obj)
-		}),
-	}
+	e := &Encoded{store: s, data: data, revision: entry.Revision, stored: entry.Terms, indexed: indexed}
 	e.splice, e.spliceable = encoding.NewSplicer(data)
-	e.terms = s.termsOf(entry, indexed, e.object)
 	return e
 }
 
@@ -78,37 +80,54 @@ func (s *Store) newBrief(entry *storage.Entry, indexed bool) *Encoded {
 	if !ok || entry.Err != nil {
 		return nil
 	}
-	e := &Encoded{
-		store: s, data: brief.Head, revision: entry.Revision, extra: brief.Extra,
-		object: func() (runtime.Object, error) { return nil, errBrief },
-	}
-	if e.splice, e.spliceable = encoding.NewSplicer(brief.Head); !e.spliceable {
+	e := s.newEncoded(brief.Head, entry, indexed)
+	if e.brief, e.extra = true, brief.Extra; !e.spliceable {
 		return nil
 	}
-	e.terms = s.termsOf(entry, indexed, e.object)
 	return e
 }
 
 // newDecoded is newEncoded for an object that is decoded already, and is to be matched
 // only.
 func (s *Store) newDecoded(obj runtime.Object, entry *storage.Entry, indexed bool) *Encoded {
-	e := &Encoded{store: s, revision: entry.Revision, object: func() (runtime.Object, error) { return obj, nil }}
-	e.terms = s.termsOf(entry, indexed, e.object)
-	return e
+	return &Encoded{store: s, revision: entry.Revision, given: obj, stored: entry.Terms, indexed: indexed}
 }
 
-func (s *Store) termsOf(entry *storage.Entry, indexed bool, object func() (runtime.Object, error)) func() ([]storage.Term, error) {
-	stored := entry.Terms
-	return sync.OnceValues(func() ([]storage.Term, error) {
-		if indexed {
-			return stored, nil
-		}
-		obj, err := object()
-		if err != nil {
-			return nil, err
-		}
-		return storage.HashTerms(s.opts.Index.Terms(obj)), nil
-	})
+// object returns the decoded object, which is decoded by the first call.
+func (e *Encoded) object() (runtime.Object, error) {
+	switch {
+	case e.source != nil:
+		return e.source.object()
+	case e.given != nil:
+		return e.given, nil
+	case e.brief:
+		return nil, errBrief
+	}
+	e.decoding.Do(e.decode)
+	return e.decoded, e.decodeErr
+}
+
+func (e *Encoded) decode() {
+	e.decoded = e.store.opts.NewFunc()
+	e.decodeErr = e.store.decode(e.data, e.revision, e.decoded)
+}
+
+// terms are those that the store has, or that the object has where the store's are not complete.
+func (e *Encoded) terms() ([]storage.Term, error) {
+	if e.indexed {
+		return e.stored, nil
+	}
+	e.hashing.Do(e.hashTerms)
+	return e.hashed, e.hashErr
+}
+
+func (e *Encoded) hashTerms() {
+	obj, err := e.object()
+	if err != nil {
+		e.hashErr = err
+		return
+	}
+	e.hashed = storage.HashTerms(e.store.opts.Index.Terms(obj))
 }
 
 // attributes returns the object's attributes, computed once.
@@ -195,7 +214,7 @@ func (e *Encoded) CacheEncode(id runtime.Identifier, encode func(runtime.Object,
 		// encode is given an object that encodes itself in turn, inside the event. It is not
 		// shared, because it is already kept as part of the event.
 		inner := &Encoded{
-			store: e.store, data: e.data, revision: e.revision, splice: e.splice, spliceable: e.spliceable, object: e.object, terms: e.terms,
+			store: e.store, data: e.data, revision: e.revision, splice: e.splice, spliceable: e.spliceable, source: e,
 		}
 		return encode(inner, w)
 	})

@@ -23,8 +23,10 @@ import (
 	k8sstorage "k8s.io/apiserver/pkg/storage"
 	storeerr "k8s.io/apiserver/pkg/storage/errors"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/klog/v2"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/compression"
 )
 
 const (
@@ -113,7 +115,12 @@ func (l *lists) stream(w http.ResponseWriter, r *http.Request, options *internal
 		l.fail(w, r, storeerr.InterpretListError(err, imageapi.Images))
 		return
 	}
-	responsewriters.WriteObjectNegotiated(answer.codecs, l.scope, answer.version, w, r, http.StatusOK, list, false)
+	err = compression.Answer(w, r, func(w http.ResponseWriter, r *http.Request) {
+		responsewriters.WriteObjectNegotiated(answer.codecs, l.scope, answer.version, w, r, http.StatusOK, list, false)
+	})
+	if err != nil { // the client has left
+		klog.V(2).ErrorS(err, "A compressed list was not sent to its end")
+	}
 }
 
 func (l *lists) fail(w http.ResponseWriter, r *http.Request, err error) {

@@ -140,10 +140,19 @@ func (o *ListWriter) flush() error {
 }
 
 // Encoded writes items that Format.AppendItem has made: count of them.
-func (o *ListWriter) Encoded(items []byte, count int) {
-	o.buffer = append(o.buffer, items...)
+func (o *ListWriter) Encoded(items []byte, count int) error {
 	o.items += count
 	o.size += len(items)
+	for {
+		fitting := min(len(items), max(0, Chunk-len(o.buffer)))
+		o.buffer = append(o.buffer, items[:fitting]...)
+		if items = items[fitting:]; len(items) == 0 {
+			return nil
+		}
+		if err := o.flush(); err != nil {
+			return err
+		}
+	}
 }
 
 // Written returns the number of items, and their size in a binary format.

@@ -87,6 +87,27 @@ func (s *Store) newBrief(entry *storage.Entry, indexed bool) *Encoded {
 	return e
 }
 
+// readable returns the object of an entry. It returns nil for a skipped one.
+func (e *EncodedList) readable(entry *storage.Entry) (*Encoded, error) {
+	if entry.Value.Body() == nil && e.store.opts.Brief != nil {
+		if object := e.store.newBrief(entry, e.lister.indexed); object != nil {
+			return object, nil
+		}
+	}
+	data, _, err := e.store.transform(e.ctx, entry)
+	if err == nil {
+		object := e.store.newEncoded(data, entry, e.lister.indexed)
+		if object.spliceable {
+			return object, nil
+		}
+		err = fmt.Errorf("%w: %q is not the JSON of an API object", storage.ErrCorrupt, entry.Key)
+	}
+	if e.store.skips(entry.Key, err) {
+		return nil, nil
+	}
+	return nil, err
+}
+
 // newDecoded is newEncoded for an object that is decoded already, and is to be matched
 // only.
 func (s *Store) newDecoded(obj runtime.Object, entry *storage.Entry, indexed bool) *Encoded {

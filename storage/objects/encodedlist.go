@@ -48,10 +48,14 @@ type EncodedList struct {
 	whole    func() (runtime.Object, error)
 }
 
+// keptItems is how many bytes of encoded items are kept from the measurement to the answer. Those of a
+// longer list are encoded twice.
+const keptItems = 1 << 20
+
 // measurement is the number and size of a list's encoded items.
 type measurement struct {
 	count, size int
-	items       []byte // the encoded items; nil if they are more than encoding.Chunk
+	items       []byte // the encoded items; nil if they are more than keptItems
 }
 
 var _ runtime.CacheableObject = (*EncodedList)(nil)
@@ -149,7 +153,7 @@ func (e *EncodedList) measure(key string, opts k8sstorage.ListOptions) error {
 		scratch = e.answer.Format.AppendItem(scratch[:0], item)
 		m.count++
 		m.size += len(scratch)
-		if m.size > encoding.Chunk {
+		if m.size > keptItems {
 			m.items = nil
 		} else {
 			m.items = append(m.items, scratch...)
@@ -211,7 +215,9 @@ func (e *EncodedList) stream(out *encoding.ListWriter) error {
 		return err
 	}
 	if m.items != nil {
-		out.Encoded(m.items, m.count)
+		if err := out.Encoded(m.items, m.count); err != nil {
+			return err
+		}
 		return out.End()
 	}
 	if err := e.eachItem(out.Item); err != nil {
@@ -272,25 +278,4 @@ func (e *EncodedList) encode(dst []byte, entry *storage.Entry) ([]byte, error) {
 		return nil, nil
 	}
 	return item, err
-}
-
-// readable returns the object of an entry. It returns nil for a skipped one.
-func (e *EncodedList) readable(entry *storage.Entry) (*Encoded, error) {
-	if entry.Value.Body() == nil && e.store.opts.Brief != nil {
-		if object := e.store.newBrief(entry, e.lister.indexed); object != nil {
-			return object, nil
-		}
-	}
-	data, _, err := e.store.transform(e.ctx, entry)
-	if err == nil {
-		object := e.store.newEncoded(data, entry, e.lister.indexed)
-		if object.spliceable {
-			return object, nil
-		}
-		err = fmt.Errorf("%w: %q is not the JSON of an API object", storage.ErrCorrupt, entry.Key)
-	}
-	if e.store.skips(entry.Key, err) {
-		return nil, nil
-	}
-	return nil, err
 }

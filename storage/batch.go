@@ -60,6 +60,19 @@ func WithPrefetched(ctx context.Context, entries map[string]*Entry) context.Cont
 	return context.WithValue(ctx, prefetchedKey{}, entries)
 }
 
+// Prefetch reads the entries under keys for WithPrefetched.
+func Prefetch(ctx context.Context, b Backend, keys ...string) (map[string]*Entry, error) {
+	result, err := b.Get(ctx, GetRequest{Keys: keys})
+	if err != nil {
+		return nil, err
+	}
+	entries := make(map[string]*Entry, len(keys))
+	for i, key := range keys {
+		entries[key] = result.Entries[i]
+	}
+	return entries, nil
+}
+
 // Prefetched returns an entry of WithPrefetched. known is false if it has not been read.
 func Prefetched(ctx context.Context, key string) (e *Entry, known bool) {
 	entries, _ := ctx.Value(prefetchedKey{}).(map[string]*Entry)

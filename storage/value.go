@@ -1,6 +1,9 @@
 package storage
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Names of sections.
 const (
@@ -46,6 +49,11 @@ func (v Value) Size() int {
 		size += len(v[i].Data)
 	}
 	return size
+}
+
+// Sort sorts the sections by name.
+func (v Value) Sort() {
+	slices.SortFunc(v, func(a, b Section) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Wants reports whether the section called name is to be read.

@@ -32,8 +32,7 @@ func (c *Catalog) Record(ctx context.Context, p Push, derived *imagev1.Image) er
 			terms = append(terms, tagTerms(p.Repository, p.Tag, storage.AddTerms))
 		}
 		placing := storage.WithTouch(storage.WithTerms(ctx, terms...), func() bool {
-			move := p.move()
-			return !shows && (added || p.Tag != "" && before != p.Digest || c.lacksTerms(ctx, &move))
+			return !shows && (added || p.Tag != "" && before != p.Digest || c.lacksTerms(ctx, p.move()))
 		})
 		err = change(placing, p.Digest, true, func(image *imagev1.Image) error {
 			terminating = image.DeletionTimestamp != nil
@@ -167,7 +166,7 @@ func (c *Catalog) MoveTag(ctx context.Context, m Move) error {
 		}
 		if m.To != "" {
 			shows := true
-			placing := storage.WithTouch(storage.WithTerms(ctx, tagTerms(m.Repository, m.Tag, storage.AddTerms)), func() bool { return !shows && (before != m.To || c.lacksTerms(ctx, &m)) })
+			placing := storage.WithTouch(storage.WithTerms(ctx, tagTerms(m.Repository, m.Tag, storage.AddTerms)), func() bool { return !shows && (before != m.To || c.lacksTerms(ctx, m)) })
 			err := change(placing, m.To, false, func(image *imagev1.Image) error {
 				terminating = image.DeletionTimestamp != nil
 				if err := c.mustHold(ctx, image, m.Repository); err != nil {

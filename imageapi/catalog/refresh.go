@@ -17,10 +17,11 @@ func (c *Catalog) RefreshSignatures(ctx context.Context, name digest.Digest) err
 	return ignoreNotFound(c.togetherOnce(ctx, func(ctx context.Context, change changer) error {
 		r := known
 		if known = nil; r == nil {
-			var err error
-			if r, err = c.read(ctx, name); err != nil {
+			entries, err := storage.Prefetch(ctx, c.backend, rest.Key(name), referrers.StampKey(name))
+			if err != nil {
 				return err
 			}
+			r = &reading{entries: entries}
 		}
 		ctx = context.WithValue(storage.WithPrefetched(ctx, r.entries), readingKey{}, r)
 		err := change(ctx, name, false, nil)
@@ -38,19 +39,6 @@ type reading struct {
 }
 
 type readingKey struct{}
-
-func (c *Catalog) read(ctx context.Context, subject digest.Digest) (*reading, error) {
-	keys := []string{rest.Key(subject), referrers.StampKey(subject)}
-	result, err := c.backend.Get(ctx, storage.GetRequest{Keys: keys})
-	if err != nil {
-		return nil, err
-	}
-	r := &reading{entries: map[string]*storage.Entry{}}
-	for i, key := range keys {
-		r.entries[key] = result.Entries[i]
-	}
-	return r, nil
-}
 
 // signing returns the referrers of a subject that carry signatures.
 func (c *Catalog) signing(ctx context.Context, subject digest.Digest) ([]*referrers.Referrer, error) {

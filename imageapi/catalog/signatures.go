@@ -68,8 +68,8 @@ type found struct {
 // registry holds now, in the order of candidates, and leaves the others alone. There may be more
 // than the Image can have: the write takes the best of them. The result does not depend on the
 // order in which anything came. That the signatures have not changed until then is a condition of the
-// commit.
-func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) error {
+// commit. With some, the registry is likely to have some, which are read in any case.
+func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image, some bool) error {
 	existing := map[string]*imagev1.ImageSignature{}
 	var merged []imagev1.ImageSignature
 	for n := range image.Signatures {
@@ -80,7 +80,7 @@ func (c *Catalog) mergeSignatures(ctx context.Context, image *imagev1.Image) err
 			merged = append(merged, *s)
 		}
 	}
-	if len(existing) == 0 && expectNoSignatures(ctx, digest.Digest(image.Name)) {
+	if len(existing) == 0 && !some && expectNoSignatures(ctx, digest.Digest(image.Name)) {
 		rules.SetOmitted(image, 0)
 		return nil
 	}

@@ -61,7 +61,7 @@ func (c *Catalog) Finds(ctx context.Context, repository, tag string, name digest
 }
 
 // lacksTerms is the opposite of Finds. An Image of which it is not known is written once more.
-func (c *Catalog) lacksTerms(ctx context.Context, m *Move) bool {
+func (c *Catalog) lacksTerms(ctx context.Context, m Move) bool {
 	found, err := c.Finds(ctx, m.Repository, m.Tag, m.To)
 	return err != nil || !found
 }

@@ -70,7 +70,7 @@ func (c *Catalog) bounded(ctx context.Context) context.Context {
 func (c *Catalog) update(ctx context.Context, name digest.Digest, create bool, change func(*imagev1.Image) error) error {
 	return c.images.Change(ctx, name.String(), create, func(ctx context.Context, image *imagev1.Image) error {
 		if change == nil { // because signatures have changed, so there may be some
-			return c.mergeSignatures(context.WithValue(ctx, withoutSignaturesKey{}, nil), image)
+			return c.mergeSignatures(ctx, image, true)
 		}
 		existed, before := image.Name != "", rules.Repositories(image)
 		if err := change(image); err != nil {
@@ -79,6 +79,6 @@ func (c *Catalog) update(ctx context.Context, name digest.Digest, create bool, c
 		if existed && slices.Equal(before, rules.Repositories(image)) {
 			return nil
 		}
-		return c.mergeSignatures(ctx, image)
+		return c.mergeSignatures(ctx, image, false)
 	})
 }

@@ -139,15 +139,11 @@ func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Dig
 		live, deleted := s.tagKeys(repository, tag)
 		keys = append(keys, live, deleted)
 	}
-	entries, err := s.get(ctx, keys...)
+	entries, err := storage.Prefetch(ctx, s.options.Backend, keys...)
 	if err != nil {
 		return nil, err
 	}
-	found := map[string]*storage.Entry{}
-	for i, key := range keys {
-		found[key] = entries[i]
-	}
-	return storage.WithPrefetched(ctx, found), nil
+	return storage.WithPrefetched(ctx, entries), nil
 }
 
 // get returns the entries under keys, nil where there is none.

@@ -2,7 +2,6 @@ package records
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -91,13 +90,6 @@ func (s *Store) merge(former, there *imagev1.ImageTag, c TagChange) *imagev1.Ima
 		}
 		return former
 	}
-	pushers := append(pushersOf(there), pushersOf(former)...)
-	there.Status.Items = append(there.Status.Items, former.Status.Items...)
-	there.Status.Items = there.Status.Items[:min(len(there.Status.Items), s.options.Depth)]
-	text, err := json.Marshal(pushers[:len(there.Status.Items)])
-	if err != nil {
-		panic(err) // two texts each
-	}
-	there.Annotations[AnnotationPushers] = string(text)
+	s.setHistory(there, append(there.Status.Items, former.Status.Items...), append(pushersOf(there), pushersOf(former)...))
 	return there
 }

@@ -2,7 +2,6 @@ package records
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -116,36 +115,6 @@ func (s *Store) create(tag *imagev1.ImageTag, c *TagChange) {
 		CreationTimestamp: metav1.NewTime(s.options.Now().Truncate(time.Second)),
 		Annotations:       map[string]string{AnnotationRepository: c.Repository, AnnotationPushers: pushers},
 	}
-}
-
-// prepend makes the change the newest item of the history, which no clock puts before the one
-// below it.
-func (s *Store) prepend(tag *imagev1.ImageTag, c TagChange, by Pusher) {
-	item := imagev1.TagEvent{Created: metav1.NewTime(s.options.Now().Truncate(time.Second)), DockerImageReference: c.Reference, Image: c.To.String(), Generation: 1}
-	items := tag.Status.Items
-	if len(items) > 0 {
-		item.Generation = items[0].Generation + 1
-		if item.Created.Time.Before(items[0].Created.Time) {
-			item.Created = items[0].Created
-		}
-	}
-	pushers := append([]Pusher{by}, pushersOf(tag)...)
-	tag.Status.Items = append([]imagev1.TagEvent{item}, items...)
-	tag.Status.Items = tag.Status.Items[:min(len(tag.Status.Items), s.options.Depth)]
-	text, err := json.Marshal(pushers[:min(len(pushers), len(tag.Status.Items))])
-	if err != nil {
-		panic(err) // two texts each
-	}
-	tag.Annotations[AnnotationPushers] = string(text)
-}
-
-// pushersOf returns the Pusher of each item of a tag.
-func pushersOf(tag *imagev1.ImageTag) []Pusher {
-	pushers := make([]Pusher, len(tag.Status.Items))
-	var stored []Pusher
-	_ = json.Unmarshal([]byte(tag.Annotations[AnnotationPushers]), &stored) // unknown ones stay empty
-	copy(pushers, stored)
-	return pushers
 }
 
 // PointsTo returns the name of the manifest that a tag points to, "" if its history is empty.

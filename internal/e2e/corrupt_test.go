@@ -47,7 +47,7 @@ func TestCorruptObject(t *testing.T) {
 			t.Errorf("a list without the objects that cannot be read: %d %s", got.code, got.body)
 		}
 	}
-	// A table is made of what is stored beside the objects.
+	// A table is made of a section beside the body.
 	if out, err := tryCommand(t, s.kubectlEnv(), "kubectl", "get", "images"); err != nil || !strings.Contains(out, good) || !strings.Contains(out, bad) {
 		t.Errorf("kubectl get images: %v\n%s", err, out)
 	}

@@ -5,6 +5,7 @@ package configs
 import (
 	"io"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/distribution/distribution/v3"
@@ -43,7 +44,7 @@ func (c *Cache) Follow(w distribution.BlobWriter) distribution.BlobWriter {
 	defer c.mu.Unlock()
 	before, _ := c.uploads.lru.Peek(w.ID())
 	c.uploads.lru.Remove(w.ID())
-	return &writer{BlobWriter: w, cache: c, content: before, complete: int64(len(before)) == w.Size()}
+	return &writer{BlobWriter: w, cache: c, content: slices.Clip(before), complete: int64(len(before)) == w.Size()}
 }
 
 // bounded are byte slices of up to maxBytes together.

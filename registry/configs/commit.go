@@ -13,6 +13,7 @@ func (w *writer) Close() error {
 		w.cache.mu.Lock()
 		w.cache.uploads.add(w.ID(), w.content)
 		w.cache.mu.Unlock()
+		w.complete = false // a writer may be closed twice, and the upload be another's by then
 	}
 	return w.BlobWriter.Close()
 }

@@ -42,10 +42,7 @@ func (r *Resyncer) compareAll(ctx context.Context, request records.ResyncRequest
 		return
 	}
 	p := &pass{Resyncer: r, round: r.tracker.Round(ctx), bothWays: complete || request.Confirm || request.Grace != nil, state: state, order: order{done: map[int]bool{}}}
-	if !complete {
-		err = p.relocate(ctx)
-	}
-	relocateErr := err
+	placed := complete || p.relocate(ctx) == nil
 	err = p.walk(ctx)
 	if ctx.Err() != nil || errors.Is(err, errStoreAway) {
 		p.breakOff(ctx)
@@ -57,7 +54,7 @@ func (r *Resyncer) compareAll(ctx context.Context, request records.ResyncRequest
 	} else if err = p.settle(ctx, &request); err != nil {
 		logging.For(ctx).Error("cannot remove records of things that the registry lacks", "err", err)
 	}
-	if err == nil && relocateErr == nil && alone && !complete {
+	if err == nil && placed && alone && !complete {
 		r.completeRecords(ctx)
 	}
 	if r.tracker.Ready() != nil {

@@ -20,7 +20,7 @@ import (
 func (t *Tracker) Deleted(ctx context.Context, repository string, service distribution.ManifestService, name digest.Digest, tags []string) error {
 	end, noted := t.underway.begin(ctx, repository)
 	defer end()
-	m := journal.Entry{Repository: repository, Digest: name}
+	m, tags := journal.Entry{Repository: repository, Digest: name}, together(ctx, tags)
 	deleted, failure := false, error(nil) // of the deletion itself
 	alone := true
 	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
@@ -30,7 +30,7 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 			return t.reconcile(ctx, m)
 		}
 		var unlock func()
-		unlock, alone = t.lock(ctx, m, together(ctx, tags)...)
+		unlock, alone = t.lock(ctx, m, tags...)
 		defer func() { unlock() }()
 		m.Subject = t.subjectOf(ctx, service, m)
 		if !noted {
@@ -45,8 +45,8 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 		deleted = true
 		removed, err := t.recordDeletion(ctx, m)
 		// Only if the tags that the request is going to delete are those that are recorded as deleted.
-		if known := together(ctx, tags); err == nil && alone && m.Subject == "" && len(known) > 0 && slices.Equal(known, removed) {
-			requestOf(ctx).untagging = &untagging{repository, known, unlock}
+		if err == nil && alone && m.Subject == "" && len(tags) > 0 && slices.Equal(tags, removed) {
+			requestOf(ctx).untagging = &untagging{repository, tags, unlock}
 			unlock = func() {} // at the end of the request
 		}
 		return err

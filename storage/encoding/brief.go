@@ -11,7 +11,7 @@ import (
 type Brief struct {
 	// Head is the object's JSON up to the end of its metadata, for NewSplicer.
 	Head []byte
-	// Extra is what is made of the object besides.
+	// Extra is made of the object besides.
 	Extra []byte
 }
 

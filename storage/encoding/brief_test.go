@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestBrief: a Brief has the metadata of the object, with any resourceVersion, and what was added.
+// TestBrief: a Brief has the metadata of the object, with any resourceVersion, and the addition.
 func TestBrief(t *testing.T) {
 	for name, data := range map[string]string{
 		"one field":    `{"kind":"K","apiVersion":"v1","metadata":{"name":"a"},"spec":{"metadata":{}}}`,

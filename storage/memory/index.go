@@ -40,7 +40,7 @@ func (s *Store) FillIndex(ctx context.Context, req storage.FillRequest) (bool, e
 		v.terms = mergeGroups(v.groups)
 		if e.Section.Data != nil && v.value.Section(e.Section.Name) == nil {
 			v.value = append(slices.Clone(v.value), e.Section)
-			sortSections(v.value)
+			v.value.Sort()
 			v.written[e.Section.Name] = v.revision
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -234,12 +233,8 @@ func (v *version) with(m *storage.Mutation, revision int64) *version {
 	for name, data := range sections {
 		after.value = append(after.value, storage.Section{Name: name, Data: data})
 	}
-	sortSections(after.value)
+	after.value.Sort()
 	return after
-}
-
-func sortSections(v storage.Value) {
-	slices.SortFunc(v, func(a, b storage.Section) int { return strings.Compare(a.Name, b.Name) })
 }
 
 func mergeGroups(groups map[string][]storage.Term) []storage.Term {

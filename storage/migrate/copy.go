@@ -15,7 +15,6 @@
 package migrate
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -227,19 +226,6 @@ func (c *copier) putAll(ctx context.Context, entries []storage.Entry) error {
 }
 
 func isPosition(key string) bool { return strings.HasPrefix(key, positions) }
-
-// one.
-func (c *copier) remove(ctx context.Context, key string, before *storage.Entry) error {
-	entry, _, err := storage.GetEntry(ctx, c.To, key, bodies)
-	if err != nil || entry == nil || before == nil || !bytes.Equal(entry.Value.Body(), before.Value.Body()) {
-		return err
-	}
-	result, err := c.To.Commit(ctx, storage.Mutation{Operation: storage.Delete, Key: key, Expect: entry.Revision})
-	if err == nil && result.Succeeded {
-		c.report.Deleted.Add(1)
-	}
-	return err
-}
 
 func (c *copier) show(last bool) {
 	if c.Progress == nil || (!last && time.Since(c.shown) < time.Second) {

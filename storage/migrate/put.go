@@ -91,3 +91,15 @@ func (c *copier) valueOf(key string, put, source []byte, entry, e *storage.Entry
 }
 
 // remove repeats a deletion of the source in the target, unless the target's value is another
+// one.
+func (c *copier) remove(ctx context.Context, key string, before *storage.Entry) error {
+	entry, _, err := storage.GetEntry(ctx, c.To, key, bodies)
+	if err != nil || entry == nil || before == nil || !bytes.Equal(entry.Value.Body(), before.Value.Body()) {
+		return err
+	}
+	result, err := c.To.Commit(ctx, storage.Mutation{Operation: storage.Delete, Key: key, Expect: entry.Revision})
+	if err == nil && result.Succeeded {
+		c.report.Deleted.Add(1)
+	}
+	return err
+}

@@ -37,11 +37,9 @@ type Encoded struct {
 	shared *encodings
 	// extra is that of the Brief, if the object was read in brief.
 	extra []byte
-	brief bool
 
-	// source, if it is set, has the decoded object, and given is it.
+	// source, if it is set, has the decoded object.
 	source    *Encoded
-	given     runtime.Object
 	decoding  sync.Once
 	decoded   runtime.Object
 	decodeErr error
@@ -81,9 +79,10 @@ func (s *Store) newBrief(entry *storage.Entry, indexed bool) *Encoded {
 		return nil
 	}
 	e := s.newEncoded(brief.Head, entry, indexed)
-	if e.brief, e.extra = true, brief.Extra; !e.spliceable {
+	if e.extra = brief.Extra; !e.spliceable {
 		return nil
 	}
+	e.isDecoded(nil, errBrief)
 	return e
 }
 
@@ -111,18 +110,21 @@ func (e *EncodedList) readable(entry *storage.Entry) (*Encoded, error) {
 // newDecoded is newEncoded for an object that is decoded already, and is to be matched
 // only.
 func (s *Store) newDecoded(obj runtime.Object, entry *storage.Entry, indexed bool) *Encoded {
-	return &Encoded{store: s, revision: entry.Revision, given: obj, stored: entry.Terms, indexed: indexed}
+	e := &Encoded{store: s, revision: entry.Revision, stored: entry.Terms, indexed: indexed}
+	e.isDecoded(obj, nil)
+	return e
+}
+
+// isDecoded sets the result of decoding, which does not take place.
+func (e *Encoded) isDecoded(obj runtime.Object, err error) {
+	e.decoded, e.decodeErr = obj, err
+	e.decoding.Do(func() {})
 }
 
 // object returns the decoded object, which is decoded by the first call.
 func (e *Encoded) object() (runtime.Object, error) {
-	switch {
-	case e.source != nil:
+	if e.source != nil {
 		return e.source.object()
-	case e.given != nil:
-		return e.given, nil
-	case e.brief:
-		return nil, errBrief
 	}
 	e.decoding.Do(e.decode)
 	return e.decoded, e.decodeErr

@@ -144,33 +144,34 @@ func (l *lister) readPage(ctx context.Context) (*storage.ScanResult, error) {
 		Count: l.paged() && l.opts.Predicate.Empty(),
 		Read:  storage.Read{Sections: bodyOnly.Sections, Terms: l.selector.usesTerms()},
 	}
-	if !l.brief || l.keysOnly || !l.selector.rest.Empty() {
-		return l.scan(ctx, request)
+	if l.brief && !l.keysOnly && l.matchesBriefs() {
+		inBrief := request
+		inBrief.Sections, inBrief.Fresh = briefOnly, true
+		result, err := l.scan(ctx, inBrief)
+		if err != nil || l.matchesBriefs() && l.haveBriefs(result.Entries) {
+			return result, err
+		}
+		l.brief = false
 	}
-	request.Read = storage.Read{Sections: briefOnly, Fresh: true, Terms: l.selector.usesTerms()}
-	result, err := l.scan(ctx, request)
-	if err != nil || !l.lacksBriefs(result.Entries) {
-		return result, err
-	}
-	l.brief = false
-	request.Read = storage.Read{Sections: bodyOnly.Sections, Terms: l.selector.usesTerms()}
 	return l.scan(ctx, request)
+}
+
+// matchesBriefs reports whether the list's objects are told without their bodies.
+func (l *lister) matchesBriefs() bool {
+	return l.selector.rest.Empty() && (l.indexed || !l.selector.usesTerms())
 }
 
 // briefOnly are the sections of a list that is read in brief.
 var briefOnly = []string{storage.SectionBrief}
 
-// lacksBriefs reports whether one of the entries is to be read in full.
-func (l *lister) lacksBriefs(entries []storage.Entry) bool {
-	if l.selector.usesTerms() && !l.indexed {
-		return true
-	}
+// haveBriefs reports whether none of the entries is to be read in full.
+func (l *lister) haveBriefs(entries []storage.Entry) bool {
 	for i := range entries {
 		if _, ok := encoding.ParseBrief(entries[i].Value.Section(storage.SectionBrief), l.store.opts.Brief.Version); !ok || entries[i].Err != nil {
-			return true
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // keepHistory holds the history that the remaining pages need. The hold ends with ctx or

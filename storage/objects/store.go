@@ -64,7 +64,7 @@ type Options struct {
 	// Transformer encrypts have none.
 	Brief *Brief
 	// SkipCorrupt makes lists and watches skip corrupt objects, with a log line and a
-	// metric, but for lists of what is stored in brief. By default they fail, as in Kubernetes' etcd3 store.
+	// metric, but for lists in brief. By default they fail, as in Kubernetes' etcd3 store.
 	SkipCorrupt bool
 	// Renew, if set, may return an object that takes the place of one that a client deletes, in the
 	// same commit; nil deletes. The commit has the conditions.

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -198,11 +197,7 @@ func (s *Store) remember(mutations []storage.Mutation, result *storage.CommitRes
 			}
 			e.Terms = storage.MergeTerms(groups...)
 		}
-		sortSections(e.Value)
+		e.Value.Sort()
 		s.cache.Add(m.Key, e, read)
 	}
-}
-
-func sortSections(v storage.Value) {
-	slices.SortFunc(v, func(a, b storage.Section) int { return strings.Compare(a.Name, b.Name) })
 }

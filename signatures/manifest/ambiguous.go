@@ -2,10 +2,11 @@ package manifest
 
 import (
 	"bytes"
-	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // AnnotationAmbiguous is the annotation of an Image with the names of Manifest.Ambiguous.
@@ -44,69 +45,85 @@ func ambiguous(d *document, m *Manifest, content []byte) []string {
 	foreign("manifests", d.Manifests.given && !index)
 	foreign("fsLayers", d.FSLayers.given && !schema1)
 	foreign("history", d.History.given && !schema1)
-	findRepeated(json.NewDecoder(bytes.NewReader(content)), documentFields, "", found)
+	decoder := jsontext.NewDecoder(bytes.NewBuffer(content), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	findRepeated(decoder, documentFields, "", found)
 	return slices.Sorted(maps.Keys(found))
 }
 
-// findRepeated reads one value and notes the names of fields that an object has more than once.
-func findRepeated(decoder *json.Decoder, known fields, path string, found map[string]bool) {
-	token, err := decoder.Token()
-	if err != nil {
-		return // never: the content has been parsed
-	}
-	switch token {
-	case json.Delim('['):
-		for decoder.More() {
+// findRepeated reads one value and notes the names of fields that an object has more than once. The
+// content has been parsed, so that there are no errors.
+func findRepeated(decoder *jsontext.Decoder, known fields, path string, found map[string]bool) {
+	switch decoder.PeekKind() {
+	case '[':
+		_, _ = decoder.ReadToken()
+		for decoder.PeekKind() != ']' && decoder.PeekKind() != 0 { // 0 is an error
 			findRepeated(decoder, known, path, found)
 		}
-		_, _ = decoder.Token()
-	case json.Delim('{'):
+		_, _ = decoder.ReadToken()
+	case '{':
+		_, _ = decoder.ReadToken()
 		findRepeatedFields(decoder, known, path, found)
+	default:
+		_ = decoder.SkipValue()
 	}
 }
 
-func findRepeatedFields(decoder *json.Decoder, known fields, path string, found map[string]bool) {
-	seen := map[string]bool{}
-	for decoder.More() {
-		token, err := decoder.Token()
+func findRepeatedFields(decoder *jsontext.Decoder, known fields, path string, found map[string]bool) {
+	var seen []string
+	for decoder.PeekKind() == '"' {
+		name, err := decoder.ReadValue()
 		if err != nil {
 			return
 		}
-		name, _ := token.(string)
 		key, inner, isField := known.find(name)
-		if isField {
-			at := key
-			if proper, ok := canonical[key]; ok {
-				at = proper
-			}
-			if path != "" {
-				at = path + "." + at
-			}
-			if seen[key] {
-				found[at] = true
-			}
-			seen[key] = true
-			if inner != nil {
-				findRepeated(decoder, inner, at, found)
-				continue
-			}
+		if !isField {
+			_ = decoder.SkipValue()
+			continue
 		}
-		var skipped json.RawMessage
-		if decoder.Decode(&skipped) != nil {
-			return
+		if slices.Contains(seen, key) {
+			found[where(path, key)] = true
 		}
+		seen = append(seen, key)
+		if inner == nil {
+			_ = decoder.SkipValue()
+			continue
+		}
+		findRepeated(decoder, inner, where(path, key), found)
 	}
-	_, _ = decoder.Token()
+	_, _ = decoder.ReadToken()
 }
 
-// find returns the field that encoding/json takes name for.
-func (f fields) find(name string) (key string, inner fields, ok bool) {
-	key = strings.ToLower(name)
-	if inner, ok = f[key]; ok {
-		return key, inner, true
+// where names a field of an object.
+func where(path, key string) string {
+	if proper, ok := canonical[key]; ok {
+		key = proper
 	}
-	for key, inner := range f { // other letters that fold to the same, such as the long s
-		if strings.EqualFold(key, name) {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// lower has the names of canonical, in quotes.
+var lower = func() map[string]string {
+	names := map[string]string{}
+	for key, proper := range canonical {
+		names[`"`+proper+`"`] = key
+	}
+	return names
+}()
+
+// find returns the field that encoding/json takes a name for, which is in quotes.
+func (f fields) find(quoted []byte) (key string, inner fields, ok bool) {
+	if key, ok = lower[string(quoted)]; ok {
+		if inner, ok = f[key]; ok {
+			return key, inner, true
+		}
+	}
+	var space [32]byte
+	name, _ := jsontext.AppendUnquote(space[:0], quoted)
+	for key, inner := range f { // also letters that fold to the same, such as the long s
+		if strings.EqualFold(key, string(name)) {
 			return key, inner, true
 		}
 	}

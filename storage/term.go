@@ -146,7 +146,8 @@ type IndexedEntry struct {
 	Revision int64
 	Group    string
 	Terms    []string
-	// Section, if it has data, is made of the body, and is added to an entry that has none of its
-	// name.
+	// Section, if it has data, is made of the body. It is added to an entry that has none of its name, and
+	// takes the place of one that is made of the same body. One that is older than the body stays: an
+	// earlier revision may have it.
 	Section Section
 }

@@ -121,14 +121,29 @@ func (t *transaction) fill(e *storage.IndexedEntry) error {
 	if len(terms) > 0 {
 		after.parts = slices.Insert(after.parts, at, part{name, before.revision, storage.EncodeTerms(terms)})
 	}
-	if _, has := after.find(e.Section.Name); e.Section.Data != nil && !has {
-		for _, p := range t.cutter.Parts(e.Section.Name, e.Section.Data, section.Append) {
-			at, _ := after.find(p.Name)
-			after.parts = slices.Insert(after.parts, at, part{p.Name, before.revision, p.Data})
-		}
-	}
+	after.add(&e.Section, t.cutter)
 	if _, _, err := t.index(e.Key, before, after); err != nil {
 		return err
 	}
 	return t.set(e.Key, after)
+}
+
+// add adds a section that is made of the body of r, or puts it in the place of one that is. That keeps its
+// revision, by which the history finds it.
+func (r *record) add(s *storage.Section, cutter *section.Cutter) {
+	if s.Data == nil {
+		return
+	}
+	parts := cutter.Parts(s.Name, s.Data, encodingOf(s.Name))
+	if at, has := r.find(s.Name); has {
+		body, found := r.find(storage.SectionBody)
+		if found && len(parts) == 1 && r.parts[at].revision >= r.parts[body].revision {
+			r.parts[at].data = parts[0].Data
+		}
+		return
+	}
+	for _, p := range parts {
+		at, _ := r.find(p.Name)
+		r.parts = slices.Insert(r.parts, at, part{p.Name, r.revision, p.Data})
+	}
 }

@@ -193,7 +193,7 @@ func (r *record) put(m *storage.Mutation, revision int64, cutter *section.Cutter
 	for _, s := range m.Value {
 		stays := map[string]bool{}
 		if s.Data != nil {
-			for _, p := range cutter.Parts(s.Name, s.Data, section.Append) {
+			for _, p := range cutter.Parts(s.Name, s.Data, encodingOf(s.Name)) {
 				set(p.Name, p.Data)
 				stays[p.Name] = true
 			}
@@ -217,6 +217,14 @@ func (r *record) put(m *storage.Mutation, revision int64, cutter *section.Cutter
 		}
 	}
 	return after, moved
+}
+
+// encodingOf returns the encoding of a section. Lists read thousands of briefs, which are small.
+func encodingOf(name string) func(dst, data []byte) []byte {
+	if name == storage.SectionBrief {
+		return section.AppendUncompressed
+	}
+	return section.Append
 }
 
 func appendBytes(b, field []byte) []byte {

@@ -38,17 +38,28 @@ func (s *Store) FillIndex(ctx context.Context, req storage.FillRequest) (bool, e
 		}
 		v.groups[e.Group] = storage.HashTerms(e.Terms)
 		v.terms = mergeGroups(v.groups)
-		if e.Section.Data != nil && v.value.Section(e.Section.Name) == nil {
-			v.value = append(slices.Clone(v.value), e.Section)
-			v.value.Sort()
-			v.written[e.Section.Name] = v.revision
-		}
+		v.add(e.Section)
 	}
 	if req.Next.Complete && req.Next.Since == 0 {
 		req.Next.Since = s.revision
 	}
 	s.indexes[req.Name] = req.Next
 	return true, nil
+}
+
+// add adds a section that is made of the body of v, or puts it in the place of one that is.
+func (v *version) add(s storage.Section) {
+	at := slices.IndexFunc(v.value, func(other storage.Section) bool { return other.Name == s.Name })
+	switch {
+	case s.Data == nil:
+	case at < 0:
+		v.value = append(slices.Clone(v.value), s)
+		v.value.Sort()
+		v.written[s.Name] = v.revision
+	case v.written[s.Name] >= v.written[storage.SectionBody]:
+		v.value = slices.Clone(v.value)
+		v.value[at] = s
+	}
 }
 
 // indexed reports whether scans by term are exact at revision, 0 for now.

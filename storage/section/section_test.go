@@ -18,6 +18,10 @@ func TestRoundTrip(t *testing.T) {
 		if len(data) > minCompress && len(encoded) > len(data)/2 {
 			t.Errorf("%d bytes are encoded in %d", len(data), len(encoded))
 		}
+		plain := AppendUncompressed(nil, []byte(data))
+		if decoded, err := Decode(plain); err != nil || string(decoded) != data || !bytes.HasSuffix(plain, []byte(data)) {
+			t.Errorf("%.20q became %.20q uncompressed, %v", data, decoded, err)
+		}
 		for i := range encoded { // every flipped bit is noticed
 			broken := bytes.Clone(encoded)
 			broken[i] ^= 1

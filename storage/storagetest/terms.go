@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -174,10 +175,13 @@ func testFillIndex(t *testing.T, b storage.Backend) {
 	}
 }
 
-// testFilledSection: a section that is added is of the body, and takes the place of no other.
+// testFilledSection: a section that is added is of the body, and takes the place of one that is, too.
 func testFilledSection(t *testing.T, b storage.Backend, state storage.IndexState) {
 	long := strings.Repeat("a long brief, ", 4000)
 	has := commit(t, b, storage.Mutation{Key: "/has", Value: storage.Value{{Name: "body", Data: []byte("1")}, {Name: "brief", Data: []byte("own")}}}).Revision
+	stale := commit(t, b, storage.Mutation{Key: "/stale", Value: storage.Value{{Name: "body", Data: []byte("1")}, {Name: "brief", Data: []byte("old")}}}).Revision
+	stale = put(t, b, "/stale", "2", stale)
+	aside := commit(t, b, storage.Mutation{Key: "/has", Expect: has, Value: storage.Value{{Name: "other", Data: []byte("3")}}}).Revision
 	lacks, large := put(t, b, "/lacks", "1", 0), put(t, b, "/large", "1", 0)
 	entry := func(key string, revision int64, data string) storage.IndexedEntry {
 		return storage.IndexedEntry{Key: key, Revision: revision, Group: "g", Section: storage.Section{Name: "brief", Data: []byte(data)}}
@@ -185,12 +189,12 @@ func testFilledSection(t *testing.T, b storage.Backend, state storage.IndexState
 	next := state
 	next.Filled++
 	ok, err := b.FillIndex(t.Context(), storage.FillRequest{Name: "/test/", State: state, Next: next, Entries: []storage.IndexedEntry{
-		entry("/has", has, "added"), entry("/lacks", lacks, "added"), entry("/large", large, long),
+		entry("/has", aside, "added"), entry("/stale", stale, "added"), entry("/lacks", lacks, "added"), entry("/large", large, long),
 	}})
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
-	for key, want := range map[string]string{"/has": "own", "/lacks": "added", "/large": long} {
+	for key, want := range map[string]string{"/has": "added", "/stale": "", "/lacks": "added", "/large": long} {
 		e, _, err := storage.GetEntry(t.Context(), b, key, storage.Read{Sections: []string{"brief"}, Fresh: true})
 		if err != nil || string(e.Value.Section("brief")) != want {
 			t.Errorf("%s has the section %.20q, %v", key, e.Value.Section("brief"), err)
@@ -203,7 +207,15 @@ func testFilledSection(t *testing.T, b storage.Backend, state storage.IndexState
 			t.Errorf("at %d /large has %.60v", revision, page.Entries)
 		}
 	}
-	for key, revision := range map[string]int64{"/has": has, "/lacks": lacks, "/large": after} {
+	past := scan(t, b, storage.ScanRequest{From: "/has", To: "/has0", Revision: has, Read: storage.Read{Sections: []string{"brief"}}})
+	if len(past.Entries) != 1 || !slices.Contains([]string{"own", "added"}, string(past.Entries[0].Value.Section("brief"))) {
+		t.Errorf("before a change of another section, /has has %.60v", past.Entries)
+	}
+	past = scan(t, b, storage.ScanRequest{From: "/stale", To: "/stale0", Read: storage.Read{Sections: []string{"brief"}}})
+	if len(past.Entries) != 1 || string(past.Entries[0].Value.Section("brief")) != "old" {
+		t.Errorf("/stale has %.60v", past.Entries)
+	}
+	for key, revision := range map[string]int64{"/has": aside, "/stale": stale, "/lacks": lacks, "/large": after} {
 		remove(t, b, key, revision)
 	}
 }

@@ -49,7 +49,17 @@ for i = 4, #KEYS, 2 do
       kept[#kept + 1] = {group, old}
       each(terms, 1, function(t) redis.call('ZADD', KEYS[3], 0, t .. key) end)
     end
-    if number > 0 and redis.call('HEXISTS', KEYS[i], ARGV[first]) == 0 then
+    local has, body = nil, '0'
+    for _, p in ipairs(kept) do
+      if p[1] == 'body' then body = p[2] end
+      if p[1] == ARGV[first] and number > 0 then has = p[2] end
+    end
+    if number == 1 and has and tonumber(has) >= tonumber(body) then
+      local replaced, stored = redis.call('HGET', KEYS[i], ARGV[first]), has .. ':' .. ARGV[first + 1]
+      redis.call('HSET', KEYS[i], ARGV[first], stored)
+      bytes = bytes + #stored - #replaced
+      rawbytes = rawbytes + size(stored) - size(replaced)
+    elseif number > 0 and not has then
       for n = first, first + 2 * number - 1, 2 do
         local stored = old .. ':' .. ARGV[n + 1]
         redis.call('HSET', KEYS[i], ARGV[n], stored)

@@ -19,7 +19,7 @@ race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./
 # Long tests that start no goroutine, or measure memory, run without the race detector.
 sequential := ^(TestAllocations|TestDifferential|TestMemory|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
 
-.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench lists scale faults kills moves model memory hostile outage fuzz generate
+.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench attacks million lists scale faults kills moves model memory hostile outage fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -104,9 +104,15 @@ collector: tools ## run kube-controller-manager's garbage collector beside a rea
 crowd: ## let one client open 5 000 connections and watches beside others
 	go test -count=1 -v -run TestCrowd ./internal/e2e
 
-bench: ## measure reads of stored bytes against ordinary encoding, the cache against none, and a push beside attacks
-	go test -run '^$$' -bench . -benchmem ./storage/objects ./storage/redis ./imageapi/...
+bench: tools ## measure beside plain distribution, kube-apiserver with a CRD, and k8s.io/apiserver on etcd; then functions alone
+	go test -count=1 -v -run 'TestPeers$$' -timeout 30m ./internal/e2e -args -peers-time 6s -peers-images 5000
+	go test -run '^$$' -bench . -benchmem -benchtime 300ms ./storage/objects ./storage/redis ./imageapi/...
+
+attacks: ## measure a push beside attacks
 	go test -run '^$$' -bench "Victim|Attack" -benchtime 400x ./internal/e2e
+
+million: ## import 1 000 to 1 000 000 Images and measure each time; needs 30 GB of disk and 16 of memory
+	go test -count=1 -v -run TestManyImages -timeout 180m ./internal/e2e -args -many-images 1000,10000,100000,1000000 -many-time 5s
 
 lists: tools ## measure the memory of lists of 100 000 Images in each format
 	go test -count=1 -v -run TestListFormats -timeout 60m ./internal/e2e -args -list-images 100000
@@ -138,6 +144,7 @@ hostile: tools ## send random reads for 5 minutes to a process with 100 000 Imag
 
 fuzz: ## fuzz what parses outside input, FUZZTIME each
 	go test -run '^$$' -fuzz FuzzImage -fuzztime $(FUZZTIME) ./imageapi/derive
+	go test -run '^$$' -fuzz FuzzAppend -fuzztime $(FUZZTIME) ./imageapi/protobuf
 	go test -run '^$$' -fuzz FuzzRouting -fuzztime $(FUZZTIME) ./imageapi/server
 	go test -run '^$$' -fuzz FuzzNames -fuzztime $(FUZZTIME) ./imageapi/streams
 	go test -run '^$$' -fuzz FuzzCheck -fuzztime $(FUZZTIME) ./signatures/der

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/util/apihelpers"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/protobuf"
 	"tallyman/imageapi/rules"
 	"tallyman/storage"
 	"tallyman/storage/encoding"
@@ -54,6 +55,9 @@ func newListAnswer(media negotiation.MediaTypeOptions, info runtime.SerializerIn
 			return &imagev1.ImageList{ListMeta: m, Items: []imagev1.Image{}}
 		})
 		a.Item = a.imageItem()
+		if a.Format == encoding.Protobuf {
+			a.Size = messageSize
+		}
 	case kind == "Table":
 		options, err := tableOptions(r)
 		if err != nil {
@@ -98,6 +102,12 @@ func (a *listAnswer) imageItem() func([]byte, *objects.Encoded) ([]byte, error) 
 		return nil
 	}
 	return func(dst []byte, e *objects.Encoded) ([]byte, error) {
+		if a.Format == encoding.Protobuf {
+			data, revision := e.Stored()
+			if message, ok := protobuf.Append(dst, data, revision); ok {
+				return message, nil
+			}
+		}
 		obj, err := e.Object()
 		if err != nil {
 			return nil, err
@@ -106,6 +116,14 @@ func (a *listAnswer) imageItem() func([]byte, *objects.Encoded) ([]byte, error) 
 		image.TypeMeta = metav1.TypeMeta{} // the list has it
 		return a.appendBinary(dst, &image)
 	}
+}
+
+// messageSize returns the size of an Image in protobuf that was read in brief.
+func messageSize(e *objects.Encoded) (int, bool) {
+	text, _ := cutBrief(e.Extra())
+	size, ok := protobuf.ParseSize(text)
+	_, revision := e.Stored()
+	return size.At(revision), ok
 }
 
 // useMetadata makes a the list of the objects' metadata.
@@ -181,7 +199,8 @@ func (a *listAnswer) useTable(options *metav1.TableOptions) {
 // appendCells appends the cells of an Image's row.
 func appendCells(dst []byte, e *objects.Encoded, now time.Time) ([]byte, error) {
 	if brief := e.Extra(); brief != nil {
-		return rules.AppendCells(dst, brief, now)
+		_, cells := cutBrief(brief)
+		return rules.AppendCells(dst, cells, now)
 	}
 	obj, err := e.Object()
 	if err != nil {

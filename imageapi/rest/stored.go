@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/protobuf"
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/rules"
 	"tallyman/storage"
@@ -23,10 +24,10 @@ import (
 // termGroup is the group of the terms that are made of the Image itself.
 const termGroup = "image"
 
-// imageIndex says by which terms Images are found. Its version changes with rules.Terms and
-// rules.BriefVersion.
+// imageIndex says by which terms Images are found. Its version changes with rules.Terms and that of
+// imageBrief.
 var imageIndex = objects.Index{
-	Version: "3", Group: termGroup, Terms: rules.Terms, FieldTerm: rules.FieldTerm, LabelTerm: rules.LabelTerm,
+	Version: "4", Group: termGroup, Terms: rules.Terms, FieldTerm: rules.FieldTerm, LabelTerm: rules.LabelTerm,
 }
 
 // Key returns the key of the Image called name.
@@ -64,7 +65,29 @@ func StoredBrief(key string, value []byte) []byte {
 }
 
 // imageBrief says what is stored beside an Image.
-var imageBrief = objects.Brief{Version: rules.BriefVersion, Of: rules.Brief}
+var imageBrief = objects.Brief{Version: rules.BriefVersion + "," + protobuf.Version, Of: briefOf}
+
+// noSize stands for the size of a message that protobuf.Append does not make.
+const noSize = "-"
+
+// briefOf returns the size of the Image in protobuf, a space, and rules.Brief.
+func briefOf(obj runtime.Object, data []byte) ([]byte, error) {
+	cells, err := rules.Brief(obj)
+	if err != nil {
+		return nil, err
+	}
+	text := []byte(noSize)
+	if size, ok := protobuf.SizeOf(data); ok {
+		text = size.AppendText(nil)
+	}
+	return append(append(text, ' '), cells...), nil
+}
+
+// cutBrief returns the parts of briefOf.
+func cutBrief(brief []byte) (size, cells []byte) {
+	size, cells, _ = bytes.Cut(brief, []byte(" "))
+	return size, cells
+}
 
 // IsTruncated reports whether the annotations of a stored Image lack some of its tags or repositories,
 // by which it is found all the same.
@@ -81,6 +104,19 @@ func RebuildIndex(ctx context.Context, backend storage.Backend) error {
 	}
 	defer images.Close()
 	return images.encoded.RebuildIndex(ctx)
+}
+
+// CompleteIndex completes the index of a store that has no Images, so that those that are copied there with
+// their terms and briefs are in it. That of another store is left to the processes that serve it.
+func CompleteIndex(ctx context.Context, backend storage.Backend) error {
+	page, err := backend.Scan(ctx, storage.ScanRequest{From: KeyPrefix, To: KeyPrefix + "\xff", Limit: 1, KeysOnly: true})
+	if err != nil || len(page.Entries) > 0 {
+		return err
+	}
+	if err := RebuildIndex(ctx, backend); !errors.Is(err, storage.ErrNoIndex) {
+		return err
+	}
+	return nil
 }
 
 // MergeStored merges two stored values of one key: from, in a store that is being moved or

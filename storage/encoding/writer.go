@@ -116,6 +116,14 @@ func (f Format) AppendItem(dst, item []byte) []byte {
 	return append(dst, item...)
 }
 
+// ItemSize returns the number of bytes that AppendItem appends for an item of size bytes.
+func (f Format) ItemSize(size int) int {
+	if f != Protobuf {
+		return size
+	}
+	return 1 + len(binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64), uint64(size))) + size
+}
+
 // End writes the list's tail.
 func (o *ListWriter) End() error {
 	if err := o.encodeYAML(); err != nil {

@@ -118,7 +118,9 @@ func BenchmarkBriefList(b *testing.B) {
 	})
 	o := objects.Options{
 		Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/", NewFunc: func() runtime.Object { return &example.Pod{} },
-		Brief: &objects.Brief{Version: "1", Of: func(obj runtime.Object) ([]byte, error) { return []byte(obj.(*example.Pod).Status.Phase), nil }},
+		Brief: &objects.Brief{Version: "1", Of: func(obj runtime.Object, _ []byte) ([]byte, error) {
+			return []byte(obj.(*example.Pod).Status.Phase), nil
+		}},
 	}
 	brief := open(b, o)
 	o.Brief = nil

@@ -95,7 +95,7 @@ func TestBriefLists(t *testing.T) {
 		"another version": {everything, nil, func(o *objects.Options) { o.Brief.Version = "2" }, true, "phase 0, phase 1, phase 2"},
 		"encrypted":       {everything, nil, func(o *objects.Options) { o.Transformer = identity.NewEncryptCheckTransformer() }, true, "phase 0, phase 1, phase 2"},
 		"none can be made": {everything, nil, func(o *objects.Options) {
-			o.Brief.Of = func(runtime.Object) ([]byte, error) { return nil, errors.New("none") }
+			o.Brief.Of = func(runtime.Object, []byte) ([]byte, error) { return nil, errors.New("none") }
 		}, true, "phase 0, phase 1, phase 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,7 +103,9 @@ func TestBriefLists(t *testing.T) {
 			options := func() objects.Options {
 				return objects.Options{
 					Backend: backend, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/", NewFunc: func() runtime.Object { return &example.Pod{} },
-					Brief: &objects.Brief{Version: "1", Of: func(obj runtime.Object) ([]byte, error) { return []byte(obj.(*example.Pod).Status.Phase), nil }},
+					Brief: &objects.Brief{Version: "1", Of: func(obj runtime.Object, _ []byte) ([]byte, error) {
+						return []byte(obj.(*example.Pod).Status.Phase), nil
+					}},
 				}
 			}
 			write, read := options(), options()
@@ -188,7 +190,7 @@ func (r rotten) Get(ctx context.Context, req storage.GetRequest) (*storage.GetRe
 func TestCorruptBrief(t *testing.T) {
 	o := objects.Options{
 		Backend: rotten{memory.New(memory.Options{})}, Codec: suiteCodec, Encoder: jsonEncoder(), ResourcePrefix: "/pods/", NewFunc: func() runtime.Object { return &example.Pod{} },
-		Brief: &objects.Brief{Version: "1", Of: func(runtime.Object) ([]byte, error) { return []byte("x"), nil }},
+		Brief: &objects.Brief{Version: "1", Of: func(runtime.Object, []byte) ([]byte, error) { return []byte("x"), nil }},
 	}
 	s := open(t, o)
 	if err := s.Create(t.Context(), "/pods/a", &example.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, nil, 0); err != nil {
@@ -228,7 +230,7 @@ func TestBriefsAreFilled(t *testing.T) {
 	if err := open(t, o).Create(t.Context(), "/pods/a", &example.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, created, 0); err != nil {
 		t.Fatal(err)
 	}
-	o.Brief = &objects.Brief{Version: "1", Of: func(obj runtime.Object) ([]byte, error) { return []byte(obj.(*example.Pod).Name), nil }}
+	o.Brief = &objects.Brief{Version: "1", Of: func(obj runtime.Object, _ []byte) ([]byte, error) { return []byte(obj.(*example.Pod).Name), nil }}
 	if err := open(t, o).RebuildIndex(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -194,6 +194,10 @@ func (e *Encoded) AppendMetadata(dst []byte) []byte {
 	return e.splice.AppendMetadataTo(dst, e.revision)
 }
 
+// Stored returns the object's JSON as it is stored, without a resourceVersion, and the revision that is to
+// be its resourceVersion.
+func (e *Encoded) Stored() (data []byte, revision int64) { return e.data, e.revision }
+
 // Extra returns what Options.Brief has made of the object, nil if the object was not read in brief.
 func (e *Encoded) Extra() []byte { return e.extra }
 

@@ -28,6 +28,9 @@ type ListAnswer struct {
 	Item func(dst []byte, e *Encoded) ([]byte, error)
 	// Brief is set if Item needs the metadata and, if it is not nil, Extra alone.
 	Brief bool
+	// Size, if set, returns the size of the item of an object that was read in brief. It returns false
+	// if that does not tell.
+	Size func(e *Encoded) (int, bool)
 }
 
 // decodes reports that making an item takes several times the memory of its stored JSON.
@@ -46,16 +49,6 @@ type EncodedList struct {
 	first    []storage.Entry
 	measured measurement // of the items, in a binary format
 	whole    func() (runtime.Object, error)
-}
-
-// keptItems is how many bytes of encoded items are kept from the measurement to the answer. Those of a
-// longer list are encoded twice.
-const keptItems = 1 << 20
-
-// measurement is the number and size of a list's encoded items.
-type measurement struct {
-	count, size int
-	items       []byte // the encoded items; nil if they are more than keptItems
 }
 
 var _ runtime.CacheableObject = (*EncodedList)(nil)
@@ -131,44 +124,11 @@ func (e *EncodedList) preparePage(ctx context.Context, key string, opts k8sstora
 
 // readAgain sets the lister up to read the range up to to again, at the same revision.
 func (e *EncodedList) readAgain(key string, opts k8sstorage.ListOptions, to string) error {
-	done := e.lister
-	again, err := e.store.newLister(key, opts)
-	if err != nil {
-		return err
+	again, err := e.lister.again(key, opts, to)
+	if err == nil {
+		e.lister = again
 	}
-	again.opts.Predicate.Limit = 0
-	again.limit, again.pageBytes, again.pinned, again.revision = firstPage, done.pageBytes, done.revision, done.revision
-	again.to, again.more, again.brief = to, to != "", done.brief
-	e.lister = again
-	return nil
-}
-
-// measure encodes all items once. Large items are read again for the answer.
-func (e *EncodedList) measure(key string, opts k8sstorage.ListOptions) error {
-	e.measured.items, e.lister.twice = make([]byte, 0, encoding.Chunk), true
-	m := &e.measured
-	var scratch []byte
-	begin := e.lister.from
-	err := e.eachItem(func(item []byte) error {
-		scratch = e.answer.Format.AppendItem(scratch[:0], item)
-		m.count++
-		m.size += len(scratch)
-		if m.size > keptItems {
-			m.items = nil
-		} else {
-			m.items = append(m.items, scratch...)
-		}
-		return nil
-	})
-	if err != nil || m.items != nil || e.lister.from == begin { // the last: all items are in e.first
-		return err
-	}
-	hold := e.lister.hold
-	if err := e.readAgain(key, opts, e.lister.to); err != nil {
-		return err
-	}
-	e.first, e.lister.hold = nil, hold
-	return nil
+	return err
 }
 
 // GetObject implements runtime.CacheableObject.
@@ -224,6 +184,7 @@ func (e *EncodedList) stream(out *encoding.ListWriter) error {
 		return err
 	}
 	if items, size := out.Written(); e.answer.Format.Binary() && (items != m.count || size != m.size) {
+		e.distrustSizes(items, size)
 		return errListChanged
 	}
 	return out.End()

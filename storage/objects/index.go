@@ -36,8 +36,8 @@ type Index struct {
 type Brief struct {
 	// Version is changed with Of. Required.
 	Version string
-	// Of returns it. An object of which it cannot be made has none. Required.
-	Of func(obj runtime.Object) ([]byte, error)
+	// Of returns it for an object and its JSON. An object of which it cannot be made has none. Required.
+	Of func(obj runtime.Object, data []byte) ([]byte, error)
 }
 
 // brief returns the section of an object, with the JSON data, one that is removed if there is none. It is
@@ -52,7 +52,7 @@ func (s *Store) brief(obj runtime.Object, data []byte) storage.Value {
 
 // Section returns the data of SectionBrief of an object with this JSON. It fails if none can be made.
 func (b *Brief) Section(obj runtime.Object, data []byte) ([]byte, error) {
-	extra, err := b.Of(obj)
+	extra, err := b.Of(obj, data)
 	if err != nil {
 		return nil, err
 	}

@@ -71,6 +71,18 @@ func (s *Store) newLister(key string, opts k8sstorage.ListOptions) (*lister, err
 	return l, nil
 }
 
+// again returns a lister of the range up to to, at the revision that l has read.
+func (l *lister) again(key string, opts k8sstorage.ListOptions, to string) (*lister, error) {
+	again, err := l.store.newLister(key, opts)
+	if err != nil {
+		return nil, err
+	}
+	again.opts.Predicate.Limit = 0
+	again.limit, again.pageBytes, again.pinned, again.revision = firstPage, l.pageBytes, l.revision, l.revision
+	again.to, again.more, again.brief = to, to != "", l.brief
+	return again, nil
+}
+
 // paged reports that the client asked for a limited list.
 func (l *lister) paged() bool { return l.opts.Predicate.Limit > 0 }
 

@@ -2,7 +2,9 @@ package objects
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,6 +15,7 @@ import (
 	k8sstorage "k8s.io/apiserver/pkg/storage"
 
 	"tallyman/storage"
+	"tallyman/storage/encoding"
 )
 
 // bodyOnly reads an entry that no selector is to match.
@@ -129,4 +132,99 @@ func (s *Store) newItem(list runtime.Object, item reflect.Type) runtime.Object {
 		}
 	}
 	return obj
+}
+
+// keptItems is how many bytes of encoded items are kept from the measurement to the answer. Those of a
+// longer list are encoded twice.
+const keptItems = 1 << 20
+
+// measurement is the number and size of a list's encoded items.
+type measurement struct {
+	count, size int
+	items       []byte // the encoded items; nil if they are more than keptItems
+	inBrief     bool   // by ListAnswer.Size
+}
+
+// measure measures the items of a list: of a long one by what is stored beside the objects, if that tells,
+// or else by encoding all of them once. They are then read again for the answer.
+func (e *EncodedList) measure(key string, opts k8sstorage.ListOptions) error {
+	if e.answer.Size != nil && e.lister.more && !e.store.distrusted.Load() {
+		if told, err := e.measureBriefs(key, opts); told || err != nil {
+			return err
+		}
+	}
+	e.measured.items, e.lister.twice = make([]byte, 0, encoding.Chunk), true
+	m := &e.measured
+	var scratch []byte
+	begin := e.lister.from
+	err := e.eachItem(func(item []byte) error {
+		scratch = e.answer.Format.AppendItem(scratch[:0], item)
+		m.count++
+		m.size += len(scratch)
+		if m.size > keptItems {
+			m.items = nil
+		} else {
+			m.items = append(m.items, scratch...)
+		}
+		return nil
+	})
+	if err != nil || m.items != nil || e.lister.from == begin { // the last: all items are in e.first
+		return err
+	}
+	hold := e.lister.hold
+	if err := e.readAgain(key, opts, e.lister.to); err != nil {
+		return err
+	}
+	e.first, e.lister.hold = nil, hold
+	return nil
+}
+
+// errUntold ends a measurement that needs the objects themselves.
+var errUntold = errors.New("what is stored beside an object does not tell the size of its item")
+
+// measureBriefs measures the items by ListAnswer.Size. It returns false if that does not tell.
+func (e *EncodedList) measureBriefs(key string, opts k8sstorage.ListOptions) (told bool, err error) {
+	l, err := e.lister.again(key, opts, e.lister.to)
+	if err != nil {
+		return false, err
+	}
+	l.brief, l.pageBytes = e.store.opts.Brief != nil, listPageBytes
+	m := measurement{inBrief: true}
+	err = l.each(e.ctx, func(entry *storage.Entry) (bool, error) {
+		if !l.brief {
+			return false, errUntold
+		}
+		object := e.store.newBrief(entry, l.indexed)
+		if object == nil {
+			return false, errUntold
+		}
+		matched, err := l.selector.matches(object)
+		if err != nil || !matched {
+			return false, err
+		}
+		size, ok := e.answer.Size(object)
+		if !ok {
+			return false, errUntold
+		}
+		m.count++
+		m.size += e.answer.Format.ItemSize(size)
+		return true, nil
+	})
+	switch {
+	case errors.Is(err, errUntold):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	e.measured = m
+	return true, nil
+}
+
+// distrustSizes makes lists measure their items by encoding them from now on, if this one, whose client
+// will ask again, was measured otherwise and has other items.
+func (e *EncodedList) distrustSizes(items, size int) {
+	if e.measured.inBrief && !e.store.distrusted.Swap(true) {
+		slog.Error("the sizes that are stored beside objects are wrong: lists in protobuf take longer from now on",
+			"resource", e.store.opts.GroupResource.String(), "objects", e.measured.count, "bytes", e.measured.size, "written", items, "writtenBytes", size)
+	}
 }

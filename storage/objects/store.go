@@ -98,6 +98,7 @@ type Store struct {
 	indexer    *indexer
 	compacted  atomic.Int64 // last Window.Compacted seen
 	logCorrupt rate.Sometimes
+	distrusted atomic.Bool // a list had other sizes than those that are stored beside objects
 }
 
 var _ k8sstorage.Interface = (*Store)(nil)

@@ -1,0 +1,184 @@
+package protobuf
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	imagev1 "github.com/openshift/api/image/v1"
+	metafuzzer "k8s.io/apimachinery/pkg/apis/meta/fuzzer"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"sigs.k8s.io/randfill"
+
+	"tallyman/imageapi"
+	"tallyman/imageapi/imagetest"
+)
+
+const revision = 1_764_000_000_000_123
+
+// sameAsMarshal wants the message of an Image in JSON to be the one that Marshal makes, if both are made.
+func sameAsMarshal(t *testing.T, data []byte) (made bool) {
+	t.Helper()
+	image := &imagev1.Image{}
+	decodable := json.Unmarshal(data, image) == nil && image.ResourceVersion == ""
+	prefix := []byte("before")
+	got, ok := Append(bytes.Clone(prefix), data, revision)
+	if !ok {
+		if !bytes.Equal(got, prefix) {
+			t.Fatalf("%q is not taken, and left %q", data, got)
+		}
+		return false
+	}
+	if !decodable {
+		return true
+	}
+	image.ResourceVersion = fmt.Sprint(int64(revision))
+	want, err := image.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got = bytes.TrimPrefix(got, prefix); !bytes.Equal(got, want) {
+		t.Fatalf("%s\nis encoded as\n%q, want\n%q", data, got, want)
+	}
+	size, ok := SizeOf(data)
+	if parsed, valid := ParseSize(size.AppendText(nil)); !ok || !valid || parsed != size || parsed.At(revision) != len(want) {
+		t.Fatalf("the size of %s is %+v (%t), at the revision %d, want %d", data, size, ok, parsed.At(revision), len(want))
+	}
+	return true
+}
+
+func stored(t testing.TB, image *imagev1.Image) []byte {
+	t.Helper()
+	image.ResourceVersion = ""
+	data, err := runtime.Encode(imageapi.Codecs.LegacyCodec(imagev1.GroupVersion), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestAppend: any Image that is stored is encoded as by Marshal, and all of them are.
+func TestAppend(t *testing.T) {
+	filler := randfill.NewWithSeed(1).NilChance(0.3).NumElements(0, 4).Funcs(
+		metafuzzer.Funcs(serializer.NewCodecFactory(imageapi.Scheme))...,
+	).Funcs(func(raw *runtime.RawExtension, c randfill.Continue) {
+		raw.Raw = fmt.Appendf(nil, `{"kind":"DockerImage","Size":%d,"Author":%q}`, c.Int63(), "a<b\"}]")
+	})
+	for n := range 300 {
+		image := &imagev1.Image{}
+		filler.Fill(image)
+		if data := stored(t, image); !sameAsMarshal(t, data) {
+			t.Fatalf("image %d is not taken: %s", n, data)
+		}
+	}
+	layers := imagetest.Image("x", func(i *imagev1.Image) {
+		i.DockerImageLayers = []imagev1.ImageLayer{{Name: "\"", MediaType: "<"}, {Name: imagetest.Layer, LayerSize: -1}, {Name: "x", LayerSize: 1 << 62}, {}}
+	})
+	if data := stored(t, layers); !sameAsMarshal(t, data) {
+		t.Fatalf("%s is not taken", data)
+	}
+	for _, text := range []string{"", "\"\\/\b\f\n\r\t\x01<>&\u2028ä€😀", strings.Repeat(`{"a":"b\n"}`, 3000)} {
+		image := imagetest.Image("x", func(i *imagev1.Image) {
+			i.DockerImageManifest, i.DockerImageConfig, i.DockerImageReference = text, text+"x", "y"+text
+			i.Annotations = map[string]string{"long": strings.Repeat("x", 110)} // its size has two digits with the resourceVersion
+		})
+		if data := stored(t, image); !sameAsMarshal(t, data) {
+			t.Fatalf("%.40q is not taken", text)
+		}
+	}
+}
+
+// TestRefused: JSON that is not as it is stored is left to others.
+func TestRefused(t *testing.T) {
+	image := string(stored(t, imagetest.Image("x", func(i *imagev1.Image) { i.DockerImageManifest = "m" })))
+	if !sameAsMarshal(t, []byte(image)) || !sameAsMarshal(t, []byte(strings.TrimSpace(image))) {
+		t.Fatalf("%s is not taken", image)
+	}
+	for name, change := range map[string][2]string{
+		"an unknown field":         {`"dockerImageManifest":"m"`, `"dockerImageOther":"m"`},
+		"a field twice":            {`"dockerImageManifest":"m"`, `"dockerImageManifest":"m","dockerImageManifest":"n"`},
+		"another order":            {`{"kind":"Image","apiVersion":"image.openshift.io/v1",`, `{"apiVersion":"image.openshift.io/v1","kind":"Image",`},
+		"space":                    {`"dockerImageManifest":"m"`, `"dockerImageManifest": "m"`},
+		"a number":                 {`"dockerImageManifest":"m"`, `"dockerImageManifest":1`},
+		"half of a surrogate pair": {`"dockerImageManifest":"m"`, `"dockerImageManifest":"\ud800"`},
+		"an escape of nothing":     {`"dockerImageManifest":"m"`, `"dockerImageManifest":"\x"`},
+		"invalid UTF-8":            {`"dockerImageManifest":"m"`, "\"dockerImageManifest\":\"\xff\""},
+		"a resourceVersion":        {`"metadata":{`, `"metadata":{"resourceVersion":"1",`},
+		"no metadata":              {`"metadata":{`, `"metadatum":{`},
+		"no end":                   {`"dockerImageManifest":"m"`, `"dockerImageManifest":"m`},
+		"something behind it":      {"}\n", "}}\n"},
+	} {
+		other := strings.Replace(image, change[0], change[1], 1)
+		if other == image || sameAsMarshal(t, []byte(other)) {
+			t.Errorf("%s is taken: %s", name, other)
+		}
+		if _, ok := SizeOf([]byte(other)); ok {
+			t.Errorf("%s has a size", name)
+		}
+	}
+	for _, text := range []string{"", "/", "1", "1/", "/1x", "1/2/3", "1/99999999999999999999999999"} {
+		if size, ok := ParseSize([]byte(text)); ok {
+			t.Errorf("%q is %+v", text, size)
+		}
+	}
+}
+
+// TestStoredSize: sizes that are stored are those of the Images that are there, with this Version.
+func TestStoredSize(t *testing.T) {
+	image := imagetest.Image("sha256:abc", func(i *imagev1.Image) {
+		i.Labels, i.DockerImageManifest, i.DockerImageConfig = map[string]string{"a": "b"}, imagetest.Manifest, imagetest.Config
+		i.DockerImageLayers = []imagev1.ImageLayer{{Name: imagetest.Layer, LayerSize: 10, MediaType: "m"}}
+		i.Signatures = []imagev1.ImageSignature{imagetest.Signature("sha256:abc@s", nil)}
+		i.DockerImageManifests = []imagev1.ImageManifest{{Digest: imagetest.Layer, ManifestSize: 3, OS: "linux"}}
+	})
+	const want = "1:42/847"
+	size, _ := SizeOf(stored(t, image))
+	if got := Version + ":" + string(size.AppendText(nil)); got != want {
+		t.Errorf("%s, want %s: change Version, so that the sizes that are stored are not trusted", got, want)
+	}
+}
+
+// FuzzAppend: no Image is encoded otherwise than by Marshal.
+func FuzzAppend(f *testing.F) {
+	const head = `{"kind":"Image","apiVersion":"image.openshift.io/v1",`
+	f.Add([]byte(`"metadata":{"name":"x","labels":{"a":"b"}},"dockerImageMetadata":{"kind":"DockerImage"},"dockerImageManifest":"{\"a\":1}","dockerImageLayers":[{"name":"sha256:a","size":12,"mediaType":"m"}]}`))
+	f.Add([]byte(`"metadata":{"name":"x"},"dockerImageMetadata":null,"signatures":[{"type":"atomic","content":"YQ=="}],"dockerImageSignatures":["YQ=="],"dockerImageConfig":"\ud83d\ude00"}`))
+	f.Fuzz(func(t *testing.T, rest []byte) { sameAsMarshal(t, append([]byte(head), rest...)) })
+}
+
+func BenchmarkAppend(b *testing.B) {
+	image := imagetest.Image("sha256:abc", func(i *imagev1.Image) {
+		i.DockerImageManifest, i.DockerImageConfig = strings.Repeat(imagetest.Manifest, 6), strings.Repeat(imagetest.Config, 20)
+		i.DockerImageMetadata.Raw = []byte(`{"kind":"DockerImage","apiVersion":"1.0","Comment":"` + strings.Repeat("x", 2000) + `"}`)
+		for range 12 {
+			i.DockerImageLayers = append(i.DockerImageLayers, imagev1.ImageLayer{Name: imagetest.Layer, LayerSize: 1 << 20, MediaType: "application/vnd.oci.image.layer.v1.tar+gzip"})
+		}
+	})
+	data := stored(b, image)
+	b.SetBytes(int64(len(data)))
+	var dst []byte
+	b.Run("stored", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var ok bool
+			if dst, ok = Append(dst[:0], data, revision); !ok {
+				b.Fatal("not taken")
+			}
+		}
+	})
+	b.Run("decoded", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			decoded := &imagev1.Image{}
+			if err := json.Unmarshal(data, decoded); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := decoded.Marshal(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,203 @@
+package protobuf
+
+import (
+	"bytes"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// scanner goes through the fields of a JSON object, which is valid.
+type scanner struct {
+	rest      []byte
+	separator byte // before the next field
+}
+
+// skip skips the name of a field, and what is before it. It returns false where they do not come next.
+func (s *scanner) skip(name string) bool {
+	if len(s.rest) <= len(name) || s.rest[0] != s.separator || string(s.rest[1:1+len(name)]) != name {
+		return false
+	}
+	s.rest, s.separator = s.rest[1+len(name):], ','
+	return true
+}
+
+// value skips a value and returns it, nil if there is none.
+func (s *scanner) value() []byte {
+	depth := 0
+	for at := 0; at < len(s.rest); at++ {
+		switch s.rest[at] {
+		case '"':
+			end := endOfText(s.rest[at+1:])
+			if end < 0 {
+				return nil
+			}
+			at += 1 + end
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case ',', ':':
+		default: // of a number, a literal, or space
+			if depth > 0 {
+				continue
+			}
+			for at+1 < len(s.rest) && s.rest[at+1] != ',' && s.rest[at+1] != '}' {
+				at++
+			}
+		}
+		if depth <= 0 {
+			value := s.rest[:at+1]
+			s.rest = s.rest[at+1:]
+			return value
+		}
+	}
+	return nil
+}
+
+// atEnd reports whether the object ends here, but for the newline of an encoder.
+func (s *scanner) atEnd() bool { return string(bytes.TrimSuffix(s.rest, []byte("\n"))) == "}" }
+
+// endOfText returns the place of the quote that ends a text, -1 if there is none.
+func endOfText(text []byte) int {
+	for at := 0; ; at++ {
+		next := bytes.IndexByte(text[at:], '"')
+		if next < 0 {
+			return -1
+		}
+		at += next
+		escapes := 0
+		for escapes < at && text[at-1-escapes] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return at
+		}
+	}
+}
+
+// special are the bytes of a text that do not stand for themselves.
+var special = [256]bool{'"': true, '\\': true}
+
+// escapes are the bytes that an escape of one letter stands for, 0 for none.
+var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// text skips a text in quotes, and appends the bytes that it stands for to dst. It returns false if there
+// is none.
+func (s *scanner) text(dst []byte) ([]byte, bool) {
+	if len(s.rest) == 0 || s.rest[0] != '"' {
+		return dst, false
+	}
+	rest := s.rest[1:]
+	for {
+		end := 0
+		for end < len(rest) && !special[rest[end]] {
+			end++
+		}
+		dst = append(dst, rest[:end]...)
+		if rest = rest[end:]; len(rest) < 2 {
+			return dst, false
+		}
+		if rest[0] == '"' {
+			s.rest = rest[1:]
+			return dst, true
+		}
+		if c := escapes[rest[1]]; c != 0 {
+			dst, rest = append(dst, c), rest[2:]
+			continue
+		}
+		r, size := escapedRune(rest[1:])
+		if size == 0 {
+			return dst, false
+		}
+		dst, rest = utf8.AppendRune(dst, r), rest[1+size:]
+	}
+}
+
+// list skips an array, whose items item skips. It returns false where item does, or there is no array.
+func (s *scanner) list(item func() bool) bool {
+	if len(s.rest) < 2 || s.rest[0] != '[' {
+		return false
+	}
+	for next := byte('['); len(s.rest) > 0 && s.rest[0] == next; next = ',' {
+		if s.rest = s.rest[1:]; !item() {
+			return false
+		}
+	}
+	if len(s.rest) == 0 || s.rest[0] != ']' {
+		return false
+	}
+	s.rest = s.rest[1:]
+	return true
+}
+
+// plainText skips a field of text without escapes, and returns what is between its quotes.
+func (s *scanner) plainText(name string) (text []byte, ok bool) {
+	if !s.skip(name) || len(s.rest) == 0 || s.rest[0] != '"' {
+		return nil, false
+	}
+	end := endOfText(s.rest[1:])
+	if end < 0 || bytes.IndexByte(s.rest[1:1+end], '\\') >= 0 {
+		return nil, false
+	}
+	text, s.rest = s.rest[1:1+end], s.rest[2+end:]
+	return text, true
+}
+
+// number skips a field with a number of at most 18 digits.
+func (s *scanner) number(name string) (n int, ok bool) {
+	if !s.skip(name) {
+		return 0, false
+	}
+	digits := 0
+	for digits < len(s.rest) && s.rest[digits] >= '0' && s.rest[digits] <= '9' {
+		n = 10*n + int(s.rest[digits]-'0')
+		digits++
+	}
+	if digits == 0 || digits > 18 || digits > 1 && s.rest[0] == '0' {
+		return 0, false
+	}
+	s.rest = s.rest[digits:]
+	return n, true
+}
+
+// escapedRune returns the rune of an escape behind its backslash, one of two halves if it begins with a
+// surrogate, and its size, 0 for none.
+func escapedRune(text []byte) (r rune, size int) {
+	const half = len("u0000")
+	r, ok := hexRune(text)
+	if !ok {
+		return 0, 0
+	}
+	if !utf16.IsSurrogate(r) {
+		return r, half
+	}
+	if len(text) <= half || text[half] != '\\' {
+		return 0, 0
+	}
+	low, ok := hexRune(text[half+1:])
+	if r = utf16.DecodeRune(r, low); !ok || r == utf8.RuneError {
+		return 0, 0
+	}
+	return r, half + 1 + half
+}
+
+// hexRune returns the rune of "u" and four hexadecimal digits.
+func hexRune(text []byte) (r rune, ok bool) {
+	if len(text) < 5 || text[0] != 'u' {
+		return 0, false
+	}
+	for _, c := range text[1:5] {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		case c >= 'A' && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, false
+		}
+		r = r<<4 | rune(c)
+	}
+	return r, true
+}

@@ -40,7 +40,7 @@ func TestExportImport(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &stats); err != nil || stats.Images != bytes.Count(content, []byte(`{"key":"/images/`)) || stats.StoredBytes >= stats.Bytes {
 		t.Errorf("%+v, %v", stats, err)
 	}
-	if out, code := tallyman(t, "store", "check", redis); code != 0 || !strings.Contains(out, "(index: ") {
+	if out, code := tallyman(t, "store", "check", redis); code != 0 || !strings.Contains(out, "(index: complete)") {
 		t.Errorf("check: %d, %s", code, out)
 	}
 	if out, code := tallyman(t, "store", "migrate", "--from", "bolt", "--to", "redis", redis); code != 0 || !strings.Contains(out, "0 created, 0 merged") {

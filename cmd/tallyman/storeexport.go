@@ -75,6 +75,9 @@ func newImportCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, to.Close()) }()
+		if err := rest.CompleteIndex(cmd.Context(), to); err != nil {
+			return err
+		}
 		report, err := migrate.Import(cmd.Context(), in, migrate.Options{
 			To: to, Merge: rest.MergeStored, Terms: rest.StoredTerms, Brief: rest.StoredBrief, Progress: progress(cmd, "imported"),
 		})

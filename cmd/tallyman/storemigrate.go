@@ -58,6 +58,9 @@ func migrateStore(cmd *cobra.Command, o *storeOptions, from, to string, follow b
 		return err
 	}
 	defer func() { err = errors.Join(err, target.Close()) }()
+	if err := rest.CompleteIndex(ctx, target); err != nil {
+		return err
+	}
 	before, err := target.Window(ctx)
 	if err != nil {
 		return err
@@ -70,11 +73,11 @@ func migrateStore(cmd *cobra.Command, o *storeOptions, from, to string, follow b
 	report, err := migrate.Copy(ctx, options)
 	if errors.Is(err, migrate.ErrSourceClosed) {
 		cmd.PrintErrln("the registry has stopped; copying the rest")
-		rest, reopenErr := o.reopen(ctx, from)
+		again, reopenErr := o.reopen(ctx, from)
 		if reopenErr != nil {
 			return reopenErr // source is still the store to close
 		}
-		source = rest
+		source = again
 		options.From, options.Follow = source, nil
 		earlier := report
 		report, err = migrate.Copy(ctx, options)

@@ -35,6 +35,7 @@ import (
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/access"
+	"tallyman/imageapi/openapi"
 	"tallyman/imageapi/rest"
 )
 
@@ -148,7 +149,7 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	}
 	c.ReadyzChecks = append(c.ReadyzChecks, indexProgress(s.options.Images))
 	c.ReadyzChecks = append(c.ReadyzChecks, s.options.ReadyChecks...)
-	configureOpenAPI(c)
+	openapi.Configure(c)
 	generic, err := c.Complete(nil).New("tallyman", server.NewEmptyDelegate())
 	if err != nil {
 		return nil, err

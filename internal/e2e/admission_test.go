@@ -146,7 +146,7 @@ func (a *aggregated) testDeletion(t *testing.T) {
 // testGarbageCollection: kube-controller-manager's garbage collector deletes the dependents of an
 // Image as its deletion says, and Images with their owners.
 func (a *aggregated) testGarbageCollection(t *testing.T) {
-	a.run("garbage-collector", a.kubeconfig)
+	runPart(a.t, a.dir, tool(a.t, "garbage-collector"), a.kubeconfig)
 	uid := func(kind, name string) string { return a.kubectl("get", kind, name, "-o", "jsonpath={.metadata.uid}") }
 	owned := func(kind, name, ownerKind, ownerVersion, owner string) {
 		t.Helper()

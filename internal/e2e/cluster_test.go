@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,54 +37,68 @@ type cluster struct {
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
+	etcd, _ := startEtcd(t, "--unsafe-no-fsync")
+	return startClusterOn(t, etcd)
+}
+
+// startEtcd starts an etcd that ends with the test, and returns its URL.
+func startEtcd(t *testing.T, more ...string) (url string, etcd *exec.Cmd) {
+	t.Helper()
+	dir := t.TempDir()
+	url, peers := "http://"+freeAddress(t), "http://"+freeAddress(t)
+	return url, runPart(t, dir, tool(t, "etcd"), append([]string{
+		"--data-dir=" + filepath.Join(dir, "etcd"), "--listen-client-urls=" + url, "--advertise-client-urls=" + url,
+		"--listen-peer-urls=" + peers, "--initial-advertise-peer-urls=" + peers, "--initial-cluster=default=" + peers,
+	}, more...)...)
+}
+
+// startClusterOn starts a kube-apiserver with more arguments.
+func startClusterOn(t *testing.T, etcd string, more ...string) *cluster {
+	t.Helper()
 	c := &cluster{
 		t: t, dir: t.TempDir(), addr: freeAddress(t),
 		serving: newAuthority(t, "serving"), clients: newAuthority(t, "clients"), proxies: newAuthority(t, "proxies"),
 	}
-	etcd, peers := "http://"+freeAddress(t), "http://"+freeAddress(t)
-	c.run("etcd", "--data-dir="+filepath.Join(c.dir, "etcd"), "--unsafe-no-fsync",
-		"--listen-client-urls="+etcd, "--advertise-client-urls="+etcd,
-		"--listen-peer-urls="+peers, "--initial-advertise-peer-urls="+peers, "--initial-cluster=default="+peers)
 	key := c.serviceAccountKey()
 	certificate, private := c.serving.issue("kube-apiserver")
 	proxyCertificate, proxyKey := c.proxies.issue("front-proxy")
 	_, port, _ := strings.Cut(c.addr, ":")
-	c.arguments = []string{
-		"--etcd-servers=" + etcd, "--bind-address=127.0.0.1", "--secure-port=" + port,
+	c.arguments = append(slices.Clone(more),
+		"--etcd-servers="+etcd, "--bind-address=127.0.0.1", "--secure-port="+port,
 		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.0.0.0/24",
-		"--tls-cert-file=" + certificate, "--tls-private-key-file=" + private,
-		"--client-ca-file=" + c.clients.file, "--authorization-mode=RBAC",
+		"--tls-cert-file="+certificate, "--tls-private-key-file="+private,
+		"--client-ca-file="+c.clients.file, "--authorization-mode=RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file=" + key, "--service-account-signing-key-file=" + key,
-		"--requestheader-client-ca-file=" + c.proxies.file, "--requestheader-allowed-names=front-proxy",
+		"--service-account-key-file="+key, "--service-account-signing-key-file="+key,
+		"--requestheader-client-ca-file="+c.proxies.file, "--requestheader-allowed-names=front-proxy",
 		"--requestheader-username-headers=X-Remote-User", "--requestheader-uid-headers=X-Remote-Uid",
 		"--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-		"--proxy-client-cert-file=" + proxyCertificate, "--proxy-client-key-file=" + proxyKey,
-	}
+		"--proxy-client-cert-file="+proxyCertificate, "--proxy-client-key-file="+proxyKey,
+	)
 	c.kubeconfig = c.userKubeconfig("admin", "system:masters")
 	c.startAPIServer()
 	return c
 }
 
-// run starts a part of the cluster, which ends with the test.
-func (c *cluster) run(name string, args ...string) *exec.Cmd {
-	c.t.Helper()
-	log, err := os.OpenFile(filepath.Join(c.dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// runPart starts a part of a cluster, which ends with the test. Its log is in dir.
+func runPart(t *testing.T, dir, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	log, err := os.OpenFile(filepath.Join(dir, filepath.Base(program)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
-	cmd := exec.Command(tool(c.t, name), args...)
+	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
-	c.t.Cleanup(func() {
+	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may have ended already
 		_ = cmd.Wait()
 		log.Close()
-		if c.t.Failed() {
+		if t.Failed() {
 			content, err := os.ReadFile(log.Name())
-			c.t.Logf("log of %s (%v):\n%s", name, err, tail(string(content), 15))
+			t.Logf("log of %s (%v):\n%s", program, err, tail(string(content), 15))
 		}
 	})
 	return cmd
@@ -91,7 +106,7 @@ func (c *cluster) run(name string, args ...string) *exec.Cmd {
 
 func (c *cluster) startAPIServer() {
 	c.t.Helper()
-	c.apiserver = c.run("kube-apiserver", c.arguments...)
+	c.apiserver = runPart(c.t, c.dir, tool(c.t, "kube-apiserver"), c.arguments...)
 	client := c.clients.client(c.serving, "probe", "system:masters")
 	eventually(c.t, "kube-apiserver is ready", func() error {
 		response, err := client.Get("https://" + c.addr + "/readyz")

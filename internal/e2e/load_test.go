@@ -9,40 +9,51 @@ import (
 	"testing"
 )
 
+// buildProgram builds a program of internal/.
+func buildProgram(t *testing.T, name string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), name)
+	if out, err := exec.Command("go", "build", "-o", path, "tallyman/internal/"+name).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// loadReport is how a target bore the load, of tallyman-load's report.
+type loadReport struct {
+	Target                               string
+	Seconds, CPUSeconds, CPUMilliseconds float64
+	RSSAnonBytes                         int64
+	Operations                           []struct {
+		Name                             string
+		Count, Errors                    int
+		Error                            string
+		PerSecond, Bytes                 float64
+		P50Milliseconds, P99Milliseconds float64
+	}
+}
+
 // TestLoad runs the load program on a server beside plain distribution: each kind of worker does
 // its work, and the report has it.
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "tallyman-load")
-	if out, err := exec.Command("go", "build", "-o", program, "tallyman/internal/tallyman-load").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	program := buildProgram(t, "tallyman-load")
 	s := startServer(t)
 	run := func(output string) string {
 		t.Helper()
-		cmd := exec.Command(program, "-duration", "2s", "-turns", "2", "-most", "200", "-formats", "json,yaml,cbor,protobuf,table,metadata", "-output", output,
-			"-target", fmt.Sprintf("tallyman=http://%s,pid=%d", s.addr, s.cmd.Process.Pid), "-target", "plain=http://"+startPlainRegistry(t, ""))
+		cmd := exec.Command(program, "-duration", "2s", "-turns", "2", "-most", "200", "-putters", "1", "-creators", "1", "-deleters", "1", "-created", "20", "-formats", "json,yaml,cbor,protobuf,table,metadata", "-output", output,
+			"-target", fmt.Sprintf("tallyman=http://%s,pid=%d,token=%s", s.addr, s.cmd.Process.Pid, s.restConfig().BearerToken), "-target", "plain=http://"+startPlainRegistry(t, ""))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		return string(out)
 	}
-	type report struct {
-		Target       string
-		CPUSeconds   float64
-		RSSAnonBytes int64
-		Operations   []struct {
-			Name          string
-			Count, Errors int
-			Error         string
-		}
-	}
-	var reports []report
+	var reports []loadReport
 	if out := run("json"); json.Unmarshal([]byte(out), &reports) != nil || len(reports) != 2 {
 		t.Fatal(out)
 	}
-	for i, want := range []string{"get, list cbor, list json, list metadata, list protobuf, list table, list yaml, move tag, pull, push, watch", "move tag, pull, push"} {
+	for i, want := range []string{"create, delete, get, list cbor, list json, list metadata, list protobuf, list table, list yaml, move tag, pull, push, put manifest, watch", "move tag, pull, push, put manifest"} {
 		var names []string
 		for _, o := range reports[i].Operations {
 			names = append(names, o.Name)

@@ -17,12 +17,13 @@ type recorder struct {
 // operation has the times and errors of one kind.
 type operation struct {
 	times  []time.Duration
+	bytes  int64 // of the answers
 	errors int
 	first  error
 }
 
 // add notes an operation, and returns how many there are of its name.
-func (r *recorder) add(name string, took time.Duration, err error) int {
+func (r *recorder) add(name string, took time.Duration, bytes int64, err error) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.operations[name]
@@ -36,6 +37,7 @@ func (r *recorder) add(name string, took time.Duration, err error) int {
 	switch {
 	case err == nil:
 		o.times = append(o.times, took)
+		o.bytes += bytes
 	case o.errors == 0:
 		o.first = err
 		fallthrough

@@ -133,6 +133,9 @@ func (s *Server) Kill() {
 	s.cmd = nil
 }
 
+// Pid is the process id of the server while it runs.
+func (s *Server) Pid() int { return s.cmd.Process.Pid }
+
 // Pause stops the process, which then keeps its connections and answers nothing.
 func (s *Server) Pause() { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
 

@@ -1,4 +1,4 @@
-package server
+package openapi
 
 import (
 	"strings"
@@ -11,11 +11,11 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"tallyman/imageapi"
-	"tallyman/imageapi/openapi"
 )
 
-// configureOpenAPI serves /openapi/v2 and /openapi/v3 for the group.
-func configureOpenAPI(c *server.Config) {
+// Configure has an API server that serves imageapi.PublicScheme say so under /openapi/v2 and
+// /openapi/v3.
+func Configure(c *server.Config) {
 	namer := apiopenapi.NewDefinitionNamer(imageapi.PublicScheme)
 	name := func(goName string) (string, spec.Extensions) { return namer.GetDefinitionName(friendlyName(goName)) }
 	c.OpenAPIConfig = server.DefaultOpenAPIConfig(definitions, namer)
@@ -36,7 +36,7 @@ func friendlyName(name string) string {
 }
 
 func definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
-	all := openapi.GetOpenAPIDefinitions(func(path string) spec.Ref { return ref(friendlyName(path)) })
+	all := GetOpenAPIDefinitions(func(path string) spec.Ref { return ref(friendlyName(path)) })
 	mendSignatures(all["github.com/openshift/api/image/v1.Image"])
 	all["k8s.io/api/core/v1.ObjectReference"] = objectReference()
 	return all

@@ -93,22 +93,29 @@ func selectiveLookups(b *testing.B, s *server, server *redistest.Server) int64 {
 }
 
 // pushRichImage pushes an image with ten layers and a config with a history.
-func pushRichImage(s *server) (name string) {
+func pushRichImage(s *server) (name string) { return pushRichImageAs(s, "app", "latest") }
+
+// pushRichImageAs is pushRichImage for a repository and a tag, which is also the author of the image.
+func pushRichImageAs(s *server, repository, tag string) (name string) {
 	s.t.Helper()
 	var layers, diffs, history []string
 	for i := range 10 {
-		layer := s.pushBlob("app", fmt.Appendf(nil, "layer %d", i))
+		layer := s.pushBlob(repository, fmt.Appendf(nil, "layer %d", i))
 		layers = append(layers, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q,"size":7}`, layer))
 		diffs = append(diffs, fmt.Sprintf("%q", layer))
 		history = append(history, fmt.Sprintf(`{"created":"2026-01-0%dT00:00:00Z","created_by":"RUN /bin/sh -c apt-get install -y package-%d && rm -rf /var/lib/apt/lists/*"}`, i%9+1, i))
 	}
-	config := `{"architecture":"amd64","os":"linux","created":"2026-01-09T00:00:00Z","config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],` +
+	config := `{"author":"` + tag + `","architecture":"amd64","os":"linux","created":"2026-01-09T00:00:00Z","config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8"],` +
 		`"Cmd":["/bin/server","--listen",":8080"],"Labels":{"org.opencontainers.image.source":"https://example.com/app"}},` +
 		`"rootfs":{"type":"layers","diff_ids":[` + strings.Join(diffs, ",") + `]},"history":[` + strings.Join(history, ",") + `]}`
-	digest := s.pushBlob("app", []byte(config))
-	manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json",`+
-		`"digest":%q,"size":%d},"layers":[%s]}`, digest, len(config), strings.Join(layers, ","))
-	return s.mustPut("application/vnd.oci.image.manifest.v1+json", manifest)
+	digest := s.pushBlob(repository, []byte(config))
+	const mediaType = "application/vnd.oci.image.manifest.v1+json"
+	got := s.putManifest(repository, tag, mediaType, fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json",`+
+		`"digest":%q,"size":%d},"layers":[%s]}`, mediaType, digest, len(config), strings.Join(layers, ",")))
+	if got.code != http.StatusCreated {
+		s.t.Fatalf("push: %d %s", got.code, got.body)
+	}
+	return got.header.Get("Docker-Content-Digest")
 }
 
 // mustPut pushes a manifest to the repository app and returns its digest.
@@ -214,13 +221,13 @@ func seed(b testing.TB, addr, name string, n int) (terms int) {
 	return len(original.Terms)
 }
 
-func redisMemory(b *testing.B, server *redistest.Server) int64 {
+func redisMemory(b testing.TB, server *redistest.Server) int64 {
 	b.Helper()
 	return redisStat(b, server, "used_memory")
 }
 
 // redisStat returns one number of INFO.
-func redisStat(b *testing.B, server *redistest.Server, name string) int64 {
+func redisStat(b testing.TB, server *redistest.Server, name string) int64 {
 	b.Helper()
 	for line := range strings.Lines(fmt.Sprint(server.Command(b, "INFO", "everything"))) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+":"); ok {

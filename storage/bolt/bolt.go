@@ -240,14 +240,15 @@ func (s *Store) Close() error {
 	return err
 }
 
-// Window implements storage.Backend.
-func (s *Store) Window(ctx context.Context) (storage.Window, error) {
-	if err := s.usable(ctx); err != nil {
-		return storage.Window{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return storage.Window{Compacted: s.compacted, Current: s.current}, nil
+// Window implements storage.Backend. It is of the file, as every other read: a commit is seen by readers
+// from the moment that its pages are written, which is before it is on disk and known in memory.
+func (s *Store) Window(ctx context.Context) (w storage.Window, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		w = storage.Window{Compacted: decodeRevision(meta.Get(compactedKey)), Current: decodeRevision(meta.Get(revisionKey))}
+		return nil
+	})
+	return w, err
 }
 
 func (s *Store) usable(ctx context.Context) error {

@@ -144,6 +144,9 @@ func TestFailedSync(t *testing.T) {
 	before, size := mustWindow(t, s), s.HistorySize()
 	last := put("/b")
 	s.Forget(before, size)
+	if w := mustWindow(t, s); w.Current != last {
+		t.Errorf("the window ends at %d, and reads see %d", w.Current, last)
+	}
 	if next := put("/c"); next <= last {
 		t.Errorf("revision %d follows %d", next, last)
 	}

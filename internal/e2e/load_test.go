@@ -33,6 +33,30 @@ type loadReport struct {
 	}
 }
 
+// runLoad runs the load program on targets, without the workers that args do not have.
+func runLoad(t *testing.T, program string, targets []string, args ...string) []loadReport {
+	t.Helper()
+	all := []string{"-output", "json", "-images", "0"}
+	for _, kind := range []string{"pushers", "repushers", "pullers", "getters", "listers", "watchers"} {
+		all = append(all, "-"+kind, "0")
+	}
+	for _, target := range targets {
+		all = append(all, "-target", target)
+	}
+	cmd := exec.Command(program, append(all, args...)...)
+	var messages strings.Builder
+	cmd.Stderr = &messages
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", args, err, messages.String())
+	}
+	var reports []loadReport
+	if err := json.Unmarshal(out, &reports); err != nil || len(reports) != len(targets) {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return reports
+}
+
 // TestLoad runs the load program on a server beside plain distribution: each kind of worker does
 // its work, and the report has it.
 func TestLoad(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -190,17 +189,9 @@ func (m *populated) run(args ...string) string {
 	m.t.Helper()
 	token := m.s.restConfig().BearerToken
 	target := fmt.Sprintf("tallyman=%s,token=%s,pid=%d", m.s.url(""), token, m.s.cmd.Process.Pid)
-	all := []string{"-output", "json", "-duration", manyTime.String(), "-turns", "1", "-images", "0", "-target", target}
-	for _, kind := range []string{"pushers", "repushers", "pullers", "getters", "listers", "watchers"} {
-		all = append(all, "-"+kind, "0")
-	}
-	out, err := exec.Command(m.load, append(all, args...)...).Output()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	var reports []loadReport
-	if err := json.Unmarshal(out, &reports); err != nil || len(reports) != 1 || len(reports[0].Operations) != 1 {
-		m.t.Fatalf("%v: %s", err, out)
+	reports := runLoad(m.t, m.load, []string{target}, append([]string{"-turns", "1", "-duration", manyTime.String()}, args...)...)
+	if len(reports[0].Operations) != 1 {
+		m.t.Fatalf("%v: %+v", args, reports[0])
 	}
 	o := reports[0].Operations[0]
 	if o.Errors > 0 || o.Count == 0 {

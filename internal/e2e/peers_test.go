@@ -2,11 +2,9 @@ package e2e
 
 import (
 	"cmp"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -171,27 +169,14 @@ func (b *bench) cell(report *loadReport, r row) {
 	fmt.Fprintf(&b.table, " **%.3f**%s |", report.CPUMilliseconds/objects, details)
 }
 
-// run puts a load on peers. Workers that args do not have are not there.
+// run puts a load on peers, in two turns. Workers that args do not have are not there.
 func (b *bench) run(peers []*peer, duration time.Duration, args ...string) []loadReport {
 	b.t.Helper()
-	all := []string{"-output", "json", "-duration", duration.String(), "-turns", "2", "-images", "0"}
-	for _, kind := range []string{"pushers", "repushers", "pullers", "getters", "listers", "watchers"} {
-		all = append(all, "-"+kind, "0")
-	}
+	var targets []string
 	for _, p := range peers {
-		all = append(all, "-target", p.argument())
+		targets = append(targets, p.argument())
 	}
-	cmd := exec.Command(b.load, append(all, args...)...)
-	var messages strings.Builder
-	cmd.Stderr = &messages
-	out, err := cmd.Output()
-	if err != nil {
-		b.t.Fatalf("%v: %v: %s", args, err, messages.String())
-	}
-	var reports []loadReport
-	if err := json.Unmarshal(out, &reports); err != nil || len(reports) != len(peers) {
-		b.t.Fatalf("%v: %s", err, out)
-	}
+	reports := runLoad(b.t, b.load, targets, append([]string{"-turns", "2", "-duration", duration.String()}, args...)...)
 	for _, report := range reports {
 		b.memory[report.Target] = max(b.memory[report.Target], report.RSSAnonBytes)
 	}

@@ -7,7 +7,7 @@ import (
 
 // Batch collects the mutations of several writes of objects, for one commit. Its zero value has
 // none.
-type Batch struct{ changes, conditions []Mutation }
+type Batch struct{ changes, last, conditions []Mutation }
 
 type batchKey struct{}
 
@@ -28,25 +28,29 @@ func (b *Batch) Add(m Mutation, conditions ...Mutation) {
 	b.changes, b.conditions = append(b.changes, m), append(b.conditions, conditions...)
 }
 
+// AddLast adds a mutation that comes after all that Add adds.
+func (b *Batch) AddLast(m Mutation) { b.last = append(b.last, m) }
+
 // Changes reports whether b has a change of key.
 func (b *Batch) Changes(key string) bool {
-	return slices.ContainsFunc(b.changes, func(m Mutation) bool { return m.Key == key && m.Changes() })
+	return slices.ContainsFunc(slices.Concat(b.changes, b.last), func(m Mutation) bool { return m.Key == key && m.Changes() })
 }
 
 // Commit makes all changes, in the order in which they were added. It returns false, and makes
 // none, if a key is not at the revision that its change expects, and fails with
 // ErrConditionFailed if a condition does not hold.
 func (b *Batch) Commit(ctx context.Context, backend Backend) (committed bool, err error) {
-	if len(b.changes) == 0 {
+	changes := slices.Concat(b.changes, b.last)
+	if len(changes) == 0 {
 		return true, nil
 	}
-	result, err := backend.Commit(ctx, append(slices.Clone(b.changes), b.conditions...)...)
+	result, err := backend.Commit(ctx, append(changes, b.conditions...)...)
 	switch {
 	case err != nil:
 		return false, err
-	case !result.Succeeded && result.Conflict >= len(b.changes):
+	case !result.Succeeded && result.Conflict >= len(changes):
 		return false, ErrConditionFailed
-	case result.Succeeded && !slices.ContainsFunc(b.changes, func(m Mutation) bool { return m.Changes() }):
+	case result.Succeeded && !slices.ContainsFunc(changes, func(m Mutation) bool { return m.Changes() }):
 		return true, backend.Confirm(ctx) // of the state that is as it was to become
 	}
 	return result.Succeeded, nil

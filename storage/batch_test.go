@@ -26,6 +26,17 @@ func TestBatch(t *testing.T) {
 			b.Add(put("/a", 0), check("/there", there))
 			b.Add(put("/b", 0), check("/there", there))
 		}, true, nil, true},
+		"one that comes last": {func(b *storage.Batch, there int64) {
+			b.AddLast(put("/b", 0))
+			b.Add(put("/a", 0), check("/there", there))
+			if !b.Changes("/b") || b.Changes("/there") {
+				t.Error("it says that it changes other keys")
+			}
+		}, true, nil, true},
+		"a conflict of the last": {func(b *storage.Batch, there int64) {
+			b.AddLast(put("/b", 5))
+			b.Add(put("/a", 0), check("/there", there))
+		}, false, nil, false},
 		"a conflict": {func(b *storage.Batch, _ int64) {
 			b.Add(put("/a", 0))
 			b.Add(put("/b", 5))

@@ -63,6 +63,8 @@ type ScanResult struct {
 // LogRequest asks for the changes after a revision.
 type LogRequest struct {
 	After int64
+	// Including asks for the change of the revision After itself, too, if the history has it.
+	Including bool
 	// Limit bounds the number of changes, besides MaxPageEntries and MaxPageBytes; 0
 	// means those alone. A commit is never split, so that up to MaxMutations more may
 	// come.

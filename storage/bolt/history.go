@@ -196,7 +196,11 @@ func (s *Store) readLog(ctx context.Context, req *storage.LogRequest) ([]storage
 		}
 		before, end, size := req.After, int64(0), 0
 		c := tx.Bucket(logBucket).Cursor()
-		for k, v := c.Seek(encodeRevision(req.After + 1)); k != nil; k, v = c.Next() {
+		first := req.After + 1
+		if req.Including {
+			first = req.After
+		}
+		for k, v := c.Seek(encodeRevision(first)); k != nil; k, v = c.Next() {
 			e, err := readLogEntry(k, v)
 			if err != nil {
 				return err

@@ -125,6 +125,9 @@ func (s *Store) changes(req *storage.LogRequest) ([]storage.Change, error) {
 		return nil, storage.ErrCompacted
 	}
 	at, _ := s.find(req.After + 1)
+	if req.Including && at > 0 && s.log[at-1].revision == req.After {
+		at--
+	}
 	var changes []storage.Change
 	size := 0
 	for i, c := range s.log[at:] {

@@ -104,9 +104,9 @@ func (c *corruption) result(err error) error {
 	}}
 }
 
-// unavailable turns a failure of the backend into the error for a client. It leaves the
+// Unavailable turns a failure of the backend into the error for a client. It leaves the
 // caller's own cancellation and Status errors as they are.
-func unavailable(err error) error {
+func Unavailable(err error) error {
 	var status apierrors.APIStatus
 	switch {
 	case err == nil, errors.As(err, &status),

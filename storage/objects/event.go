@@ -19,7 +19,9 @@ import (
 
 // event is one change, shared by all watches: it is decrypted and decoded once.
 type event struct {
-	change   *storage.Change
+	change *storage.Change
+	// shared is set if the next event has the same revision: one record is a part of several objects.
+	shared   bool
 	current  func() (*Encoded, error) // nil result if the change is a deletion
 	previous func() (*Encoded, error) // nil result if the change is a creation
 	// replaced is the previous object if the current one is another, with another uid; else nil, also
@@ -33,7 +35,7 @@ func (s *Store) eventsAfter(ctx context.Context, revision int64) ([]*event, erro
 	request.NoWait = true
 	changes, err := s.backend.Log(ctx, request)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, Unavailable(err)
 	}
 	return s.newEvents(changes), nil
 }
@@ -42,8 +44,17 @@ func (s *Store) newEvents(changes []storage.Change) []*event {
 	events := make([]*event, len(changes))
 	for i := range changes {
 		events[i] = s.newEvent(&changes[i])
+		events[i].shared = i+1 < len(changes) && changes[i+1].Revision == changes[i].Revision
 	}
 	return events
+}
+
+// done returns the revision up to which a watch has seen everything once it has seen e.
+func (e *event) done() int64 {
+	if e.shared {
+		return e.change.Revision - 1
+	}
+	return e.change.Revision
 }
 
 func (s *Store) newEvent(c *storage.Change) *event {
@@ -236,6 +247,9 @@ func (r *ring) after(revision int64) ([]*event, bool) {
 	at := sort.Search(len(r.events), func(i int) bool { return r.events[i].change.Revision >= revision })
 	if at == len(r.events) || r.events[at].change.Revision != revision {
 		return nil, false
+	}
+	for r.events[at].shared {
+		at++
 	}
 	return r.events[at+1:], true
 }

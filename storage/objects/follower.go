@@ -47,7 +47,7 @@ func (f *follower) start() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ctx.Err() != nil {
-		return unavailable(storage.ErrClosed)
+		return Unavailable(storage.ErrClosed)
 	}
 	if f.running {
 		return nil
@@ -67,7 +67,7 @@ func (f *follower) goWatch(run func()) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ctx.Err() != nil {
-		return unavailable(storage.ErrClosed)
+		return Unavailable(storage.ErrClosed)
 	}
 	f.wg.Go(run)
 	return nil

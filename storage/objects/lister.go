@@ -126,7 +126,7 @@ func (l *lister) next(ctx context.Context) ([]storage.Entry, error) {
 	}
 	if !l.planned {
 		if err := l.plan(ctx); err != nil {
-			return nil, unavailable(err)
+			return nil, Unavailable(err)
 		}
 	}
 	result, err := l.readPage(ctx)
@@ -237,7 +237,7 @@ func (l *lister) failure(ctx context.Context, err error) error {
 	case errors.Is(err, storage.ErrCompacted):
 		return apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d.", l.pinned))
 	}
-	return unavailable(err)
+	return Unavailable(err)
 }
 
 // expiredContinue is 410 Gone for a continue token that is too old. As upstream

@@ -52,7 +52,7 @@ func (s *Store) getEntry(ctx context.Context, key string, opts k8sstorage.GetOpt
 	if !known || opts.ResourceVersion != "" {
 		var revision int64
 		if entry, revision, err = storage.GetEntry(ctx, s.backend, key, bodyOnly); err != nil {
-			return nil, unavailable(err)
+			return nil, Unavailable(err)
 		}
 		if err := s.atLeast(opts.ResourceVersion, revision); err != nil {
 			return nil, err

@@ -63,6 +63,9 @@ type Options struct {
 	// Brief, if set, is stored beside each object, for answers that need no more. Objects that a
 	// Transformer encrypts have none.
 	Brief *Brief
+	// SharedRevisions says that one change may be one of several objects, each with its revision. A watch
+	// that goes on from such a revision gets all of its events again: the client may have seen some.
+	SharedRevisions bool
 	// SkipCorrupt makes lists and watches skip corrupt objects, with a log line and a
 	// metric, but for lists in brief. By default they fail, as in Kubernetes' etcd3 store.
 	SkipCorrupt bool
@@ -150,24 +153,23 @@ func (s *Store) CompactRevision() int64 {
 func (s *Store) window(ctx context.Context) (storage.Window, error) {
 	w, err := s.backend.Window(ctx)
 	if err != nil {
-		return w, unavailable(err)
+		return w, Unavailable(err)
 	}
 	s.compacted.Store(w.Compacted)
 	return w, nil
 }
 
 // Stats implements storage.Interface. It counts objects; sizes are not tracked.
-func (s *Store) Stats(ctx context.Context) (k8sstorage.Stats, error) {
+func (s *Store) Stats(ctx context.Context) (stats k8sstorage.Stats, err error) {
 	from, to := prefixRange(s.opts.ResourcePrefix)
 	page, err := s.backend.Scan(ctx, storage.ScanRequest{From: from, To: to, Limit: 1, KeysOnly: true, Count: true})
-	if err != nil {
-		return k8sstorage.Stats{}, unavailable(err)
+	if err == nil {
+		stats.ObjectCount = page.Count
 	}
-	return k8sstorage.Stats{ObjectCount: page.Count}, nil
+	return stats, Unavailable(err)
 }
 
-// EnableResourceSizeEstimation implements storage.Interface. Sizes are not
-// estimated; upstream's only caller is its watch cache, which is not used.
+// EnableResourceSizeEstimation implements storage.Interface. Only upstream's watch cache needs estimates.
 func (s *Store) EnableResourceSizeEstimation(keys k8sstorage.KeysFunc) error {
 	if keys == nil {
 		return errors.New("KeysFunc cannot be nil")
@@ -274,7 +276,7 @@ func (s *Store) write(ctx context.Context, m storage.Mutation) (*storage.CommitR
 	if err == nil && !result.Succeeded && result.Conflict > 0 {
 		return nil, storage.ErrConditionFailed
 	}
-	return result, unavailable(err)
+	return result, Unavailable(err)
 }
 
 // remove deletes an object, or puts the one in its place that Options.Renew returns. A Batch is one of
@@ -283,7 +285,7 @@ func (s *Store) remove(ctx context.Context, key string, current *state, corrupt 
 	if s.opts.Renew != nil && !corrupt && storage.BatchOf(ctx) == nil {
 		renewed, conditions, err := s.opts.Renew(ctx, current.object)
 		if err != nil {
-			return nil, unavailable(err)
+			return nil, Unavailable(err)
 		}
 		ctx = storage.WithConditions(ctx, func() []storage.Mutation { return conditions })
 		if renewed != nil {

@@ -186,6 +186,9 @@ func (w *watcher) serve() error {
 
 // catchUp sends the changes that the follower has delivered already, and joins it.
 func (w *watcher) catchUp() error {
+	if err := w.sendShared(); err != nil {
+		return err
+	}
 	if err := w.checkRevision(); err != nil {
 		return err
 	}
@@ -209,6 +212,28 @@ func (w *watcher) catchUp() error {
 	return nil
 }
 
+// sendShared sends the events of a client's revision again, if several objects share it.
+func (w *watcher) sendShared() error {
+	if !w.store.opts.SharedRevisions || w.known || w.revision <= 0 {
+		return nil
+	}
+	request := w.store.logRequest(w.revision)
+	request.Including, request.NoWait, request.Limit = true, true, 1
+	changes, err := w.store.backend.Log(w.ctx, request)
+	if err != nil {
+		return nil //nolint:nilerr // checkRevision and the next read say so
+	}
+	same := 0
+	for same < len(changes) && changes[same].Revision == w.revision {
+		same++
+	}
+	if same < 2 {
+		return nil
+	}
+	w.revision--
+	return w.sendAll(w.store.newEvents(changes[:same]))
+}
+
 // sendAll sends events that follow the revision of the watch, which is known.
 func (w *watcher) sendAll(events []*event) error {
 	w.known = true
@@ -218,7 +243,7 @@ func (w *watcher) sendAll(events []*event) error {
 				return err
 			}
 		}
-		w.revision = e.change.Revision
+		w.revision = e.done()
 	}
 	return nil
 }

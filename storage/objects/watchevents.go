@@ -89,10 +89,10 @@ func (w *watcher) sendEvent(e *event) error {
 		if !w.store.skips(e.change.Key, err) {
 			return err
 		}
-		w.revision = e.change.Revision
+		w.revision = e.done()
 		return w.sendGone(e.change)
 	}
-	w.revision = e.change.Revision
+	w.revision = e.done()
 	if !visible {
 		return nil
 	}

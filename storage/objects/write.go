@@ -159,7 +159,7 @@ func (s *Store) confirm(ctx context.Context, key string, revision int64) error {
 		batch.Add(storage.Mutation{Operation: storage.Check, Key: key, Expect: revision})
 		return nil
 	}
-	return unavailable(s.backend.Confirm(ctx))
+	return Unavailable(s.backend.Confirm(ctx))
 }
 
 // CommitBatch commits the writes of a Batch; see Batch.Commit.
@@ -168,7 +168,7 @@ func (s *Store) CommitBatch(ctx context.Context, b *storage.Batch) (committed bo
 	if errors.Is(err, storage.ErrConditionFailed) {
 		return false, err
 	}
-	return committed, unavailable(err)
+	return committed, Unavailable(err)
 }
 
 func (s *Store) apply(key string, current *state, preconditions *k8sstorage.Preconditions, update k8sstorage.UpdateFunc) (runtime.Object, error) {
@@ -211,7 +211,7 @@ func (a *attempt) load(ctx context.Context) error {
 	}
 	entry, _, err := storage.GetEntry(ctx, a.store.backend, a.key, bodyOnly)
 	if err != nil {
-		return unavailable(err)
+		return Unavailable(err)
 	}
 	return a.reload(ctx, entry)
 }
@@ -222,7 +222,7 @@ func (a *attempt) reload(ctx context.Context, entry *storage.Entry) error {
 	if entry == nil {
 		if !a.ignoreNotFound {
 			if err := a.store.backend.Confirm(ctx); err != nil { // of its deletion
-				return unavailable(err)
+				return Unavailable(err)
 			}
 			return k8sstorage.NewKeyNotFoundError(a.key, 0)
 		}

@@ -126,7 +126,7 @@ func (h *history) known(after, until int64) ([]logEntry, bool) {
 // fewer if the store has lost them since, which the caller's next step finds out.
 func (h *history) read(ctx context.Context, entries []logEntry, after, until int64) ([]logEntry, error) {
 	for after < until {
-		more, err := h.store.entries(ctx, after, logBatch)
+		more, err := h.store.entries(ctx, after, logBatch, false)
 		if err != nil {
 			return nil, err
 		}

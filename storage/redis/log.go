@@ -105,7 +105,7 @@ func wholeCommits(entries []logEntry, n int) []logEntry {
 // it was dropped or because a fail-over lost it, is ErrCompacted.
 func (s *Store) Log(ctx context.Context, req storage.LogRequest) ([]storage.Change, error) {
 	// A caller at the end of the tail can wait without asking Redis.
-	for woken := !req.NoWait && s.tail.end() == req.After; ; woken = true {
+	for woken := !req.NoWait && !req.Including && s.tail.end() == req.After; ; woken = true {
 		changed := s.nextChange()
 		changes, err := s.changes(ctx, req, woken)
 		if err != nil || len(changes) > 0 || req.NoWait {
@@ -127,21 +127,21 @@ func (s *Store) changes(ctx context.Context, req storage.LogRequest, woken bool)
 	limit := min(logBatch, req.PageSize())
 	var entries []logEntry
 	known := false
-	if woken && s.outage.Load() == nil {
+	if woken && !req.Including && s.outage.Load() == nil {
 		entries, known = s.tail.after(req.After, limit)
 	}
 	if !known {
 		var err error
-		if entries, err = s.entries(ctx, req.After, limit); err != nil {
+		if entries, err = s.entries(ctx, req.After, limit, req.Including); err != nil {
 			return nil, err
 		}
 	}
 	return s.withValues(ctx, entries, req.After, &req.Read)
 }
 
-// entries returns limit entries after revision, and the rest of the last commit.
-func (s *Store) entries(ctx context.Context, revision int64, limit int) ([]logEntry, error) {
-	r, err := s.read(ctx, logScript, []string{s.meta, s.log}, formatAny, digits(revision), limit+maxCommit)
+// entries returns limit entries after revision, or including its own, and the rest of the last commit.
+func (s *Store) entries(ctx context.Context, revision int64, limit int, including bool) ([]logEntry, error) {
+	r, err := s.read(ctx, logScript, []string{s.meta, s.log}, formatAny, digits(revision), limit+maxCommit, including)
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +150,9 @@ func (s *Store) entries(ctx context.Context, revision int64, limit int) ([]logEn
 		return nil, err
 	}
 	s.observe(r.integer(0))
+	if len(entries) > 0 && entries[0].revision == revision {
+		revision = entries[0].before
+	}
 	return wholeCommits(entries, limit), checkChain(entries, revision, strings.Split(r.text(1), ","))
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -40,6 +41,45 @@ func testLog(t *testing.T, b storage.Backend) {
 	}
 	if changes, err = b.Log(t.Context(), storage.LogRequest{After: created, Limit: 1}); err != nil || len(changes) != 1 || changes[0].Revision != updated {
 		t.Errorf("one change after %d: %+v, %v", created, changes, err)
+	}
+}
+
+// testLogIncluding: the change of the revision itself comes, too, if the history has it, also from inside a
+// commit.
+func testLogIncluding(t *testing.T, b storage.Backend) {
+	start, err := b.Window(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := put(t, b, "/a", "1", 0)
+	result, err := b.Commit(t.Context(), storage.Mutation{Key: "/b", Value: storage.Body([]byte("1"))}, storage.Mutation{Key: "/c", Value: storage.Body([]byte("1"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, third := result.Revisions[0], result.Revisions[1]
+	for after, want := range map[int64][]int64{start.Current: {first, second, third}, first: {first, second, third}, second: {second, third}, third: {third}} {
+		changes, err := b.Log(t.Context(), storage.LogRequest{After: after, Including: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []int64
+		for i := range changes {
+			if got = append(got, changes[i].Revision); changes[i].Revision == second && changes[i].Before != first {
+				t.Errorf("%d comes after %d, want %d", second, changes[i].Before, first)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("including %d: %v, want %v", after, got, want)
+		}
+	}
+	if err := b.Compact(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	if changes, err := b.Log(t.Context(), storage.LogRequest{After: first, Including: true}); err != nil || len(changes) != 2 || changes[0].Revision != second {
+		t.Errorf("including one that the history has not: %+v, %v", changes, err)
+	}
+	if _, err := b.Log(t.Context(), storage.LogRequest{After: start.Current, Including: true}); !errors.Is(err, storage.ErrCompacted) {
+		t.Errorf("from before the window: %v", err)
 	}
 }
 

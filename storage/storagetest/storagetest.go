@@ -28,6 +28,7 @@ func Run(t *testing.T, open Open) {
 		"ScanAtRevision":        testScanAtRevision,
 		"ScanAgainstModel":      testScanAgainstModel,
 		"Log":                   testLog,
+		"LogIncluding":          testLogIncluding,
 		"LogBlocks":             testLogBlocks,
 		"LogOfAnotherHistory":   testAnotherHistory,
 		"LogAfterManyChanges":   testManyChanges,

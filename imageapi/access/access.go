@@ -3,7 +3,7 @@
 // The authenticators are k8s.io/apiserver's own: client certificates, bearer tokens
 // from a file, JWTs by an AuthenticationConfiguration, TokenReview, front-proxy
 // headers, and the registry's own users by basic auth. Authorization is Kubernetes'
-// RBAC, from a file of ordinary ClusterRoles and ClusterRoleBindings, and
+// RBAC, from a file of ordinary roles and bindings, and
 // SubjectAccessReview. A cluster can be asked for both, as by any aggregated API server.
 //
 // # Guarantees
@@ -63,7 +63,7 @@ type Options struct {
 	// Delegation asks a cluster for both, besides all others.
 	Delegation Delegation
 
-	// RBACFile has ClusterRoles and ClusterRoleBindings.
+	// RBACFile has ClusterRoles, ClusterRoleBindings, Roles and RoleBindings.
 	RBACFile string
 	// AuthorizationWebhookFile is the kubeconfig of a server that answers
 	// SubjectAccessReviews.

@@ -157,12 +157,84 @@ func TestAuthorize(t *testing.T) {
 	}
 }
 
+// TestNamespaces: a RoleBinding gives permissions in its namespace alone, by a role of the file or a ready-made
+// one.
+func TestNamespaces(t *testing.T) {
+	const content = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: lister, namespace: team}
+rules: [{apiGroups: [image.openshift.io], resources: [imagestreams], verbs: [list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBindingList
+items:
+- apiVersion: rbac.authorization.k8s.io/v1
+  kind: RoleBinding
+  metadata: {name: alice, namespace: team}
+  roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: lister}
+  subjects: [{kind: User, name: alice}]
+- apiVersion: rbac.authorization.k8s.io/v1
+  kind: RoleBinding
+  metadata: {name: editors, namespace: team}
+  roleRef: {kind: ClusterRole, name: registry-editor}
+  subjects: [{kind: Group, name: editors}]
+- apiVersion: rbac.authorization.k8s.io/v1
+  kind: RoleBinding
+  metadata: {name: admin, namespace: other}
+  roleRef: {kind: ClusterRole, name: registry-admin}
+  subjects: [{kind: User, name: alice}]
+`
+	a := mustNew(t, Options{RBACFile: write(t, "rbac.yml", content)})
+	for what, test := range map[string]struct {
+		user user.Info
+		want string // namespaces
+	}{
+		"list imagestreams":      {someone("alice"), "team other"},
+		"get imagestreams/x":     {someone("alice"), "other"},
+		"delete imagetags/x":     {someone("x", "editors"), "team"},
+		"create imagestreamtags": {someone("x"), ""},
+	} {
+		var got []string
+		for _, namespace := range []string{"team", "other", "third", ""} {
+			verb, target, _ := strings.Cut(what, " ")
+			resource, name, _ := strings.Cut(target, "/")
+			decision, _, err := a.Authorizer.Authorize(t.Context(), authorizer.AttributesRecord{
+				User: test.user, Verb: verb, APIGroup: "image.openshift.io", Resource: resource, Name: name, Namespace: namespace, ResourceRequest: true,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if decision == authorizer.DecisionAllow {
+				got = append(got, namespace)
+			}
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s %s in %q, want %q", test.user.GetName(), what, got, test.want)
+		}
+	}
+	if may(t, a, someone("alice"), "get images/x") {
+		t.Error("a role in a namespace is about Images, which are in none")
+	}
+	for namespace, want := range map[string]int{"team": 1, "third": 0} {
+		resources, _, _, err := a.Rules.RulesFor(t.Context(), someone("alice"), namespace)
+		resources = slices.DeleteFunc(resources, func(r authorizer.ResourceRuleInfo) bool { return !slices.Contains(r.GetResources(), "imagestreams") })
+		if err != nil || len(resources) != want {
+			t.Errorf("rules in %s: %v, %v", namespace, resources, err)
+		}
+	}
+	if a.ServesAnonymous() {
+		t.Error("anonymous may do something")
+	}
+}
+
 // TestRBACFileFaults: an error names the fault, and a valid value.
 func TestRBACFileFaults(t *testing.T) {
 	const role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\n"
 	const binding = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\n"
+	const local = "apiVersion: rbac.authorization.k8s.io/v1\n"
 	for want, content := range map[string]string{
-		`kind "Role" is not valid`:             "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: x}",
+		`kind "Rule" is not valid`:             "apiVersion: rbac.authorization.k8s.io/v1\nkind: Rule\nmetadata: {name: x}",
 		`apiVersion "v1" is not valid`:         "apiVersion: v1\nkind: ConfigMap",
 		"metadata.name is required":            role + "rules: []",
 		`unknown field "rule"`:                 role + "metadata: {name: x}\nrule: []",
@@ -173,6 +245,13 @@ func TestRBACFileFaults(t *testing.T) {
 		`there is no ClusterRole "nope"`:       binding + "metadata: {name: x}\nroleRef: {kind: ClusterRole, name: nope}",
 		"want kind ClusterRole":                binding + "metadata: {name: x}\nroleRef: {kind: Role, name: nope}",
 		`subjects[0].kind "Person"`:            binding + "metadata: {name: x}\nroleRef: {kind: ClusterRole, name: registry-admin}\nsubjects: [{kind: Person, name: x}]",
+		`Role "x": metadata.namespace is`:      local + "kind: Role\nmetadata: {name: x}",
+		`RoleBinding "x": metadata.namespace`:  local + "kind: RoleBinding\nmetadata: {name: x}\nroleRef: {kind: Role, name: x}",
+		"it is in none":                        role + "metadata: {name: x, namespace: team}",
+		`Role "team/x": rules[0].nonResource`:  local + "kind: Role\nmetadata: {name: x, namespace: team}\nrules: [{nonResourceURLs: [/x], verbs: [get]}]",
+		`there is no Role "z" in namespace "t`: local + "kind: Role\nmetadata: {name: z, namespace: other}\n---\n" + local + "kind: RoleBinding\nmetadata: {name: x, namespace: team}\nroleRef: {kind: Role, name: z}",
+		"want kind ClusterRole or Role":        local + "kind: RoleBinding\nmetadata: {name: x, namespace: team}\nroleRef: {kind: Rule, name: y}",
+		`unknown field "aggregationRule"`:      local + "kind: Role\nmetadata: {name: x, namespace: team}\naggregationRule: {}",
 		"document 2: items[0]":                 role + "metadata: {name: a}\n---\napiVersion: v1\nkind: List\nitems: [{kind: Role}]",
 		"yaml":                                 "a: b: c",
 	} {

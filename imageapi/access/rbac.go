@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -22,19 +20,41 @@ import (
 var readyMade []byte
 
 // rbacAuthorizer decides by Kubernetes' RBAC: whether a rule covers a request is
-// component-helpers' to say. Everything is cluster scoped, so there are neither Roles
-// nor RoleBindings.
+// component-helpers' to say.
 type rbacAuthorizer struct {
 	defaults []defaultBinding
-	current  atomic.Pointer[ruleTable]
+	current  atomic.Pointer[ruleTables]
 }
 
 // defaultBinding binds a group to a ready-made role.
 type defaultBinding struct{ group, role string }
 
+// ruleTables has the rules that hold in each namespace, and under "" those that hold everywhere.
+type ruleTables map[string]*ruleTable
+
+// in returns the table of a namespace.
+func (t ruleTables) in(namespace string) *ruleTable {
+	if t[namespace] == nil {
+		t[namespace] = &ruleTable{users: map[string][]rbacv1.PolicyRule{}, groups: map[string][]rbacv1.PolicyRule{}}
+	}
+	return t[namespace]
+}
+
 // ruleTable is the rules of users and groups, as the bindings give them.
 type ruleTable struct {
 	users, groups map[string][]rbacv1.PolicyRule
+}
+
+// add adds the rules of a user to rules.
+func (t *ruleTable) add(rules []rbacv1.PolicyRule, u user.Info) []rbacv1.PolicyRule {
+	if t == nil {
+		return rules
+	}
+	rules = append(rules, t.users[u.GetName()]...)
+	for _, group := range u.GetGroups() {
+		rules = append(rules, t.groups[group]...)
+	}
+	return rules
 }
 
 func newRBAC(path string, defaults []defaultBinding) (*rbacAuthorizer, error) {
@@ -72,24 +92,26 @@ func (r *rbacAuthorizer) load(content []byte) error {
 	}
 	maps.Copy(objects.roles, added.roles)
 	objects.aggregate()
-	table := &ruleTable{users: map[string][]rbacv1.PolicyRule{}, groups: map[string][]rbacv1.PolicyRule{}}
+	tables := ruleTables{}
+	everywhere := tables.in("")
 	for _, b := range r.defaults {
-		table.groups[b.group] = append(table.groups[b.group], objects.roles[b.role].Rules...)
+		everywhere.groups[b.group] = append(everywhere.groups[b.group], objects.roles[b.role].Rules...)
 	}
-	for _, binding := range added.bindings {
-		role, ok := objects.roles[binding.RoleRef.Name]
-		if !ok {
-			return fmt.Errorf("ClusterRoleBinding %q: there is no ClusterRole %q: want one of the file's, or %v", binding.Name, binding.RoleRef.Name, slices.Sorted(maps.Keys(objects.roles)))
+	for i := range added.bindings {
+		binding := &added.bindings[i]
+		rules, err := objects.rulesOf(binding)
+		if err != nil {
+			return fmt.Errorf("%s: %w", binding, err)
 		}
-		if err := table.bind(&binding, role.Rules); err != nil {
+		if err := tables.in(binding.Namespace).bind(binding, rules); err != nil {
 			return err
 		}
 	}
-	r.current.Store(table)
+	r.current.Store(&tables)
 	return nil
 }
 
-func (t *ruleTable) bind(binding *rbacv1.ClusterRoleBinding, rules []rbacv1.PolicyRule) error {
+func (t *ruleTable) bind(binding *binding, rules []rbacv1.PolicyRule) error {
 	for i, s := range binding.Subjects {
 		switch s.Kind {
 		case rbacv1.UserKind:
@@ -100,17 +122,18 @@ func (t *ruleTable) bind(binding *rbacv1.ClusterRoleBinding, rules []rbacv1.Poli
 			name := serviceaccount.MakeUsername(s.Namespace, s.Name)
 			t.users[name] = append(t.users[name], rules...)
 		default:
-			return fmt.Errorf("ClusterRoleBinding %q: subjects[%d].kind %q is not valid: want User, Group or ServiceAccount", binding.Name, i, s.Kind)
+			return fmt.Errorf("%s: subjects[%d].kind %q is not valid: want User, Group or ServiceAccount", binding, i, s.Kind)
 		}
 	}
 	return nil
 }
 
-func (r *rbacAuthorizer) rulesOf(u user.Info) []rbacv1.PolicyRule {
-	table := r.current.Load()
-	rules := slices.Clone(table.users[u.GetName()])
-	for _, group := range u.GetGroups() {
-		rules = append(rules, table.groups[group]...)
+// rulesOf returns the rules of a user in a namespace, or, with "", about all of them and what is in none.
+func (r *rbacAuthorizer) rulesOf(u user.Info, namespace string) []rbacv1.PolicyRule {
+	tables := *r.current.Load()
+	rules := tables[""].add(nil, u)
+	if namespace != "" {
+		rules = tables[namespace].add(rules, u)
 	}
 	return rules
 }
@@ -119,7 +142,12 @@ func (r *rbacAuthorizer) rulesOf(u user.Info) []rbacv1.PolicyRule {
 // credentials.
 func (r *rbacAuthorizer) servesAnonymous() bool {
 	anonymous := &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
-	return slices.ContainsFunc(r.rulesOf(anonymous), func(rule rbacv1.PolicyRule) bool { return len(rule.Resources) > 0 })
+	for _, table := range *r.current.Load() {
+		if slices.ContainsFunc(table.add(nil, anonymous), func(rule rbacv1.PolicyRule) bool { return len(rule.Resources) > 0 }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Authorize implements authorizer.Authorizer.
@@ -140,7 +168,7 @@ func (r *rbacAuthorizer) Authorize(_ context.Context, a authorizer.Attributes) (
 	} else {
 		wanted.NonResourceURLs = []string{a.GetPath()}
 	}
-	for _, rule := range r.rulesOf(a.GetUser()) {
+	for _, rule := range r.rulesOf(a.GetUser(), a.GetNamespace()) {
 		if len(wanted.ResourceNames) == 0 && len(rule.ResourceNames) > 0 {
 			continue // it is about some objects, and this is about all
 		}
@@ -155,8 +183,8 @@ func (r *rbacAuthorizer) Authorize(_ context.Context, a authorizer.Attributes) (
 }
 
 // RulesFor implements authorizer.RuleResolver.
-func (r *rbacAuthorizer) RulesFor(_ context.Context, u user.Info, _ string) (resources []authorizer.ResourceRuleInfo, others []authorizer.NonResourceRuleInfo, incomplete bool, err error) {
-	for _, rule := range r.rulesOf(u) {
+func (r *rbacAuthorizer) RulesFor(_ context.Context, u user.Info, namespace string) (resources []authorizer.ResourceRuleInfo, others []authorizer.NonResourceRuleInfo, incomplete bool, err error) {
+	for _, rule := range r.rulesOf(u, namespace) {
 		if len(rule.Resources) > 0 {
 			resources = append(resources, &authorizer.DefaultResourceRuleInfo{
 				Verbs: rule.Verbs, APIGroups: rule.APIGroups, Resources: rule.Resources, ResourceNames: rule.ResourceNames,
@@ -167,37 +195,4 @@ func (r *rbacAuthorizer) RulesFor(_ context.Context, u user.Info, _ string) (res
 		}
 	}
 	return resources, others, false, nil
-}
-
-// rbacObjects is the content of a file.
-type rbacObjects struct {
-	roles    map[string]*rbacv1.ClusterRole
-	bindings []rbacv1.ClusterRoleBinding
-}
-
-// aggregate gives roles with an aggregationRule the rules of those it selects.
-func (o *rbacObjects) aggregate() {
-	for _, name := range slices.Sorted(maps.Keys(o.roles)) {
-		role := o.roles[name]
-		if role.AggregationRule == nil {
-			continue
-		}
-		var rules []rbacv1.PolicyRule
-		for _, other := range slices.Sorted(maps.Keys(o.roles)) {
-			if other != name && selects(role.AggregationRule, o.roles[other]) {
-				rules = append(rules, o.roles[other].Rules...)
-			}
-		}
-		role.Rules = rules
-	}
-}
-
-func selects(rule *rbacv1.AggregationRule, role *rbacv1.ClusterRole) bool {
-	for i := range rule.ClusterRoleSelectors {
-		selector, err := metav1.LabelSelectorAsSelector(&rule.ClusterRoleSelectors[i])
-		if err == nil && selector.Matches(labels.Set(role.Labels)) {
-			return true
-		}
-	}
-	return false
 }

@@ -2,6 +2,7 @@ package imageapi
 
 import (
 	"fmt"
+	"slices"
 
 	imagev1 "github.com/openshift/api/image/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -32,9 +33,12 @@ var (
 
 // Resources of the group image.openshift.io.
 var (
-	Images          = imagev1.GroupVersion.WithResource("images").GroupResource()
-	ImageSignatures = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
-	ImageTags       = imagev1.GroupVersion.WithResource("imagetags").GroupResource()
+	Images            = imagev1.GroupVersion.WithResource("images").GroupResource()
+	ImageSignatures   = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
+	ImageTags         = imagev1.GroupVersion.WithResource("imagetags").GroupResource()
+	ImageStreams      = imagev1.GroupVersion.WithResource("imagestreams").GroupResource()
+	ImageStreamTags   = imagev1.GroupVersion.WithResource("imagestreamtags").GroupResource()
+	ImageStreamImages = imagev1.GroupVersion.WithResource("imagestreamimages").GroupResource()
 )
 
 // reviewTypes are the requests for a user's own identity and permissions.
@@ -45,7 +49,11 @@ var reviewTypes = map[schema.GroupVersion][]runtime.Object{
 
 func newScheme(moreVersions ...string) *runtime.Scheme {
 	s := runtime.NewScheme()
-	types := []runtime.Object{&imagev1.Image{}, &imagev1.ImageList{}, &imagev1.ImageSignature{}, &imagev1.ImageTag{}, &imagev1.ImageTagList{}}
+	types := []runtime.Object{
+		&imagev1.Image{}, &imagev1.ImageList{}, &imagev1.ImageSignature{}, &imagev1.ImageTag{}, &imagev1.ImageTagList{},
+		&imagev1.ImageStream{}, &imagev1.ImageStreamList{}, &imagev1.ImageStreamLayers{}, &imagev1.ImageStreamImage{},
+		&imagev1.ImageStreamTag{}, &imagev1.ImageStreamTagList{},
+	}
 	s.AddKnownTypes(imagev1.GroupVersion, types...)
 	for _, version := range moreVersions {
 		s.AddKnownTypes(schema.GroupVersion{Group: imagev1.GroupVersion.Group, Version: version}, types...)
@@ -62,7 +70,9 @@ func newScheme(moreVersions ...string) *runtime.Scheme {
 	metav1.AddToGroupVersion(s, unversioned)
 	s.AddUnversionedTypes(unversioned, &metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
 	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("Image"), rules.ConvertFieldLabel))
-	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("ImageTag"), convertTagField))
+	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("ImageTag"), selectable(FieldImage, FieldDeleted)))
+	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("ImageStreamTag"), selectable(FieldImage)))
+	utilruntime.Must(s.AddFieldLabelConversionFunc(imagev1.GroupVersion.WithKind("ImageStream"), selectable(FieldSpecRepository, FieldStatusRepository)))
 	return s
 }
 
@@ -74,10 +84,20 @@ const (
 	FieldDeleted = "deleted"
 )
 
-func convertTagField(label, value string) (string, string, error) {
-	switch label {
-	case "metadata.name", "metadata.namespace", FieldImage, FieldDeleted:
-		return label, value, nil
+// Fields that select ImageStreams besides metadata.name and metadata.namespace.
+const (
+	FieldSpecRepository   = "spec.dockerImageRepository"
+	FieldStatusRepository = "status.dockerImageRepository"
+)
+
+// selectable returns the conversion of field selectors that knows metadata.name, metadata.namespace and
+// some more.
+func selectable(more ...string) runtime.FieldLabelConversionFunc {
+	known := append([]string{"metadata.name", "metadata.namespace"}, more...)
+	return func(label, value string) (string, string, error) {
+		if slices.Contains(known, label) {
+			return label, value, nil
+		}
+		return "", "", fmt.Errorf("%q is not a known field selector: want one of %q", label, known)
 	}
-	return "", "", fmt.Errorf("%q is not a known field selector: only %q, %q, \"metadata.name\", \"metadata.namespace\"", label, FieldDeleted, FieldImage)
 }

@@ -131,11 +131,30 @@ func (s *Store) Holding(ctx context.Context, repository string, name digest.Dige
 	return decodeHolding(entry)
 }
 
+// HeldManifests returns the manifests that a repository holds whose digests begin with prefix, up to limit
+// of them, or all if that is 0, in order.
+func (s *Store) HeldManifests(ctx context.Context, repository, prefix string, limit int) (names []digest.Digest, err error) {
+	err = s.eachHolding(ctx, repository, prefix, func(name digest.Digest, _ int64) error {
+		if names = append(names, name); len(names) == limit {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return names, err
+}
+
 // EachHolding calls fn with every manifest that a repository holds by its records, and the revision of
 // the record.
 func (s *Store) EachHolding(ctx context.Context, repository string, fn func(name digest.Digest, revision int64) error) error {
+	return s.eachHolding(ctx, repository, "", fn)
+}
+
+func (s *Store) eachHolding(ctx context.Context, repository, prefix string, fn func(name digest.Digest, revision int64) error) error {
 	is := func(e *storage.Entry) bool { return strings.HasSuffix(e.Key, "/"+repository) }
-	return s.each(ctx, HoldingPrefix, "repository="+repository, is, func(e *storage.Entry) error {
+	return s.each(ctx, HoldingPrefix+prefix, "repository="+repository, is, func(e *storage.Entry) error {
 		name, holder, _ := strings.Cut(strings.TrimPrefix(e.Key, HoldingPrefix), "/")
 		if holder != repository {
 			return nil

@@ -7,7 +7,9 @@
 //	/imagetags/<namespace>/<stream>!<tag>     an ImageTag of the API
 //	/deletedtags/<namespace>/<stream>!<tag>   an ImageTag that was deleted, for some days
 //	/holdings/<digest>/<repository>           a Holding
-//	/repositories/<repository>                a Repository, with "!" for each slash
+//	/repositories/<repository>                a repository with tags, with "!" for each slash
+//	/imagestreams/<namespace>/<stream>        an ImageStream of the API, without its tags
+//	/streamchanges/<namespace>/<stream>       the last change of an image stream or of one of its tags
 package records
 
 import (
@@ -30,6 +32,8 @@ const (
 	DeletedPrefix    = "/deletedtags/"
 	HoldingPrefix    = "/holdings/"
 	RepositoryPrefix = "/repositories/"
+	StreamPrefix     = "/imagestreams/"
+	ChangePrefix     = "/streamchanges/"
 )
 
 // Defaults of Options.
@@ -72,6 +76,9 @@ func New(o Options) *Store {
 	}
 	return &Store{options: o}
 }
+
+// Names returns Options.Names.
+func (s *Store) Names() streams.Names { return s.options.Names }
 
 // Pusher is the origin of a change. Both may be empty.
 type Pusher struct {
@@ -125,7 +132,7 @@ func (s *Store) SetComplete(ctx context.Context) error {
 }
 
 func (s *Store) completeValue() []byte {
-	return fmt.Appendf(nil, `{"namespace":%q}`, s.options.Names.Default())
+	return fmt.Appendf(nil, `{"namespace":%q,"streams":true}`, s.options.Names.Default())
 }
 
 // Prefetch reads the records of a manifest of a repository, "" for none, and of some of its tags, and the
@@ -138,6 +145,9 @@ func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Dig
 	for _, tag := range tags {
 		live, deleted := s.tagKeys(repository, tag)
 		keys = append(keys, live, deleted)
+	}
+	if len(tags) > 0 {
+		keys = append(keys, s.streamKey(repository))
 	}
 	entries, err := storage.Prefetch(ctx, s.options.Backend, keys...)
 	if err != nil {

@@ -61,7 +61,7 @@ func (s *shelf) tag(prefix, tag string) *imagev1.ImageTag {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	stored, err := decodeTag(entry)
+	stored, err := DecodeTag(entry)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -296,7 +296,7 @@ func TestStoredTerms(t *testing.T) {
 		return err
 	})
 	page, err := s.backend.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Read: storage.Read{Terms: true}})
-	if err != nil || len(page.Entries) != 4 {
+	if err != nil || len(page.Entries) != 6 {
 		t.Fatalf("%d entries, %v", len(page.Entries), err)
 	}
 	for _, e := range page.Entries {
@@ -363,7 +363,7 @@ func TestCompleteTerms(t *testing.T) {
 	if got := found(); got != "v1 a" {
 		t.Errorf("with terms: %s", got)
 	}
-	if n, err := s.backend.CountTerms(t.Context(), []string{imageTerm("a"), "repository=team/app"}); err != nil && !errors.Is(err, storage.ErrNoIndex) || err == nil && (n[0] != 1 || n[1] != 1) {
+	if n, err := s.backend.CountTerms(t.Context(), []string{ImageTerm("a"), "repository=team/app"}); err != nil && !errors.Is(err, storage.ErrNoIndex) || err == nil && (n[0] != 1 || n[1] != 1) {
 		t.Errorf("%v terms, %v", n, err)
 	}
 }

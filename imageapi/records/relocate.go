@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"tallyman/imageapi/streams"
 	"tallyman/storage"
@@ -27,7 +29,39 @@ func (s *Store) Relocate(ctx context.Context) (moved int, err error) {
 			return moved, err
 		}
 	}
-	return moved, nil
+	return moved, storage.Each(ctx, s.options.Backend, StreamPrefix, false, func(e *storage.Entry) error { return s.relocateStream(ctx, e) })
+}
+
+// relocateStream moves a stream that is in another namespace than Options.Names says, as a new object.
+func (s *Store) relocateStream(ctx context.Context, e *storage.Entry) error {
+	stream, err := DecodeStream(e)
+	if err != nil || stream.Annotations[AnnotationRepository] == "" {
+		return nil //nolint:nilerr // one that cannot be read is for `store check`
+	}
+	name := s.options.Names.Stream(stream.Annotations[AnnotationRepository])
+	to, change := streamKeys(name)
+	if to == e.Key {
+		return nil
+	}
+	there, _, err := storage.GetEntry(ctx, s.options.Backend, to, storage.Read{})
+	if err != nil {
+		return err
+	}
+	_, former := streamKeys(streams.Stream{Namespace: stream.Namespace, Name: stream.Name})
+	b := &storage.Batch{}
+	b.Add(storage.Mutation{Operation: storage.Delete, Key: e.Key, Expect: e.Revision})
+	b.Add(storage.Mutation{Operation: storage.Delete, Key: former, Expect: storage.AnyRevision})
+	if there == nil {
+		stream.Namespace, stream.Name, stream.UID = name.Namespace, name.Name, uuid.NewUUID()
+		body, err := runtime.Encode(codec, stream)
+		if err != nil {
+			return err
+		}
+		b.Add(storage.Mutation{Key: to, Value: storage.Body(body)})
+		b.AddLast(storage.Mutation{Key: change, Expect: storage.AnyRevision, Value: storage.Body(s.changeValue())})
+	}
+	_, err = b.Commit(ctx, s.options.Backend) // what changes meanwhile is moved the next time
+	return err
 }
 
 // placeOf returns the key that a tag is to have, "" if its record does not say which tag it is.
@@ -69,7 +103,7 @@ func (s *Store) relocate(ctx context.Context, from, to, repository, tag string) 
 			}
 			b.Add(put)
 		}
-		if err := s.repositoryChanged(b, repository); err != nil {
+		if err := s.streamChanged(ctx, b, repository); err != nil {
 			return err
 		}
 		if committed, err := b.Commit(ctx, s.options.Backend); committed || err != nil {

@@ -47,7 +47,7 @@ func TestRelocate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tag, err := decodeTag(entry)
+		tag, err := DecodeTag(entry)
 		if err != nil {
 			t.Fatal(err)
 		}

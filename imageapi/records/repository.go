@@ -2,19 +2,10 @@ package records
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
-	"time"
 
 	"tallyman/storage"
 )
-
-// Repository has the facts about a repository. Its revision is that of the last change of one of
-// its tags.
-type Repository struct {
-	// Changed is the time of that change.
-	Changed time.Time `json:"changed"`
-}
 
 // repositoryKey returns the key of a repository. Keys sort by the components of names, as the repositories
 // of distribution do: a/b comes before a-b.
@@ -28,20 +19,6 @@ func repositoryOf(key string) string {
 
 // separator sorts below every character of a component.
 const separator = "!"
-
-// repositoryChanged adds the change that comes with changes of tags. It depends on nothing, so that
-// pushes of different tags do not wait for each other.
-func (s *Store) repositoryChanged(b *storage.Batch, repository string) error {
-	key := repositoryKey(repository)
-	if b.Changes(key) {
-		return nil // with another tag
-	}
-	body, err := json.Marshal(Repository{Changed: s.options.Now().UTC().Truncate(time.Second)})
-	if err == nil {
-		b.Add(storage.Mutation{Key: key, Expect: storage.AnyRevision, Value: storage.Body(body)})
-	}
-	return err
-}
 
 // Tags returns the number of tags of a repository.
 func (s *Store) Tags(ctx context.Context, repository string) (int64, error) {

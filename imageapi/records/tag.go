@@ -67,7 +67,7 @@ func (s *Store) SetTag(ctx context.Context, b *storage.Batch, c TagChange) (befo
 		b.Add(storage.Mutation{Operation: storage.Check, Key: live, Expect: revision(entries[0])})
 		return before, nil
 	}
-	if err := s.repositoryChanged(b, c.Repository); err != nil {
+	if err := s.streamChanged(ctx, b, c.Repository); err != nil {
 		return before, err
 	}
 	if c.To == "" {
@@ -192,7 +192,7 @@ func (s *Store) TagsOf(ctx context.Context, repository string, to digest.Digest,
 		}
 		return nil
 	}
-	err = s.each(ctx, prefix, imageTerm(to), func(e *storage.Entry) bool {
+	err = s.each(ctx, prefix, ImageTerm(to), func(e *storage.Entry) bool {
 		tag := readable(e)
 		return tag != nil && points(tag) == to
 	}, add)
@@ -217,7 +217,7 @@ func (s *Store) EachTag(ctx context.Context, repository string, fn func(tag stri
 
 // readable returns the ImageTag of an entry, nil if there is none that can be read.
 func readable(e *storage.Entry) *imagev1.ImageTag {
-	tag, err := decodeTag(e)
+	tag, err := DecodeTag(e)
 	if err != nil {
 		slog.Warn("image tag not readable", "err", err)
 		return nil
@@ -242,17 +242,15 @@ func putTag(key string, tag *imagev1.ImageTag, expect int64) (storage.Mutation, 
 
 var codec = imageapi.Codecs.LegacyCodec(imagev1.GroupVersion)
 
-// decodeTag returns nil for nil.
-func decodeTag(e *storage.Entry) (*imagev1.ImageTag, error) {
+// DecodeTag returns the ImageTag of an entry under TagPrefix or DeletedPrefix, which has a status and
+// annotations, nil for nil. It fails for one that cannot be read.
+func DecodeTag(e *storage.Entry) (*imagev1.ImageTag, error) {
 	if e == nil {
 		return nil, nil
 	}
-	if e.Err != nil {
-		return nil, fmt.Errorf("%s: %w", e.Key, e.Err)
-	}
 	tag := &imagev1.ImageTag{}
-	if err := runtime.DecodeInto(codec, e.Value.Body(), tag); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", e.Key, storage.ErrCorrupt, err)
+	if err := decode(e, "ImageTag", tag); err != nil {
+		return nil, err
 	}
 	if tag.Status == nil {
 		tag.Status = &imagev1.NamedTagEventList{}
@@ -263,7 +261,25 @@ func decodeTag(e *storage.Entry) (*imagev1.ImageTag, error) {
 	return tag, nil
 }
 
-// tagTerms returns the terms of an ImageTag: the manifest that it points to.
-func tagTerms(tag *imagev1.ImageTag) []string { return []string{imageTerm(points(tag))} }
+// decode decodes the object of an entry, of a kind, into an empty one.
+func decode(e *storage.Entry, kind string, into runtime.Object) error {
+	if e.Err != nil {
+		return fmt.Errorf("%s: %w", e.Key, e.Err)
+	}
+	if imageapi.DecodeStored(e.Value.Body(), kind, into) {
+		return nil
+	}
+	if err := runtime.SetZeroValue(into); err != nil {
+		return err
+	}
+	if err := runtime.DecodeInto(codec, e.Value.Body(), into); err != nil {
+		return fmt.Errorf("%s: %w: %w", e.Key, storage.ErrCorrupt, err)
+	}
+	return nil
+}
 
-func imageTerm(to digest.Digest) string { return "image=" + to.String() }
+// tagTerms returns the terms of an ImageTag: the manifest that it points to.
+func tagTerms(tag *imagev1.ImageTag) []string { return []string{ImageTerm(points(tag))} }
+
+// ImageTerm returns the term of the ImageTags that point to a manifest.
+func ImageTerm(to digest.Digest) string { return "image=" + to.String() }

@@ -15,7 +15,7 @@ func StoredTerms(key string, value []byte) ([]storage.TermChange, error) {
 	case strings.HasPrefix(key, HoldingPrefix):
 		return []storage.TermChange{{Group: holdingGroup, Terms: holdingTerms(key)}}, nil
 	case strings.HasPrefix(key, TagPrefix), strings.HasPrefix(key, DeletedPrefix):
-		tag, err := decodeTag(&storage.Entry{Key: key, Value: storage.Body(value)})
+		tag, err := DecodeTag(&storage.Entry{Key: key, Value: storage.Body(value)})
 		if err != nil {
 			return nil, err
 		}

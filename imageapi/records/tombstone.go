@@ -20,7 +20,7 @@ func (s *Store) expired(tag *imagev1.ImageTag) bool {
 // number.
 func (s *Store) Expire(ctx context.Context) (number int, err error) {
 	err = storage.Each(ctx, s.options.Backend, DeletedPrefix, false, func(e *storage.Entry) error {
-		tag, err := decodeTag(e)
+		tag, err := DecodeTag(e)
 		if err != nil || !s.expired(tag) {
 			return nil // one that cannot be read is for `store check`
 		}

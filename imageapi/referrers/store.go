@@ -4,8 +4,10 @@
 package referrers
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -46,6 +48,11 @@ func (r *Referrer) Signs() bool {
 		return ok
 	}
 	return true
+}
+
+// Carries reports whether the referrer carries a signature.
+func (r *Referrer) Carries(kind string, content []byte) bool {
+	return slices.ContainsFunc(r.Signatures, func(s signatures.Signature) bool { return s.Type == kind && bytes.Equal(s.Content, content) })
 }
 
 func referrerKey(subject digest.Digest, repository string) string {
@@ -151,6 +158,28 @@ func afterAll(r *Referrer) string {
 		return key + ";" // which follows the colon
 	}
 	return key + "A" // which follows the at sign
+}
+
+// SigningIn returns the referrers of a repository to subject that carry signatures, as of a revision of
+// the store, 0 for the current one. They have no annotations. One that cannot be read is left out.
+func (s *Store) SigningIn(ctx context.Context, subject digest.Digest, repository string, revision int64) (signing []Referrer, err error) {
+	key := referrerKey(subject, repository)
+	for _, kind := range []string{":", "@"} { // by tag, by digest
+		request := storage.ScanRequest{
+			From: key + kind, To: key + kind + "\xff", Limit: signingPage, Revision: revision,
+			Read: storage.Read{Sections: []string{storage.SectionBody, sectionSignatures}},
+		}
+		err = storage.EachOf(ctx, s.backend, request, func(e *storage.Entry) error {
+			if r, err := parseReferrer(e); err == nil && len(r.Signatures) > 0 {
+				signing = append(signing, *r)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return signing, nil
 }
 
 // EachSubject calls fn with every digest that a referrer is about, once. It ends with the

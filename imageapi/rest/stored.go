@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-json-experiment/json"
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -139,6 +138,14 @@ func MergeStored(key string, from, to []byte) ([]byte, error) {
 	return runtime.Encode(imageapi.Codecs.LegacyCodec(imagev1.GroupVersion), newer)
 }
 
+// Decode returns the Image of an entry under KeyPrefix. It fails for one that cannot be read.
+func Decode(e *storage.Entry) (*imagev1.Image, error) {
+	if e.Err != nil {
+		return nil, e.Err
+	}
+	return decode(e.Value.Body())
+}
+
 func decode(value []byte) (*imagev1.Image, error) {
 	image := &imagev1.Image{}
 	if decodeStored(value, image) {
@@ -147,18 +154,14 @@ func decode(value []byte) (*imagev1.Image, error) {
 	return image, runtime.DecodeInto(imageapi.Codecs.LegacyCodec(imagev1.GroupVersion), value, image)
 }
 
-// storedHead starts the JSON of a stored Image.
-var storedHead = []byte(`{"kind":"Image","apiVersion":"image.openshift.io/v1",`)
-
-// decodeStored decodes the JSON of a stored Image into an empty one as the codec does, which looks at it
-// three times and with more reflection. It returns false for JSON that is not as this program writes
-// it, such as with a name that is there twice.
+// decodeStored decodes the JSON of a stored Image into an empty one, as imageapi.DecodeStored does. If it
+// returns false, it leaves it empty.
 func decodeStored(data []byte, into runtime.Object) bool {
 	image, ok := into.(*imagev1.Image)
-	if !ok || !bytes.HasPrefix(data, storedHead) {
+	if !ok {
 		return false
 	}
-	if json.Unmarshal(data, image) != nil {
+	if !imageapi.DecodeStored(data, "Image", image) {
 		*image = imagev1.Image{}
 		return false
 	}

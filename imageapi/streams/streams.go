@@ -24,9 +24,9 @@ const DefaultNamespace = "default"
 
 const (
 	slash = ".."
-	// keySeparator is between stream and tag in a key. It sorts below every character of a
+	// KeySeparator is between stream and tag in a key. It sorts below every character of a
 	// name, so that the tags of app come before those of app-x.
-	keySeparator = "!"
+	KeySeparator = "!"
 )
 
 // Stream names an image stream.
@@ -84,16 +84,19 @@ func ParseTagName(name string) (stream, tag string, err error) {
 	if !ok || stream == "" {
 		return "", "", fmt.Errorf("name %q: want <stream>:<tag>", name)
 	}
-	if strings.Contains(stream, "/") || strings.Contains(stream, keySeparator) || !reference.TagRegexp.MatchString(tag) || reference.TagRegexp.FindString(tag) != tag {
+	if !IsName(stream) || !reference.TagRegexp.MatchString(tag) || reference.TagRegexp.FindString(tag) != tag {
 		return "", "", fmt.Errorf("name %q: %w", name, errors.New("want the name of a stream, a colon and a tag of letters, digits, '_', '.' and '-'"))
 	}
 	return stream, tag, nil
 }
 
+// IsName reports whether a stream may be called name, as far as keys are concerned.
+func IsName(name string) bool { return name != "" && !strings.ContainsAny(name, "/:@"+KeySeparator) }
+
 // Key returns the part of a key for an image tag called name in a namespace, so that the keys of
 // one stream's tags follow each other.
 func Key(namespace, stream, tag string) string {
-	return namespace + "/" + stream + keySeparator + tag
+	return namespace + "/" + stream + KeySeparator + tag
 }
 
 // KeyPrefix starts the keys of a stream's tags.

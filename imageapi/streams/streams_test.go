@@ -88,7 +88,7 @@ func TestKeys(t *testing.T) {
 	slices.Sort(keys)
 	last, seen := "", map[string]bool{}
 	for _, key := range keys {
-		stream, _, _ := strings.Cut(key, keySeparator)
+		stream, _, _ := strings.Cut(key, KeySeparator)
 		if stream != last && seen[stream] {
 			t.Errorf("%s comes after another stream: %v", key, keys)
 		}

@@ -88,6 +88,9 @@ func (r *Resyncer) relocate(ctx context.Context) error {
 func (r *Resyncer) completeRecords(ctx context.Context) {
 	err := r.records.CompleteTerms(ctx) // those that were written in an older format lack them
 	if err == nil {
+		err = r.records.CompleteStreams(ctx)
+	}
+	if err == nil {
 		err = r.records.SetComplete(ctx)
 	}
 	if err != nil {

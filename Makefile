@@ -14,7 +14,7 @@ FUZZTIME ?= 60s
 calm := env GOGC=400 GOMEMLIMIT=4GiB
 
 # The packages whose tests run with the race detector: those that start goroutines.
-race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/server ./imageapi/access ./imageapi/verification
+race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./imageapi/catalog ./imageapi/referrers ./imageapi/rest ./imageapi/streamrest ./imageapi/server ./imageapi/access ./imageapi/verification
 
 # Long tests that start no goroutine, or measure memory, run without the race detector.
 sequential := ^(TestAllocations|TestDifferential|TestMemory|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$

@@ -44,6 +44,9 @@ const trackerOption = "tracker"
 // rulesOption is that with the tagRules.
 const rulesOption = "rules"
 
+// wrappedOption is that with a func(distribution.Namespace), which gets the namespace of the middleware.
+const wrappedOption = "wrapped"
+
 // catalogOption is true if the catalog is that of the records.
 const catalogOption = "catalog"
 
@@ -70,6 +73,9 @@ func newNamespace(_ context.Context, inner distribution.Namespace, d driver.Stor
 	n := namespace{Namespace: inner, tracker: construct(inner, d), rules: rules, recordedCatalog: recorded}
 	if n.tracker.PullThrough() {
 		n.rules = nil // its tags are those of another registry
+	}
+	if wrapped, ok := options[wrappedOption].(func(distribution.Namespace)); ok {
+		wrapped(n)
 	}
 	return struct {
 		namespace

@@ -44,8 +44,8 @@ type ServeOptions struct {
 	Configuration *configuration.Configuration
 	// Tracker says how changes of the registry are recorded. Its required fields are required.
 	Tracker tracker.Options
-	// API is the Image API. Required.
-	API API
+	// NewAPI makes the Image API, which changes the registry by the Changes. Required.
+	NewAPI func(*Changes) (API, error)
 	// IsAdminToken knows administrators' tokens, which the registry honours besides its own auth; nil
 	// if there are none.
 	IsAdminToken func(token string) bool
@@ -77,7 +77,10 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	drain := cmp.Or(o.Configuration.HTTP.DrainTimeout, defaultDrain)
 	// Signals are ours: distribution would wait for watches to end by themselves.
 	o.Configuration.HTTP.DrainTimeout = 0
-	app, t, handler, err := newRegistry(ctx, o)
+	app, t, api, handler, err := newRegistry(ctx, o)
+	if api != nil {
+		defer api.Drain()
+	}
 	if err != nil {
 		return err
 	}
@@ -104,13 +107,13 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	case <-ctx.Done():
 	}
 	slog.Info("shutting down", "delay", o.ShutdownDelay.String(), "drain", drain.String())
-	o.API.NotReady()
+	api.NotReady()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve: %w", err)
 	case <-time.After(o.ShutdownDelay):
 	}
-	o.API.Drain()
+	api.Drain()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
 	// distribution's own server has served nothing; its Shutdown closes the rest.
@@ -151,27 +154,32 @@ func listen(o ServeOptions, handler http.Handler) (*listener.Server, error) {
 // newRegistry builds distribution's registry with the middleware and the API in
 // it. distribution panics on most faults of its configuration; here they are
 // errors.
-func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t *tracker.Tracker, handler http.Handler, err error) {
+func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t *tracker.Tracker, api API, handler http.Handler, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			err = fmt.Errorf("configuration error: %v", fault)
 		}
 	}()
 	if err := registerMiddleware(); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, nil, err
 	}
 	c := o.Configuration
 	if err := addAdministrators(c, o.IsAdminToken); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, nil, err
 	}
+	var changes *Changes
 	if c.Middleware == nil {
 		c.Middleware = map[string][]configuration.Middleware{}
 	}
 	c.Middleware["registry"] = append(c.Middleware["registry"], configuration.Middleware{
-		Name: middlewareName, Options: configuration.Parameters{rulesOption: tagRules(o.TagRules), catalogOption: o.RecordedCatalog, trackerOption: newTracker(func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker {
-			t = tracker.New(inner, d, o.Tracker)
-			return t
-		})},
+		Name: middlewareName, Options: configuration.Parameters{
+			rulesOption: tagRules(o.TagRules), catalogOption: o.RecordedCatalog,
+			trackerOption: newTracker(func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker {
+				t = tracker.New(inner, d, o.Tracker)
+				return t
+			}),
+			wrappedOption: func(wrapped distribution.Namespace) { changes = newChanges(c, wrapped) },
+		},
 	})
 	switch {
 	case !o.SignatureEndpoint || o.Tracker.PullThrough: // there is no endpoint
@@ -183,19 +191,22 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 	default:
 		slog.Info("GPG signature endpoint not advertised: skopeo and podman use lookaside storage; imageapi.signatures.advertise has them use the endpoint and nothing else")
 	}
-	var extensionsErr error
+	var ownErr error
 	registry.RegisterHandler(func(_ *configuration.Configuration, next http.Handler) http.Handler {
-		var own *extensions.Extensions // the Tracker is there by now
-		if own, extensionsErr = extensions.New(extensions.Options{
+		var own *extensions.Extensions // the Tracker and the Changes are there by now
+		if own, ownErr = extensions.New(extensions.Options{
 			Configuration: c, Anonymous: AnonymousPull(c), Tracker: t, Catalog: o.Tracker.Catalog, Referrers: o.Tracker.Referrers,
 			SignatureLimit: o.Tracker.SignatureLimits.Content, Signatures: o.SignatureEndpoint,
-		}); extensionsErr != nil {
+		}); ownErr != nil {
 			return next
 		}
-		handler = o.API.Handler(withStallTimeout(own.Handler(withPutNotes(next)), stallTimeout))
+		if api, ownErr = o.NewAPI(changes); ownErr != nil {
+			return next
+		}
+		handler = api.Handler(withStallTimeout(own.Handler(withPutNotes(next)), stallTimeout))
 		return handler
 	})
 	defer disableTracing()()
 	app, err = registry.NewRegistry(ctx, c)
-	return app, t, handler, errors.Join(err, extensionsErr)
+	return app, t, api, handler, errors.Join(err, ownErr)
 }

@@ -21,8 +21,6 @@ import (
 	"tallyman/imageapi/streams"
 	"tallyman/imageapi/verification"
 	"tallyman/registry/gc"
-	"tallyman/registry/resync"
-	"tallyman/registry/tracker"
 	"tallyman/signatures/policy"
 	"tallyman/storage"
 	"tallyman/storage/bolt"
@@ -232,7 +230,6 @@ func drainJournal(ctx context.Context, c *config.Config, dataDirectory string) (
 type images struct {
 	backend   storage.Backend
 	images    *rest.Images
-	tags      *rest.ImageTags
 	referrers *referrers.Store
 	catalog   *catalog.Catalog
 	verifier  *verification.Verifier
@@ -242,7 +239,6 @@ type images struct {
 // close ends what reads the store. It comes before the backend's Close.
 func (i *images) close() {
 	i.images.Close()
-	i.tags.Close()
 }
 
 func openImages(c *config.Config, backend storage.Backend, policies *policy.Verifier, signing catalog.SignatureOptions) (*images, error) {
@@ -254,45 +250,14 @@ func openImages(c *config.Config, backend storage.Backend, policies *policy.Veri
 	if err != nil {
 		return nil, err
 	}
-	tags, err := rest.NewImageTags(backend, resource)
-	if err != nil {
-		resource.Close()
-		return nil, err
-	}
 	names, err := streams.New(c.ImageAPI.Streams.Namespace)
 	if err != nil {
+		resource.Close()
 		return nil, fmt.Errorf("imageapi.streams: %w", err) // validated before
 	}
 	kept := records.New(records.Options{Backend: backend, Names: names, Depth: c.ImageAPI.Streams.History, Tombstone: c.ImageAPI.Streams.DeletedTags})
 	referring := referrers.NewStore(backend)
-	return &images{backend: backend, images: resource, tags: tags, referrers: referring, verifier: verifier, signing: signing, catalog: catalog.New(catalog.Options{
+	return &images{backend: backend, images: resource, referrers: referring, verifier: verifier, signing: signing, catalog: catalog.New(catalog.Options{
 		Backend: backend, Images: resource, Referrers: referring, Records: kept, InlineLimit: inlineLimit(c), Signatures: signing,
 	})}, nil
-}
-
-// trackerOptions are the options of the Tracker of a registry.
-func trackerOptions(c *config.Config, api *images) tracker.Options {
-	return tracker.Options{
-		Catalog:         api.catalog,
-		Referrers:       api.referrers,
-		OnStoreFailure:  tracker.FailurePolicy(c.ImageAPI.OnStoreFailure),
-		Host:            registryHost(c),
-		DefaultHost:     externalAddress(c),
-		RefuseAmbiguous: c.ImageAPI.AmbiguousManifests == "refuse",
-		Version:         version,
-		PullThrough:     c.Registry.Proxy.RemoteURL != "",
-		Lock:            lockOf(api.backend),
-		Alone:           aloneIn(api.backend),
-		Leases:          sharedBy[tracker.Leases](api.backend),
-		SignatureLimits: api.signing.Limits,
-	}
-}
-
-// resyncOptions are the options of the Resyncer of a registry, whose Tracker is missing.
-func resyncOptions(c *config.Config, api *images) resync.Options {
-	o := &c.ImageAPI.Resync
-	return resync.Options{
-		Leases: sharedBy[resync.Leases](api.backend),
-		Period: o.Period, Grace: o.Grace, Removals: o.Removals, CallsPerSecond: o.CallsPerSecond,
-	}
 }

@@ -11,6 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tallyman/config"
+	"tallyman/registry/resync"
+	"tallyman/registry/tracker"
 )
 
 // defaultDataDirectory is where a program keeps a user's data (XDG Base
@@ -92,4 +94,31 @@ func registryHost(c *config.Config) string {
 		return u.Host
 	}
 	return ""
+}
+
+// trackerOptions are the options of the Tracker of a registry.
+func trackerOptions(c *config.Config, api *images) tracker.Options {
+	return tracker.Options{
+		Catalog:         api.catalog,
+		Referrers:       api.referrers,
+		OnStoreFailure:  tracker.FailurePolicy(c.ImageAPI.OnStoreFailure),
+		Host:            registryHost(c),
+		DefaultHost:     externalAddress(c),
+		RefuseAmbiguous: c.ImageAPI.AmbiguousManifests == "refuse",
+		Version:         version,
+		PullThrough:     c.Registry.Proxy.RemoteURL != "",
+		Lock:            lockOf(api.backend),
+		Alone:           aloneIn(api.backend),
+		Leases:          sharedBy[tracker.Leases](api.backend),
+		SignatureLimits: api.signing.Limits,
+	}
+}
+
+// resyncOptions are the options of the Resyncer of a registry, whose Tracker is missing.
+func resyncOptions(c *config.Config, api *images) resync.Options {
+	o := &c.ImageAPI.Resync
+	return resync.Options{
+		Leases: sharedBy[resync.Leases](api.backend),
+		Period: o.Period, Grace: o.Grace, Removals: o.Removals, CallsPerSecond: o.CallsPerSecond,
+	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"tallyman/imageapi/access"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/server"
+	"tallyman/imageapi/streamrest"
 	"tallyman/imageapi/verification"
 	"tallyman/internal/crash"
 	"tallyman/registry"
@@ -156,11 +158,6 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		return err
 	}
 	status := &resync.Status{}
-	api, err := newAPI(c, resources, who, status)
-	if err != nil {
-		return err
-	}
-	defer api.Drain()
 	var background sync.WaitGroup
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer background.Wait()
@@ -171,10 +168,17 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	background.Go(func() { resources.catalog.Records().KeepExpiring(ctx) })
 	compare := resyncOptions(c, resources)
 	compare.Lost, compare.Status = lost, status
-	return serveRegistry(cmd.Context(), c, api, who, certificate, trackerOptions(c, resources), compare)
+	newAPI := func(changes *registry.Changes) (registry.API, error) {
+		api, err := newAPI(c, resources, who, status, changes)
+		if err != nil {
+			return nil, err // and no API that is a nil pointer
+		}
+		return api, nil
+	}
+	return serveRegistry(cmd.Context(), c, newAPI, who, certificate, trackerOptions(c, resources), compare)
 }
 
-func newAPI(c *config.Config, resources *images, who *access.Access, status *resync.Status) (*server.Server, error) {
+func newAPI(c *config.Config, resources *images, who *access.Access, status *resync.Status, changes *registry.Changes) (*server.Server, error) {
 	var cluster *restclient.Config
 	if d := access.Delegation(c.ImageAPI.Auth.Delegation); d.Enabled {
 		if d.GarbageCollector {
@@ -188,11 +192,17 @@ func newAPI(c *config.Config, resources *images, who *access.Access, status *res
 			cluster = nil
 		}
 	}
-	return server.New(server.Options{
+	namespaced, err := streamrest.New(streamrest.Options{
+		Backend: resources.backend, Images: resources.images, Records: resources.catalog.Records(), Host: cmp.Or(registryHost(c), externalAddress(c)), Registry: changes,
+	})
+	if err != nil {
+		return nil, err
+	}
+	api, err := server.New(server.Options{
 		Cluster:         cluster,
 		Images:          resources.images,
 		Signatures:      rest.NewImageSignatures(resources.images, resources.catalog),
-		Tags:            resources.tags,
+		Streams:         namespaced,
 		ExternalAddress: externalAddress(c),
 		Access:          who,
 		AccessLog:       !c.Registry.Log.AccessLog.Disabled,
@@ -204,12 +214,16 @@ func newAPI(c *config.Config, resources *images, who *access.Access, status *res
 			server.Remark(status.Remark),
 		},
 	})
+	if err != nil {
+		namespaced.Close()
+	}
+	return api, err
 }
 
-func serveRegistry(ctx context.Context, c *config.Config, api *server.Server, who *access.Access, certificate *tls.Certificate, track tracker.Options, compare resync.Options) error {
+func serveRegistry(ctx context.Context, c *config.Config, newAPI func(*registry.Changes) (registry.API, error), who *access.Access, certificate *tls.Certificate, track tracker.Options, compare resync.Options) error {
 	return registry.Serve(ctx, registry.ServeOptions{
 		Configuration: c.Registry,
-		API:           api,
+		NewAPI:        newAPI,
 		IsAdminToken:  who.IsAdminToken,
 		Certificate:   certificate,
 

@@ -46,7 +46,7 @@ func realPush(t *testing.T, c *Catalog, n int) (Push, *imagev1.Image) {
 
 // lister returns a function that lists all Images as a client accepts it.
 func lister(t *testing.T, images *rest.Images, accept string) func() {
-	handler := rest.WithLists(http.NotFoundHandler(), images)
+	handler := rest.WithLists(http.NotFoundHandler(), images.Listed())
 	const path = "/apis/image.openshift.io/v1/images"
 	info := &request.RequestInfo{IsResourceRequest: true, Path: path, Verb: "list", APIGroup: "image.openshift.io", APIVersion: "v1", Resource: "images"}
 	return func() {

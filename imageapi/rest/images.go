@@ -16,8 +16,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -66,7 +64,7 @@ func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 		Renew:          i.renew,
 		Codec:          codec,
 		Decode:         decodeStored,
-		Encoder:        jsonEncoder(),
+		Encoder:        JSONEncoder(),
 		ResourcePrefix: KeyPrefix,
 		GroupResource:  imageapi.Images,
 		NewFunc:        func() runtime.Object { return &imagev1.Image{} },
@@ -95,7 +93,7 @@ func NewImages(backend storage.Backend, verifier Verifier) (*Images, error) {
 			Config:        storagebackend.Config{Codec: codec},
 			GroupResource: imageapi.Images,
 		},
-		Decorator:               decorator(encoded),
+		Decorator:               Decorator(encoded),
 		ResourcePrefix:          "images",
 		DeleteCollectionWorkers: 4,
 	}}
@@ -128,9 +126,9 @@ func (i *Images) IndexProgress() storage.IndexState { return i.encoded.IndexProg
 // answers at once.
 func (i *Images) ReadinessCheck() error { return i.encoded.ReadinessCheck() }
 
-// decorator hands our store to the generic one, in place of etcd and the watch
+// Decorator hands our store to the generic one, in place of etcd and the watch
 // cache.
-func decorator(encoded *objects.Store) generic.StorageDecorator {
+func Decorator(encoded *objects.Store) generic.StorageDecorator {
 	return func(*storagebackend.ConfigForResource, string, func(runtime.Object) (string, error), func() runtime.Object,
 		func() runtime.Object, k8sstorage.AttrFunc, k8sstorage.IndexerFuncs, *cache.Indexers,
 	) (k8sstorage.Interface, factory.DestroyFunc, error) {
@@ -138,9 +136,9 @@ func decorator(encoded *objects.Store) generic.StorageDecorator {
 	}
 }
 
-// jsonEncoder is the encoder of answers in plain JSON, which the stored bytes
+// JSONEncoder returns the encoder of answers in plain JSON, which the stored bytes
 // stand in for.
-func jsonEncoder() runtime.Encoder {
+func JSONEncoder() runtime.Encoder {
 	info, _ := runtime.SerializerInfoForMediaType(imageapi.Codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
 	return imageapi.Codecs.EncoderForVersion(info.Serializer, imagev1.GroupVersion)
 }
@@ -159,20 +157,6 @@ func (i *Images) Get(ctx context.Context, name string, options *metav1.GetOption
 		return nil, storeerr.InterpretGetError(err, imageapi.Images, name)
 	}
 	return image, nil
-}
-
-// predicateOf returns the predicate of a list.
-func predicateOf(options *internalversion.ListOptions) k8sstorage.SelectionPredicate {
-	label, field := labels.Everything(), fields.Everything()
-	if options.LabelSelector != nil {
-		label = options.LabelSelector
-	}
-	if options.FieldSelector != nil {
-		field = options.FieldSelector
-	}
-	predicate := rules.Match(label, field)
-	predicate.Limit, predicate.Continue = options.Limit, options.Continue
-	return predicate
 }
 
 // Create implements rest.Creater.

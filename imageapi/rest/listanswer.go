@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
@@ -29,6 +30,7 @@ import (
 // listAnswer is the form in which a client asked for a list.
 type listAnswer struct {
 	objects.ListAnswer
+	listed     *Listed
 	codecs     runtime.NegotiatedSerializer
 	version    schema.GroupVersion
 	serializer runtime.Serializer
@@ -37,8 +39,8 @@ type listAnswer struct {
 // newListAnswer returns the form that the negotiation with a client led to. It returns nil
 // for a form that upstream's handler answers: metadata in v1beta1's protobuf, and kinds
 // that are no lists.
-func newListAnswer(media negotiation.MediaTypeOptions, info runtime.SerializerInfo, r *http.Request) (*listAnswer, error) {
-	a := &listAnswer{codecs: imageapi.Codecs, version: imagev1.GroupVersion, serializer: info.Serializer}
+func (l *Listed) newListAnswer(media negotiation.MediaTypeOptions, info runtime.SerializerInfo, r *http.Request) (*listAnswer, error) {
+	a := &listAnswer{listed: l, codecs: imageapi.Codecs, version: imagev1.GroupVersion, serializer: info.Serializer}
 	var kind string
 	if media.Convert != nil {
 		kind, a.version, a.codecs = media.Convert.Kind, media.Convert.GroupVersion(), apihelpers.GetMetaInternalVersionCodecs()
@@ -51,11 +53,8 @@ func newListAnswer(media negotiation.MediaTypeOptions, info runtime.SerializerIn
 	a.Encoder = a.codecs.EncoderForVersion(runtime.UseNondeterministicEncoding(info.Serializer), a.version).Identifier()
 	switch {
 	case kind == "":
-		a.Empty = a.emptyList(func(m metav1.ListMeta) runtime.Object {
-			return &imagev1.ImageList{ListMeta: m, Items: []imagev1.Image{}}
-		})
-		a.Item = a.imageItem()
-		if a.Format == encoding.Protobuf {
+		a.Empty, a.Item = a.emptyList(l.Empty), a.objectItem()
+		if l.images && a.Format == encoding.Protobuf {
 			a.Size = messageSize
 		}
 	case kind == "Table":
@@ -95,14 +94,14 @@ func (a *listAnswer) emptyList(list func(metav1.ListMeta) runtime.Object) func(m
 	return func(m metav1.ListMeta) ([]byte, error) { return runtime.Encode(encoder, list(m)) }
 }
 
-// imageItem returns the encoding of an Image: nil, for the stored bytes, where the format
+// objectItem returns the encoding of an object: nil, for the stored bytes, where the format
 // is written from JSON.
-func (a *listAnswer) imageItem() func([]byte, *objects.Encoded) ([]byte, error) {
+func (a *listAnswer) objectItem() func([]byte, *objects.Encoded) ([]byte, error) {
 	if !a.Format.Binary() {
 		return nil
 	}
 	return func(dst []byte, e *objects.Encoded) ([]byte, error) {
-		if a.Format == encoding.Protobuf {
+		if a.listed.images && a.Format == encoding.Protobuf {
 			data, revision := e.Stored()
 			if message, ok := protobuf.Append(dst, data, revision); ok {
 				return message, nil
@@ -112,9 +111,11 @@ func (a *listAnswer) imageItem() func([]byte, *objects.Encoded) ([]byte, error) 
 		if err != nil {
 			return nil, err
 		}
-		image := *obj.(*imagev1.Image)
-		image.TypeMeta = metav1.TypeMeta{} // the list has it
-		return a.appendBinary(dst, &image)
+		bare := reflect.New(reflect.TypeOf(obj).Elem())
+		bare.Elem().Set(reflect.ValueOf(obj).Elem())
+		obj = bare.Interface().(runtime.Object)
+		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{}) // the list has it
+		return a.appendBinary(dst, obj)
 	}
 }
 
@@ -128,7 +129,7 @@ func messageSize(e *objects.Encoded) (int, bool) {
 
 // useMetadata makes a the list of the objects' metadata.
 func (a *listAnswer) useMetadata() {
-	a.Brief = true
+	a.Brief = a.listed.images
 	a.Empty = a.emptyList(func(m metav1.ListMeta) runtime.Object {
 		if a.version == metav1beta1.SchemeGroupVersion {
 			return &metav1beta1.PartialObjectMetadataList{ListMeta: m, Items: []metav1.PartialObjectMetadata{}}
@@ -172,14 +173,14 @@ func (a *listAnswer) useTable(options *metav1.TableOptions) {
 	a.Empty = a.emptyList(func(m metav1.ListMeta) runtime.Object {
 		table := &metav1.Table{ListMeta: m, Rows: []metav1.TableRow{}}
 		if !options.NoHeaders {
-			table.ColumnDefinitions = rules.Columns
+			table.ColumnDefinitions = a.listed.Columns
 		}
 		return table
 	})
-	a.Brief = options.IncludeObject != metav1.IncludeObject
+	a.Brief = a.listed.images && options.IncludeObject != metav1.IncludeObject
 	now := time.Now()
 	a.Item = func(dst []byte, e *objects.Encoded) ([]byte, error) {
-		dst, err := appendCells(append(dst, `{"cells":`...), e, now)
+		dst, err := a.listed.appendCells(append(dst, `{"cells":`...), e, now)
 		if err != nil {
 			return nil, err
 		}
@@ -196,8 +197,8 @@ func (a *listAnswer) useTable(options *metav1.TableOptions) {
 	}
 }
 
-// appendCells appends the cells of an Image's row.
-func appendCells(dst []byte, e *objects.Encoded, now time.Time) ([]byte, error) {
+// appendCells appends the cells of an object's row.
+func (l *Listed) appendCells(dst []byte, e *objects.Encoded, now time.Time) ([]byte, error) {
 	if brief := e.Extra(); brief != nil {
 		_, cells := cutBrief(brief)
 		return rules.AppendCells(dst, cells, now)
@@ -206,7 +207,7 @@ func appendCells(dst []byte, e *objects.Encoded, now time.Time) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	row, err := json.Marshal(rules.Cells(obj.(*imagev1.Image), now))
+	row, err := json.Marshal(l.Cells(obj, now))
 	return append(dst, row...), err
 }
 

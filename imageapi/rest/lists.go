@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -10,6 +11,8 @@ import (
 	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
@@ -20,6 +23,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/metrics"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/features"
+	k8srest "k8s.io/apiserver/pkg/registry/rest"
 	k8sstorage "k8s.io/apiserver/pkg/storage"
 	storeerr "k8s.io/apiserver/pkg/storage/errors"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -27,6 +31,8 @@ import (
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/compression"
+	"tallyman/imageapi/rules"
+	"tallyman/storage/objects"
 )
 
 const (
@@ -38,37 +44,79 @@ const (
 	wholeListRetry = 1
 )
 
-// imagesPath is the path of the list of all Images.
-const imagesPath = "/apis/image.openshift.io/v1/images"
-
-// lists answers LIST requests for Images. It streams every format from pages of the
-// store, where k8s.io/apiserver assembles tables, metadata, protobuf and CBOR in memory.
-type lists struct {
-	images *Images
-	scope  *handlers.RequestScope
-	next   http.Handler // upstream's handler, for lists that are not streamed
-	slots  chan struct{}
+// Listed is a resource whose lists are streamed.
+type Listed struct {
+	Resource schema.GroupResource
+	// Kind is that of the objects.
+	Kind string
+	// Store has the objects, under the keys that start with the result of KeyRoot.
+	Store   *objects.Store
+	KeyRoot func(context.Context) string
+	// Predicate returns that of selectors.
+	Predicate func(labels.Selector, fields.Selector) k8sstorage.SelectionPredicate
+	// List lists as upstream does, for lists that come from no page.
+	List func(context.Context, *internalversion.ListOptions) (runtime.Object, error)
+	// Empty returns a list without objects.
+	Empty func(metav1.ListMeta) runtime.Object
+	// Table makes tables. They have the Columns, and the Cells of each object.
+	Table   k8srest.TableConvertor
+	Columns []metav1.TableColumnDefinition
+	Cells   func(obj runtime.Object, now time.Time) []any
+	images  bool // they are Images, of which briefs are stored
 }
 
-// WithLists answers lists of Images, and hands other requests to next.
-func WithLists(next http.Handler, i *Images) http.Handler {
-	l := &lists{
-		images: i, next: next, slots: make(chan struct{}, wholeLists),
-		scope: &handlers.RequestScope{
-			Serializer: imageapi.Codecs, TableConvertor: i, Kind: imagev1.GroupVersion.WithKind("Image"), MetaGroupVersion: metav1.SchemeGroupVersion,
+// Listed returns the Images as a resource whose lists are streamed.
+func (i *Images) Listed() *Listed {
+	return &Listed{
+		Resource: imageapi.Images, Kind: "Image", Store: i.encoded, KeyRoot: i.KeyRootFunc, Predicate: rules.Match, List: i.List, images: true,
+		Table: i, Columns: rules.Columns, Cells: func(obj runtime.Object, now time.Time) []any { return rules.Cells(obj.(*imagev1.Image), now) },
+		Empty: func(m metav1.ListMeta) runtime.Object {
+			return &imagev1.ImageList{ListMeta: m, Items: []imagev1.Image{}}
 		},
+	}
+}
+
+// lists answers LIST requests for a resource. It streams every format from pages of the
+// store, where k8s.io/apiserver assembles tables, metadata, protobuf and CBOR in memory.
+type lists struct {
+	*Listed
+	scope *handlers.RequestScope
+	next  http.Handler  // upstream's handler, for lists that are not streamed
+	slots chan struct{} // of all resources
+}
+
+// WithLists answers lists of some resources, and hands other requests to next.
+func WithLists(next http.Handler, resources ...*Listed) http.Handler {
+	all, slots := map[string]*lists{}, make(chan struct{}, wholeLists)
+	for _, listed := range resources {
+		all[listed.Resource.Resource] = &lists{
+			Listed: listed, next: next, slots: slots,
+			scope: &handlers.RequestScope{
+				Serializer: imageapi.Codecs, TableConvertor: listed.Table, Kind: imagev1.GroupVersion.WithKind(listed.Kind), MetaGroupVersion: metav1.SchemeGroupVersion,
+			},
+		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info, ok := request.RequestInfoFrom(r.Context())
-		switch {
-		case !ok || r.Method != http.MethodGet || info.Verb != "list" || r.URL.Path != imagesPath || info.Name != "":
+		if !ok || r.Method != http.MethodGet || info.Verb != "list" || r.URL.Path != listPath(info) || info.Name != "" || all[info.Resource] == nil {
 			next.ServeHTTP(w, r)
-		case !audit.AuditContextFrom(r.Context()).GetEventLevel().Less(auditinternal.LevelRequestResponse):
-			l.serveWhole(w, r, info) // the audit event has the whole list
-		default:
-			l.serve(w, r, info)
+			return
 		}
+		if !audit.AuditContextFrom(r.Context()).GetEventLevel().Less(auditinternal.LevelRequestResponse) {
+			all[info.Resource].serveWhole(w, r, info) // the audit event has the whole list
+			return
+		}
+		all[info.Resource].serve(w, r, info)
 	})
+}
+
+// listPath returns the path of a list of objects of this API.
+func listPath(info *request.RequestInfo) string {
+	path := "/apis/" + imagev1.GroupVersion.String()
+	if info.Namespace != "" {
+		path += "/namespaces/" + info.Namespace
+	}
+	return path + "/" + info.Resource
 }
 
 // serve answers a list as a stream, unless upstream's handler has to answer it.
@@ -80,20 +128,24 @@ func (l *lists) serve(w http.ResponseWriter, r *http.Request, info *request.Requ
 	}
 	var predicate k8sstorage.SelectionPredicate
 	var answer *listAnswer
-	options, err := listOptions(r)
+	options, err := l.listOptions(r)
 	if err == nil {
-		predicate = predicateOf(options)
+		predicate = l.predicateOf(options)
 		if _, single := predicate.MatchesSingle(); single {
 			l.next.ServeHTTP(w, r)
 			return
 		}
-		answer, err = newListAnswer(media, serializer, r)
+		answer, err = l.newListAnswer(media, serializer, r)
 	}
 	if err == nil && answer == nil {
 		l.serveWhole(w, r, info)
 		return
 	}
-	metrics.InstrumentHandlerFunc("LIST", imageapi.Images.Group, imagev1.GroupVersion.Version, imageapi.Images.Resource, "", "cluster",
+	scope := "cluster"
+	if info.Namespace != "" {
+		scope = "namespace"
+	}
+	metrics.InstrumentHandlerFunc("LIST", l.Resource.Group, imagev1.GroupVersion.Version, l.Resource.Resource, "", scope,
 		metrics.APIServerComponent, false, "", func(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				l.fail(w, r, err)
@@ -105,14 +157,15 @@ func (l *lists) serve(w http.ResponseWriter, r *http.Request, info *request.Requ
 
 // stream answers a list.
 func (l *lists) stream(w http.ResponseWriter, r *http.Request, options *internalversion.ListOptions, predicate k8sstorage.SelectionPredicate, answer *listAnswer) {
-	list, err := l.images.encoded.ListEncoded(r.Context(), l.images.KeyRootFunc(r.Context()), k8sstorage.ListOptions{
+	ctx := request.WithNamespace(r.Context(), namespaceOf(r))
+	list, err := l.Store.ListEncoded(ctx, l.KeyRoot(ctx), k8sstorage.ListOptions{
 		ResourceVersion:      options.ResourceVersion,
 		ResourceVersionMatch: options.ResourceVersionMatch,
 		Predicate:            predicate,
 		Recursive:            true,
-	}, answer.ListAnswer, func() (runtime.Object, error) { return l.images.List(r.Context(), options) })
+	}, answer.ListAnswer, func() (runtime.Object, error) { return l.List(ctx, options) })
 	if err != nil {
-		l.fail(w, r, storeerr.InterpretListError(err, imageapi.Images))
+		l.fail(w, r, storeerr.InterpretListError(err, l.Resource))
 		return
 	}
 	err = compression.Answer(w, r, func(w http.ResponseWriter, r *http.Request) {
@@ -143,8 +196,28 @@ func (l *lists) serveWhole(w http.ResponseWriter, r *http.Request, info *request
 	}
 }
 
+// namespaceOf returns the namespace that a request is about, "" for all.
+func namespaceOf(r *http.Request) string {
+	info, _ := request.RequestInfoFrom(r.Context()) // which WithLists has seen
+	return info.Namespace
+}
+
+// predicateOf returns the predicate of a list.
+func (l *Listed) predicateOf(options *internalversion.ListOptions) k8sstorage.SelectionPredicate {
+	label, field := labels.Everything(), fields.Everything()
+	if options.LabelSelector != nil {
+		label = options.LabelSelector
+	}
+	if options.FieldSelector != nil {
+		field = options.FieldSelector
+	}
+	predicate := l.Predicate(label, field)
+	predicate.Limit, predicate.Continue = options.Limit, options.Continue
+	return predicate
+}
+
 // listOptions reads and validates a request's options, as upstream's handler does.
-func listOptions(r *http.Request) (*internalversion.ListOptions, error) {
+func (l *Listed) listOptions(r *http.Request) (*internalversion.ListOptions, error) {
 	options := &internalversion.ListOptions{}
 	if err := internalscheme.ParameterCodec.DecodeParameters(r.URL.Query(), metav1.SchemeGroupVersion, options); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
@@ -157,12 +230,12 @@ func listOptions(r *http.Request) (*internalversion.ListOptions, error) {
 	if options.FieldSelector == nil {
 		return options, nil
 	}
-	fields, err := options.FieldSelector.Transform(func(field, value string) (string, string, error) {
-		return imageapi.Scheme.ConvertFieldLabel(imagev1.GroupVersion.WithKind("Image"), field, value)
+	selector, err := options.FieldSelector.Transform(func(field, value string) (string, string, error) {
+		return imageapi.Scheme.ConvertFieldLabel(imagev1.GroupVersion.WithKind(l.Kind), field, value)
 	})
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	options.FieldSelector = fields
+	options.FieldSelector = selector
 	return options, nil
 }

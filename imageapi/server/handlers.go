@@ -50,7 +50,7 @@ func (s *Server) buildHandlerChain(api http.Handler, c *server.Config) http.Hand
 	unauthenticated := apifilters.WithFailedAuthenticationAudit(unauthorized, c.AuditBackend, c.AuditPolicyRuleEvaluator)
 	h := withAvailability(api, s.options.Images.ReadinessCheck)
 	h = rest.WithPlainObjects(h)
-	h = rest.WithLists(h, s.options.Images)
+	h = rest.WithLists(h, append(s.options.Streams.Listed(), s.options.Images.Listed())...)
 	h = withSignaturePatches(h, c.MaxRequestBodyBytes)
 	h = apifilters.WithAuthorization(h, c.Authorization.Authorizer, c.Serializer)
 	h = s.withLogin(h, c.Authorization.Authorizer, unauthorized)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -25,7 +26,9 @@ import (
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/access"
+	"tallyman/imageapi/records"
 	"tallyman/imageapi/rest"
+	"tallyman/imageapi/streamrest"
 	"tallyman/storage"
 	"tallyman/storage/memory"
 )
@@ -33,8 +36,12 @@ import (
 // listers are our handler of lists and upstream's over the same Images.
 type listers struct {
 	images         *rest.Images
+	records        *records.Store
 	ours, upstream http.Handler
+	path           string
 }
+
+const imagesPath = "/apis/image.openshift.io/v1/images"
 
 func newListers(t *testing.T, backend storage.Backend) *listers {
 	t.Helper()
@@ -47,7 +54,13 @@ func newListers(t *testing.T, backend storage.Backend) *listers {
 		t.Fatal(err)
 	}
 	t.Cleanup(i.Close)
-	s := &Server{options: Options{Images: i, Signatures: rest.NewImageSignatures(i, nil), ExternalAddress: "127.0.0.1:5000", Access: a}}
+	kept := records.New(records.Options{Backend: backend, Now: func() time.Time { return time.Unix(1e9, 0) }}) // ages of years
+	namespaced, err := streamrest.New(streamrest.Options{Backend: backend, Images: i, Records: kept, Host: "host:5000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(namespaced.Close)
+	s := &Server{options: Options{Images: i, Streams: namespaced, Signatures: rest.NewImageSignatures(i, nil), ExternalAddress: "127.0.0.1:5000", Access: a}}
 	generic, err := s.newGenericServer()
 	if err != nil {
 		t.Fatal(err)
@@ -56,8 +69,8 @@ func newListers(t *testing.T, backend storage.Backend) *listers {
 	resolver := server.NewRequestInfoResolver(c)
 	upstream := generic.Handler.Director
 	return &listers{
-		images:   i,
-		ours:     filters.WithAuditInit(filters.WithRequestInfo(rest.WithLists(upstream, i), resolver)),
+		images: i, records: kept, path: imagesPath,
+		ours:     filters.WithAuditInit(filters.WithRequestInfo(rest.WithLists(upstream, append(namespaced.Listed(), i.Listed())...), resolver)),
 		upstream: filters.WithAuditInit(filters.WithRequestInfo(upstream, resolver)),
 	}
 }
@@ -105,6 +118,38 @@ func TestLists(t *testing.T) {
 	t.Run("20 Images", compareAll)
 }
 
+// TestNamespacedLists is TestLists for image streams and their tags, of a namespace and of all.
+func TestNamespacedLists(t *testing.T) {
+	backend := memory.New(memory.Options{})
+	l := newListers(t, backend)
+	compareAll := func(t *testing.T) {
+		for _, path := range []string{"imagestreams", "imagestreamtags", "namespaces/team1/imagestreams", "namespaces/team1/imagestreamtags", "namespaces/none/imagestreamtags"} {
+			l.path = "/apis/image.openshift.io/v1/" + path
+			for _, accept := range listAccepts {
+				for _, query := range append(listQueries, "fieldSelector=image%3Dx", "fieldSelector=status.dockerImageRepository%3Dhost:5000/team1/app1", "fieldSelector=metadata.namespace%3Dteam1") {
+					t.Run(path+" "+accept+"?"+query, func(t *testing.T) { l.compare(t, accept, query) })
+				}
+			}
+		}
+	}
+	t.Run("empty", compareAll)
+	for i := range 7 {
+		image := listedImage(i)
+		put(t, backend, image)
+		batch := &storage.Batch{}
+		for _, tag := range []string{"v1", "v2"} {
+			_, err := l.records.SetTag(t.Context(), batch, records.TagChange{Repository: fmt.Sprintf("team%d/app%d", i%2, i), Tag: tag, To: digest.Digest(image.Name), Reference: "host:5000/x@" + image.Name})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if committed, err := batch.Commit(t.Context(), backend); !committed || err != nil {
+			t.Fatal(committed, err)
+		}
+	}
+	t.Run("14 tags", compareAll)
+}
+
 // TestListIsCountedOnce: a list is one request in the metrics, streamed or not.
 func TestListIsCountedOnce(t *testing.T) {
 	metrics.Register()
@@ -133,7 +178,7 @@ func TestListIsCountedOnce(t *testing.T) {
 		{"application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1beta1;g=meta.k8s.io", ""},
 	} {
 		before := count()
-		get(l.ours, request[0], request[1])
+		get(l.ours, l.path, request[0], request[1])
 		if n := count() - before; n != 1 {
 			t.Errorf("%s is counted %v times", request, n)
 		}
@@ -183,8 +228,8 @@ func put(t *testing.T, backend storage.Backend, image *imagev1.Image) {
 	}
 }
 
-func get(handler http.Handler, accept, query string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodGet, "/apis/image.openshift.io/v1/images"+"?"+query, nil)
+func get(handler http.Handler, path, accept, query string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodGet, path+"?"+query, nil)
 	if accept != "" {
 		r.Header.Set("Accept", accept)
 	}
@@ -197,7 +242,7 @@ func get(handler http.Handler, accept, query string) *httptest.ResponseRecorder 
 // compare compares a list, and follows its continue tokens.
 func (l *listers) compare(t *testing.T, accept, query string) {
 	for {
-		got, want := get(l.ours, accept, query), get(l.upstream, accept, query)
+		got, want := get(l.ours, l.path, accept, query), get(l.upstream, l.path, accept, query)
 		if got.Code != want.Code || !reflect.DeepEqual(got.Header(), want.Header()) {
 			t.Errorf("answered %d %v, upstream %d %v\n%.300s", got.Code, got.Header(), want.Code, want.Header(), got.Body)
 		}
@@ -209,7 +254,7 @@ func (l *listers) compare(t *testing.T, accept, query string) {
 			}
 			t.Fatalf("differs at %d:\n got %.300q\nwant %.300q", at, a[max(0, at-50):], b[max(0, at-50):])
 		}
-		next := get(l.upstream, "application/json", query)
+		next := get(l.upstream, l.path, "application/json", query)
 		var list metav1.PartialObjectMetadataList
 		if next.Code != http.StatusOK || json.Unmarshal(next.Body.Bytes(), &list) != nil || list.Continue == "" {
 			return

@@ -37,6 +37,7 @@ import (
 	"tallyman/imageapi/access"
 	"tallyman/imageapi/openapi"
 	"tallyman/imageapi/rest"
+	"tallyman/imageapi/streamrest"
 )
 
 // Options configures New.
@@ -45,8 +46,8 @@ type Options struct {
 	Images *rest.Images
 	// Signatures is the imagesignatures resource. Required.
 	Signatures *rest.ImageSignatures
-	// Tags is the imagetags resource. Required. The Server closes it.
-	Tags *rest.ImageTags
+	// Streams are the namespaced resources. Required. The Server closes them.
+	Streams *streamrest.Resources
 	// ExternalAddress is the host:port that the API tells clients. Required.
 	ExternalAddress string
 	// Access authenticates and authorizes requests. Required.
@@ -70,8 +71,8 @@ type Options struct {
 // Validate returns an error if a required field of o is missing.
 func (o *Options) Validate() error {
 	switch {
-	case o.Images == nil || o.Signatures == nil || o.Tags == nil:
-		return errors.New("server: Images, Signatures and Tags are required")
+	case o.Images == nil || o.Signatures == nil || o.Streams == nil:
+		return errors.New("server: Images, Signatures and Streams are required")
 	case o.ExternalAddress == "":
 		return errors.New("server: ExternalAddress is required")
 	case o.Access == nil:
@@ -120,7 +121,7 @@ func (s *Server) NotReady() { s.cancel() }
 func (s *Server) Drain() {
 	s.NotReady()
 	s.options.Images.Close()
-	s.options.Tags.Close()
+	s.options.Streams.Close()
 }
 
 func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
@@ -158,12 +159,10 @@ func (s *Server) newGenericServer() (*server.GenericAPIServer, error) {
 	healthz.InstallPathHandler(generic.Handler.NonGoRestfulMux, "/readyz/store", healthz.NamedCheck("store", func(*http.Request) error {
 		return s.options.Images.ReadinessCheck()
 	}))
+	resources := s.options.Streams.Storage()
+	resources[imageapi.Images.Resource], resources[imageapi.ImageSignatures.Resource] = s.options.Images, s.options.Signatures
 	return generic, generic.InstallAPIGroups(
-		apiGroup(imagev1.GroupVersion, map[string]k8srest.Storage{
-			imageapi.Images.Resource:          s.options.Images,
-			imageapi.ImageSignatures.Resource: s.options.Signatures,
-			imageapi.ImageTags.Resource:       s.options.Tags,
-		}),
+		apiGroup(imagev1.GroupVersion, resources),
 		apiGroup(authorizationv1.SchemeGroupVersion, rest.AuthorizationReviews(s.options.Access.Authorizer, s.options.Access.Rules)),
 		apiGroup(authenticationv1.SchemeGroupVersion, rest.AuthenticationReviews()),
 	)

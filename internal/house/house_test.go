@@ -48,7 +48,7 @@ func packages(t *testing.T) []goPackage {
 // allowed has the packages of ours that each may import.
 var allowed = map[string][]string{
 	"tallyman/cmd/tallyman": {
-		"internal/crash", "config", "imageapi/access", "imageapi/catalog", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/server", "imageapi/streams", "imageapi/verification",
+		"internal/crash", "config", "imageapi/access", "imageapi/catalog", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/server", "imageapi/streamrest", "imageapi/streams", "imageapi/verification",
 		"registry", "registry/gc", "registry/logging", "registry/resync", "registry/tracker", "signatures", "signatures/policy",
 		"storage", "storage/bolt", "storage/check", "storage/objects", "storage/redis", "storage/migrate",
 	},
@@ -60,7 +60,7 @@ var allowed = map[string][]string{
 	"tallyman/internal/image-apiserver": {"imageapi", "imageapi/openapi"},
 	"tallyman/internal/tallyman-load":   {"imageapi/derive", "signatures/manifest"},
 
-	"tallyman/registry":            {"registry/configs", "registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest"},
+	"tallyman/registry":            {"imageapi/streamrest", "registry/configs", "registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest"},
 	"tallyman/registry/configs":    {},
 	"tallyman/registry/extensions": {"imageapi/catalog", "imageapi/referrers", "imageapi/rules", "imageapi/server", "registry/logging", "registry/tracker", "signatures"},
 	"tallyman/registry/gc":         {"registry/journal", "registry/logging", "registry/tracker", "signatures/manifest"},
@@ -80,11 +80,13 @@ var allowed = map[string][]string{
 	"tallyman/imageapi/protobuf":     {},
 	"tallyman/imageapi/referrers":    {"signatures", "storage"},
 	"tallyman/imageapi/records":      {"imageapi", "imageapi/derive", "imageapi/streams", "storage"},
-	"tallyman/imageapi/streams":      {},
-	"tallyman/imageapi/rest":         {"imageapi", "imageapi/compression", "imageapi/derive", "imageapi/protobuf", "imageapi/records", "imageapi/rules", "imageapi/streams", "storage", "storage/encoding", "storage/objects"},
+	"tallyman/imageapi/streams":      {"imageapi/rules", "signatures/manifest"},
+	"tallyman/imageapi/rest":         {"imageapi", "imageapi/compression", "imageapi/derive", "imageapi/protobuf", "imageapi/records", "imageapi/rules", "storage", "storage/encoding", "storage/objects"},
+	"tallyman/imageapi/streamrest":   {"imageapi", "imageapi/records", "imageapi/rest", "imageapi/streams", "imageapi/views", "storage", "storage/objects"},
+	"tallyman/imageapi/views":        {"imageapi", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/streams", "storage"},
 	"tallyman/imageapi/rules":        {"imageapi/derive", "signatures", "signatures/manifest"},
 	"tallyman/imageapi/verification": {"internal/crash", "imageapi/derive", "imageapi/rest", "imageapi/rules", "signatures", "signatures/policy", "storage"},
-	"tallyman/imageapi/server":       {"imageapi", "imageapi/access", "imageapi/openapi", "imageapi/rest"},
+	"tallyman/imageapi/server":       {"imageapi", "imageapi/access", "imageapi/openapi", "imageapi/rest", "imageapi/streamrest"},
 
 	"tallyman/signatures":          {"signatures/manifest"},
 	"tallyman/signatures/manifest": {},

@@ -1,0 +1,67 @@
+package streamrest
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"tallyman/imageapi/records"
+	"tallyman/storage"
+)
+
+// tag records tags of a repository alone.
+func (h *house) tag(repository string, number int, to digest.Digest) {
+	h.t.Helper()
+	kept := h.catalog.Records()
+	for n := range number {
+		batch := &storage.Batch{}
+		_, err := kept.SetTag(h.t.Context(), batch, records.TagChange{Repository: repository, Tag: fmt.Sprintf("v%05d", n), To: to, Reference: "host:5000/" + repository + "@" + to.String()})
+		if err == nil {
+			_, err = batch.Commit(h.t.Context(), h.backend)
+		}
+		if err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkTags is the cost of what clients read of a repository, by the number of its tags.
+func BenchmarkTags(b *testing.B) {
+	for _, number := range []int{10, 1000, 10_000} {
+		h := newHouse(b)
+		h.tag("team/app", number, h.push("team/app:latest", "a"))
+		b.Run(fmt.Sprint("imagestream/", number), func(b *testing.B) {
+			for b.Loop() {
+				h.get(h.streams, "team", "app")
+			}
+		})
+		b.Run(fmt.Sprint("imagestreamtag/", number), func(b *testing.B) {
+			for b.Loop() {
+				h.get(h.streamTags, "team", "app:latest")
+			}
+		})
+		b.Run(fmt.Sprint("page of 20 imagestreamtags/", number), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := h.streamTags.List(h.of("team"), &internalversion.ListOptions{Limit: 20}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprint("push that a watch of imagestreamtags sees/", number), func(b *testing.B) {
+			list, err := h.streamTags.store.List(h.of("team"), &internalversion.ListOptions{Limit: 1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			accessor := list.(metav1.ListInterface)
+			w := h.watch(h.of("team"), h.streamTags, &internalversion.ListOptions{ResourceVersion: accessor.GetResourceVersion()})
+			defer w.Stop()
+			for i := 0; b.Loop(); i++ {
+				h.push("team/app:moving", fmt.Sprint("content ", i))
+				w.next()
+			}
+		})
+	}
+}

@@ -1,0 +1,245 @@
+package streamrest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+	imagev1 "github.com/openshift/api/image/v1"
+	"go.uber.org/goleak"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	k8srest "k8s.io/apiserver/pkg/registry/rest"
+
+	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/records"
+	"tallyman/imageapi/referrers"
+	"tallyman/imageapi/rest"
+	"tallyman/signatures"
+	"tallyman/signatures/manifest"
+	"tallyman/storage"
+	"tallyman/storage/memory"
+)
+
+// TestMain fails if a test leaves a goroutine behind.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// house is a store with the resources, and the registry's way in.
+type house struct {
+	t       testing.TB
+	backend storage.Backend
+	images  *rest.Images
+	catalog *catalog.Catalog
+	// refuses, if it is not nil, is the error of the registry. before is called before a change.
+	refuses error
+	before  func()
+	user    string // of the last change
+	*Resources
+}
+
+// Untag implements Registry: there is no registry, but its records.
+func (h *house) Untag(ctx context.Context, user, repository, tag string, condition func(context.Context) error) error {
+	if h.user = user; h.refuses != nil {
+		return h.refuses
+	}
+	if h.before != nil {
+		h.before()
+	}
+	if err := condition(ctx); err != nil {
+		return err
+	}
+	return h.catalog.MoveTag(ctx, catalog.Move{Repository: repository, Tag: tag})
+}
+
+func newHouse(t testing.TB) *house {
+	t.Helper()
+	backend := memory.New(memory.Options{})
+	if err := rest.CompleteIndex(t.Context(), backend); err != nil {
+		t.Fatal(err)
+	}
+	return newHouseOn(t, backend)
+}
+
+// newHouseOn is newHouse on a store, of which the index may not be complete.
+func newHouseOn(t testing.TB, backend storage.Backend) *house {
+	t.Helper()
+	images, err := rest.NewImages(backend, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(images.Close)
+	kept := records.New(records.Options{Backend: backend})
+	h := &house{t: t, backend: backend, images: images}
+	h.catalog = catalog.New(catalog.Options{Backend: backend, Images: images, Referrers: referrers.NewStore(backend), Records: kept})
+	if h.Resources, err = New(Options{Backend: backend, Images: images, Records: kept, Host: "host:5000", Registry: h}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h
+}
+
+// contentOf returns a manifest with some content, and its digest.
+func contentOf(content string) (body string, name digest.Digest) {
+	body = fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"annotations":{"content":%q}}`, content)
+	return body, digest.FromString(body)
+}
+
+// push records a push of some content as repository:tag.
+func (h *house) push(full, content string) digest.Digest {
+	h.t.Helper()
+	repository, tag, _ := strings.Cut(full, ":")
+	body, name := contentOf(content)
+	parsed, err := manifest.Parse("", []byte(body))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	p := catalog.Push{Repository: repository, Tag: tag, Digest: name, Manifest: parsed, Host: "host:5000"}
+	derived, err := h.catalog.Derive(p)
+	if err == nil {
+		err = h.catalog.Record(h.t.Context(), p, derived)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return name
+}
+
+func (h *house) untag(full string) {
+	h.t.Helper()
+	repository, tag, _ := strings.Cut(full, ":")
+	if err := h.catalog.MoveTag(h.t.Context(), catalog.Move{Repository: repository, Tag: tag}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// sign records a signature of some content that a repository holds.
+func (h *house) sign(repository, content, signature string) {
+	h.t.Helper()
+	_, name := contentOf(content)
+	r := &referrers.Referrer{
+		Subject: name, Repository: repository, Descriptor: imagespec.Descriptor{Digest: digest.FromString(signature)},
+		Signatures: []signatures.Signature{{Type: signatures.TypeBundle, Content: []byte(signature)}},
+	}
+	if err := h.catalog.Refer(h.t.Context(), catalog.Reference{Referrer: r}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// label labels the Image of some content.
+func (h *house) label(content, value string) {
+	h.t.Helper()
+	_, name := contentOf(content)
+	err := h.images.Change(h.t.Context(), name.String(), false, func(_ context.Context, image *imagev1.Image) error {
+		image.Labels = map[string]string{"label": value}
+		return nil
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// of returns a context of requests to a namespace, "" for all.
+func (h *house) of(namespace string) context.Context {
+	return request.WithNamespace(h.t.Context(), namespace)
+}
+
+// options returns the options of a list or watch.
+func (h *house) options(fieldSelector, labelSelector string) *internalversion.ListOptions {
+	h.t.Helper()
+	byField, err := fields.ParseSelector(fieldSelector)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	byLabel, err := labels.Parse(labelSelector)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return &internalversion.ListOptions{FieldSelector: byField, LabelSelector: byLabel}
+}
+
+// list returns all objects, a page at a time, and the resourceVersion of the list.
+func (h *house) list(ctx context.Context, resource k8srest.Lister, options *internalversion.ListOptions) (all []runtime.Object, revision string) {
+	h.t.Helper()
+	for {
+		list, err := resource.List(ctx, options)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		items, err := meta.ExtractList(list)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		accessor, err := meta.ListAccessor(list)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		all, revision = append(all, items...), accessor.GetResourceVersion()
+		if options.Continue = accessor.GetContinue(); options.Continue == "" {
+			return all, revision
+		}
+	}
+}
+
+// namesOf prints the namespaces and names of objects.
+func namesOf(objects []runtime.Object) string {
+	var all []string
+	for _, obj := range objects {
+		accessor, _ := meta.Accessor(obj)
+		all = append(all, accessor.GetNamespace()+"/"+accessor.GetName())
+	}
+	return strings.Join(all, " ")
+}
+
+func (h *house) get(resource k8srest.Getter, namespace, name string) runtime.Object {
+	h.t.Helper()
+	obj, err := resource.Get(h.of(namespace), name, &metav1.GetOptions{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return obj
+}
+
+// watching is a watch under way.
+type watching struct {
+	t testing.TB
+	watch.Interface
+}
+
+func (h *house) watch(ctx context.Context, resource k8srest.Watcher, options *internalversion.ListOptions) *watching {
+	h.t.Helper()
+	w, err := resource.Watch(ctx, options)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(w.Stop)
+	return &watching{h.t, w}
+}
+
+// next returns the next event with its object.
+func (w *watching) next() (watch.EventType, runtime.Object) {
+	w.t.Helper()
+	var event watch.Event
+	select {
+	case next, ok := <-w.ResultChan():
+		if !ok {
+			w.t.Fatal("the watch has ended")
+		}
+		event = next
+	case <-time.After(time.Minute):
+		w.t.Fatal("no event comes")
+	}
+	if encoded, ok := event.Object.(runtime.CacheableObject); ok {
+		return event.Type, encoded.GetObject()
+	}
+	return event.Type, event.Object
+}

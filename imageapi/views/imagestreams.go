@@ -1,0 +1,112 @@
+package views
+
+import (
+	"context"
+	"strings"
+
+	imagev1 "github.com/openshift/api/image/v1"
+
+	"tallyman/imageapi/records"
+	"tallyman/imageapi/streams"
+	"tallyman/storage"
+)
+
+// ImageStreamPrefix starts the keys of ImageStreams with their tags. The namespace, a slash and the name
+// follow. The store has nothing under it.
+const ImageStreamPrefix = "/imagestreams+tags/"
+
+// ImageStreams returns the ImageStreams of the records in a store, with their tags. The resourceVersion
+// of one is the revision of its last change, or of one of its tags. host is the registry's own
+// host[:port] for pull references, "" for none.
+func ImageStreams(b storage.Backend, names streams.Names, host string) *Backend {
+	return &Backend{b, &imageStreams{names, host}}
+}
+
+type imageStreams struct {
+	names streams.Names
+	host  string
+}
+
+func (*imageStreams) prefixes() (own, source string) { return ImageStreamPrefix, records.ChangePrefix }
+
+func (v *imageStreams) assemble(ctx context.Context, s *snapshot, sources []storage.Entry) ([]*storage.Entry, error) {
+	if len(sources) == 0 {
+		return nil, nil
+	}
+	keys := make([]string, len(sources))
+	for i := range sources {
+		keys[i] = records.StreamPrefix + strings.TrimPrefix(sources[i].Key, records.ChangePrefix)
+	}
+	stored, err := s.get(ctx, keys...)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := tagsIn(ctx, s, sources)
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]*storage.Entry, len(sources))
+	for i := range sources {
+		if stored[keys[i]] == nil {
+			continue
+		}
+		if objects[i], err = v.imageStream(&sources[i], stored[keys[i]], &tags[i]); err != nil {
+			return nil, err
+		}
+	}
+	return objects, nil
+}
+
+// imageStream makes one object.
+func (v *imageStreams) imageStream(change, stored *storage.Entry, tags *streams.Tags) (*storage.Entry, error) {
+	stream, err := records.DecodeStream(stored)
+	if err != nil {
+		return corrupt(change, err), nil
+	}
+	repository, err := v.names.Repository(streams.Stream{Namespace: stream.Namespace, Name: stream.Name})
+	if err != nil {
+		return corrupt(change, err), nil
+	}
+	return encode(streams.ImageStream(stream, tags, v.host, repository), change.Revision)
+}
+
+// tagsIn returns the tags of streams that follow each other, in one pass over the records.
+func tagsIn(ctx context.Context, s *snapshot, changes []storage.Entry) ([]streams.Tags, error) {
+	tags, at := make([]streams.Tags, len(changes)), 0
+	prefix := func(i int) string {
+		return records.TagPrefix + strings.TrimPrefix(changes[i].Key, records.ChangePrefix) + streams.KeySeparator
+	}
+	request := storage.ScanRequest{From: prefix(0), To: prefix(len(changes)-1) + "\xff", Limit: tagsPage}
+	err := s.each(ctx, request, func(e *storage.Entry) error {
+		for at < len(changes)-1 && e.Key >= prefix(at)+"\xff" {
+			at++
+		}
+		if !strings.HasPrefix(e.Key, prefix(at)) {
+			return nil // of a stream that is not there yet
+		}
+		tag, err := records.DecodeTag(e)
+		if err != nil {
+			return nil //nolint:nilerr // one that cannot be read is for `store check`
+		}
+		status := *tag.Status
+		status.Tag = tagName(tag)
+		tags[at].Add(&status)
+		return nil
+	})
+	return tags, err
+}
+
+// tagsPage is how many tags are read at once.
+const tagsPage = 500
+
+func tagName(tag *imagev1.ImageTag) string {
+	_, name, _ := strings.Cut(tag.Name, ":")
+	return name
+}
+
+func (*imageStreams) affected(_ context.Context, _ *snapshot, c *storage.Change) ([]string, error) {
+	if strings.HasPrefix(c.Key, records.ChangePrefix) {
+		return []string{c.Key}, nil
+	}
+	return nil, nil
+}

@@ -168,7 +168,7 @@ type Auth struct {
 	AuthenticationWebhookFile string        `yaml:"authenticationwebhookfile" json:"authenticationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers TokenReviews such as kube-apiserver."`
 	RequestHeader             RequestHeader `yaml:"requestheader" json:"requestheader" jsonschema:"description=The headers in which a front proxy such as the aggregator of kube-apiserver sends the user of a request."`
 	Delegation                Delegation    `yaml:"delegation" json:"delegation" jsonschema:"description=Let a Kubernetes cluster authenticate and authorize requests as for an aggregated API server."`
-	RBACFile                  string        `yaml:"rbacfile" json:"rbacfile" jsonschema:"description=ClusterRoles and ClusterRoleBindings. Without it registry users may read; and everybody if pulls are anonymous."`
+	RBACFile                  string        `yaml:"rbacfile" json:"rbacfile" jsonschema:"description=A file with RBAC roles and bindings of all namespaces and of single ones. Without it registry users may read; and everybody if pulls are anonymous."`
 	AuthorizationWebhookFile  string        `yaml:"authorizationwebhookfile" json:"authorizationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers SubjectAccessReviews such as kube-apiserver."`
 }
 

@@ -180,6 +180,7 @@ func TestAggregated(t *testing.T) {
 	}{
 		{"kubectl", func(t *testing.T) { a.testKubectl(t, first, second) }},
 		{"RBAC", func(t *testing.T) { a.testRBAC(t, alice, first, second) }},
+		{"namespaces", a.testNamespaces},
 		{"identity", func(t *testing.T) { a.testIdentity(t, first) }},
 		{"informer", a.testInformer},
 		{"admission", func(t *testing.T) { a.testAdmission(t, second) }},
@@ -285,6 +286,23 @@ func (a *aggregated) testRBAC(t *testing.T, alice, first, second string) {
 		}
 		return nil
 	})
+}
+
+// testNamespaces: a RoleBinding of the cluster gives the image streams of its namespace, and nothing else.
+func (a *aggregated) testNamespaces(t *testing.T) {
+	a.push("namespaced")
+	tina := a.userKubeconfig("tina", "reds")
+	a.kubectl("create", "namespace", "team")
+	a.kubectl("create", "namespace", "other")
+	a.kubectl("create", "rolebinding", "viewers", "-n", "team", "--clusterrole=tallyman:registry-viewer", "--group=reds")
+	if out := a.allowed(tina, "get", "imagestreamtags", "-n", "team", "-o", "name"); !strings.Contains(out, "imagestreamtag.image.openshift.io/app:namespaced") {
+		t.Errorf("her tags: %s", out)
+	}
+	a.allowed(tina, "get", "is,itag", "-n", "team")
+	a.allowed(tina, "auth", "can-i", "watch", "imagestreamtags.image.openshift.io", "-n", "team")
+	for _, args := range []string{"get is -n other", "get istag -A", "get images", "get istag -n default app:v1"} {
+		a.refused(tina, strings.Fields(args)...)
+	}
 }
 
 // testIdentity: user, uid, groups and extra arrive as the cluster knows them, and are in the

@@ -51,7 +51,7 @@ func TestImageTags(t *testing.T) {
 			}
 			for args, want := range map[string]string{
 				"get imagetags -A --no-headers -o custom-columns=:metadata.namespace,:metadata.name": "default app:latest team app..base:latest",
-				"get imagetags -n team --no-headers --field-selector image=" + two:                   "app..base:latest " + two,
+				"get imagetags -n team --no-headers --field-selector image=" + two:                   "app..base:latest Push image/" + two + " 2",
 				"get imagetag -n default app:latest -o jsonpath={.status.items[0].generation}":       "1",
 				"get imagetags -n team --field-selector deleted=true -o jsonpath={.items}":           "[]",
 			} {
@@ -60,10 +60,18 @@ func TestImageTags(t *testing.T) {
 					t.Errorf("kubectl %s: %q, want %q", args, out, want)
 				}
 			}
-			if err := last.tags("team").Delete(t.Context(), tag.Name, metav1.DeleteOptions{}); !apierrors.IsMethodNotSupported(err) {
-				t.Errorf("a deletion by a client: %v", err)
+			if err := last.tags("team").Delete(t.Context(), tag.Name, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}); err != nil {
+				t.Errorf("a deletion in a dry run: %v", err)
 			}
-			first.deleteManifest("team/app/base", "latest")
+			if got := first.request(http.MethodHead, "/v2/team/app/base/manifests/latest", "", http.Header{"Accept": {"application/vnd.oci.image.manifest.v1+json"}}); got.code != http.StatusOK {
+				t.Errorf("after a dry run the registry answers %d", got.code)
+			}
+			if err := last.tags("team").Delete(t.Context(), tag.Name, metav1.DeleteOptions{}); err != nil {
+				t.Errorf("a deletion: %v", err)
+			}
+			if got := first.request(http.MethodHead, "/v2/team/app/base/manifests/latest", "", http.Header{"Accept": {"application/vnd.oci.image.manifest.v1+json"}}); got.code != http.StatusNotFound {
+				t.Errorf("after the deletion the registry answers %d", got.code)
+			}
 			if _, err := last.tags("team").Get(t.Context(), tag.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 				t.Errorf("after the untag: %v", err)
 			}

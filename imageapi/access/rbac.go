@@ -128,7 +128,8 @@ func (t *ruleTable) bind(binding *binding, rules []rbacv1.PolicyRule) error {
 	return nil
 }
 
-// rulesOf returns the rules of a user in a namespace, or, with "", about all of them and what is in none.
+// rulesOf returns the rules of a user in a namespace. With "" they are about all namespaces, and about objects
+// in none.
 func (r *rbacAuthorizer) rulesOf(u user.Info, namespace string) []rbacv1.PolicyRule {
 	tables := *r.current.Load()
 	rules := tables[""].add(nil, u)

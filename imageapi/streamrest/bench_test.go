@@ -28,7 +28,7 @@ func (h *house) tag(repository string, number int, to digest.Digest) {
 	}
 }
 
-// BenchmarkTags is the cost of what clients read of a repository, by the number of its tags.
+// BenchmarkTags is the cost of reads and watches of a repository, by the number of its tags.
 func BenchmarkTags(b *testing.B) {
 	for _, number := range []int{10, 1000, 10_000} {
 		h := newHouse(b)

@@ -5,11 +5,12 @@ import (
 	"errors"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
+	k8sstorage "k8s.io/apiserver/pkg/storage"
+	storeerr "k8s.io/apiserver/pkg/storage/errors"
 	"k8s.io/apiserver/pkg/util/dryrun"
 
 	"tallyman/imageapi/streams"
@@ -67,21 +68,6 @@ func (d *deletable) check(ctx context.Context, name string, options *metav1.Dele
 	if err != nil || options.Preconditions == nil {
 		return obj, err
 	}
-	object, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, err
-	}
-	if uid := options.Preconditions.UID; uid != nil && *uid != object.GetUID() {
-		return nil, apierrors.NewConflict(d.options.resource, name, errUID)
-	}
-	if revision := options.Preconditions.ResourceVersion; revision != nil && *revision != object.GetResourceVersion() {
-		return nil, apierrors.NewConflict(d.options.resource, name, errRevision)
-	}
-	return obj, nil
+	wanted := &k8sstorage.Preconditions{UID: options.Preconditions.UID, ResourceVersion: options.Preconditions.ResourceVersion}
+	return obj, storeerr.InterpretDeleteError(wanted.Check(name, obj), d.options.resource, name)
 }
-
-// The errors of preconditions, in upstream's words.
-var (
-	errUID      = errors.New("the UID in the precondition does not match the UID in record. The object might have been deleted and then recreated")
-	errRevision = errors.New("the ResourceVersion in the precondition does not match the ResourceVersion in record. The object might have been modified")
-)

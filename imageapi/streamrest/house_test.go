@@ -190,6 +190,24 @@ func (h *house) list(ctx context.Context, resource k8srest.Lister, options *inte
 	}
 }
 
+// listing is a list, and the namespaces and names of the objects that it is to have.
+type listing struct {
+	namespace, selector, want string
+	limit                     int64
+}
+
+// wantLists wants lists of a resource, by their names.
+func (h *house) wantLists(resource k8srest.Lister, lists map[string]listing) {
+	h.t.Helper()
+	for name, test := range lists {
+		options := h.options(test.selector, "")
+		options.Limit = test.limit
+		if all, _ := h.list(h.of(test.namespace), resource, options); namesOf(all) != test.want {
+			h.t.Errorf("%s: %s, want %s", name, namesOf(all), test.want)
+		}
+	}
+}
+
 // namesOf prints the namespaces and names of objects.
 func namesOf(objects []runtime.Object) string {
 	var all []string

@@ -27,23 +27,14 @@ func tagsOf(obj runtime.Object) string {
 
 func TestListImageStreams(t *testing.T) {
 	h, _, b := newTaggedHouse(t)
-	for name, test := range map[string]struct {
-		namespace, selector, want string
-		limit                     int64
-	}{
+	h.wantLists(h.streams, map[string]listing{
 		"all":                          {"", "", "default/app team-x/app team/app team/app-x team/app..base", 0},
 		"all, a page at a time":        {"", "", "default/app team-x/app team/app team/app-x team/app..base", 2},
 		"of a namespace":               {"team", "", "team/app team/app-x team/app..base", 0},
 		"by name":                      {"team", "metadata.name=app", "team/app", 0},
 		"by the repository":            {"team", "status.dockerImageRepository=host:5000/team/app/base", "team/app..base", 0},
 		"by the repository of another": {"team", "spec.dockerImageRepository=x", "", 0},
-	} {
-		options := h.options(test.selector, "")
-		options.Limit = test.limit
-		if all, _ := h.list(h.of(test.namespace), h.streams, options); namesOf(all) != test.want {
-			t.Errorf("%s: %s, want %s", name, namesOf(all), test.want)
-		}
-	}
+	})
 	stream := h.get(h.streams, "team", "app").(*imagev1.ImageStream)
 	if tagsOf(stream) != "v1#1 v2#2" || stream.Status.Tags[1].Items[0].Image != b.String() || stream.Status.DockerImageRepository != "host:5000/team/app" || stream.UID == "" || stream.Generation != 1 {
 		t.Errorf("%+v", stream)

@@ -17,10 +17,7 @@ import (
 
 func TestListImageStreamTags(t *testing.T) {
 	h, _, b := newTaggedHouse(t)
-	for name, test := range map[string]struct {
-		namespace, selector, want string
-		limit                     int64
-	}{
+	h.wantLists(h.streamTags, map[string]listing{
 		"all":                        {"", "", "default/app:v1 team-x/app:v1 team/app:v1 team/app:v2 team/app-x:v1 team/app..base:v1", 0},
 		"all, a page at a time":      {"", "", "default/app:v1 team-x/app:v1 team/app:v1 team/app:v2 team/app-x:v1 team/app..base:v1", 2},
 		"of a namespace":             {"team", "", "team/app:v1 team/app:v2 team/app-x:v1 team/app..base:v1", 0},
@@ -29,14 +26,7 @@ func TestListImageStreamTags(t *testing.T) {
 		"by name":                    {"team", "metadata.name=app:v1", "team/app:v1", 0},
 		"by the name of one deleted": {"team", "metadata.name=app:gone", "", 0},
 		"of a namespace without any": {"none", "", "", 0},
-	} {
-		options := h.options(test.selector, "")
-		options.Limit = test.limit
-		all, _ := h.list(h.of(test.namespace), h.streamTags, options)
-		if namesOf(all) != test.want {
-			t.Errorf("%s: %s, want %s", name, namesOf(all), test.want)
-		}
-	}
+	})
 }
 
 func TestGetImageStreamTag(t *testing.T) {

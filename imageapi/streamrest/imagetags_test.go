@@ -27,10 +27,7 @@ func newTaggedHouse(t *testing.T) (h *house, a, b digest.Digest) {
 
 func TestListImageTags(t *testing.T) {
 	h, _, b := newTaggedHouse(t)
-	for name, test := range map[string]struct {
-		namespace, selector, want string
-		limit                     int64
-	}{
+	h.wantLists(h.tags, map[string]listing{
 		"all":                        {"", "", "default/app:v1 team-x/app:v1 team/app:v1 team/app:v2 team/app-x:v1 team/app..base:v1", 0},
 		"all, a page at a time":      {"", "", "default/app:v1 team-x/app:v1 team/app:v1 team/app:v2 team/app-x:v1 team/app..base:v1", 2},
 		"of a namespace":             {"team", "", "team/app:v1 team/app:v2 team/app-x:v1 team/app..base:v1", 0},
@@ -40,13 +37,7 @@ func TestListImageTags(t *testing.T) {
 		"deleted, of another":        {"default", "deleted=true", "", 0},
 		"not deleted":                {"default", "deleted=false", "default/app:v1", 0},
 		"of a namespace without any": {"none", "", "", 0},
-	} {
-		options := h.options(test.selector, "")
-		options.Limit = test.limit
-		if all, _ := h.list(h.of(test.namespace), h.tags, options); namesOf(all) != test.want {
-			t.Errorf("%s: %s, want %s", name, namesOf(all), test.want)
-		}
-	}
+	})
 }
 
 func TestGetImageTag(t *testing.T) {

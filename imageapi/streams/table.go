@@ -119,7 +119,7 @@ func tagsCell(tags []imagev1.NamedTagEventList) string {
 	return strings.Join(shown, ",")
 }
 
-// pushed returns the time at which a tag was made to point to what it points to, in seconds.
+// pushed returns the time of the last change of a tag, in seconds.
 func pushed(tag *imagev1.NamedTagEventList) time.Time {
 	if len(tag.Items) == 0 {
 		return time.Time{}

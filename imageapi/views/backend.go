@@ -3,7 +3,7 @@
 //
 // # Guarantees
 //
-// A view is read at one revision of the store, whatever changes meanwhile. The resourceVersion of
+// A view is read at one revision of the store, also beside writers. The resourceVersion of
 // an object is the greatest of its parts'. A change of any part is a change of the object, unless nothing
 // of it shows. A commit is one change of each object.
 package views

@@ -27,8 +27,8 @@ var (
 // unitImages is how many Images a repository of TestManyImages has.
 const unitImages = 20
 
-// TestManyImages imports Images, with the records of their tags, and logs the costs of what a process does
-// with them: those of one Image should not depend on their number.
+// TestManyImages imports Images, with the records of their tags, and logs the costs of reads and writes of a
+// process: those of one Image should not depend on their number.
 func TestManyImages(t *testing.T) {
 	unit := exportUnit(t)
 	var table strings.Builder

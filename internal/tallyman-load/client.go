@@ -46,7 +46,7 @@ func newClient(t *target) *client {
 	return &client{target: t, http: &http.Client{Transport: transport}}
 }
 
-// request is what open sends. A path that does not begin with a slash is a whole URL.
+// request is a request for open. A path that does not begin with a slash is a whole URL.
 type request struct {
 	method, path string
 	// mediaType is that of the body, if there is one, and the one that is accepted.

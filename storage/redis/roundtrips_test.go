@@ -14,7 +14,12 @@ import (
 )
 
 // hook is called with the number of commands of each round trip: a pipeline is one.
+// hook is called with the number of commands that are sent, but for those that begin a connection: the client
+// makes one when it likes.
 type hook func(ctx context.Context, commands int)
+
+// begins reports whether a command begins a connection.
+func begins(cmd goredis.Cmder) bool { return cmd.Name() == "hello" || cmd.Name() == "client" }
 
 // DialHook implements goredis.Hook.
 func (hook) DialHook(next goredis.DialHook) goredis.DialHook { return next }
@@ -22,7 +27,9 @@ func (hook) DialHook(next goredis.DialHook) goredis.DialHook { return next }
 // ProcessHook implements goredis.Hook.
 func (h hook) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 	return func(ctx context.Context, cmd goredis.Cmder) error {
-		h(ctx, 1)
+		if !begins(cmd) {
+			h(ctx, 1)
+		}
 		return next(ctx, cmd)
 	}
 }
@@ -30,7 +37,9 @@ func (h hook) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 // ProcessPipelineHook implements goredis.Hook.
 func (h hook) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []goredis.Cmder) error {
-		h(ctx, len(cmds))
+		if len(cmds) > 0 && !begins(cmds[0]) {
+			h(ctx, len(cmds))
+		}
 		return next(ctx, cmds)
 	}
 }

@@ -33,12 +33,13 @@ var (
 
 // Resources of the group image.openshift.io.
 var (
-	Images            = imagev1.GroupVersion.WithResource("images").GroupResource()
-	ImageSignatures   = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
-	ImageTags         = imagev1.GroupVersion.WithResource("imagetags").GroupResource()
-	ImageStreams      = imagev1.GroupVersion.WithResource("imagestreams").GroupResource()
-	ImageStreamTags   = imagev1.GroupVersion.WithResource("imagestreamtags").GroupResource()
-	ImageStreamImages = imagev1.GroupVersion.WithResource("imagestreamimages").GroupResource()
+	Images              = imagev1.GroupVersion.WithResource("images").GroupResource()
+	ImageSignatures     = imagev1.GroupVersion.WithResource("imagesignatures").GroupResource()
+	ImageTags           = imagev1.GroupVersion.WithResource("imagetags").GroupResource()
+	ImageStreams        = imagev1.GroupVersion.WithResource("imagestreams").GroupResource()
+	ImageStreamTags     = imagev1.GroupVersion.WithResource("imagestreamtags").GroupResource()
+	ImageStreamMappings = imagev1.GroupVersion.WithResource("imagestreammappings").GroupResource()
+	ImageStreamImages   = imagev1.GroupVersion.WithResource("imagestreamimages").GroupResource()
 )
 
 // reviewTypes are the requests for a user's own identity and permissions.
@@ -52,7 +53,7 @@ func newScheme(moreVersions ...string) *runtime.Scheme {
 	types := []runtime.Object{
 		&imagev1.Image{}, &imagev1.ImageList{}, &imagev1.ImageSignature{}, &imagev1.ImageTag{}, &imagev1.ImageTagList{},
 		&imagev1.ImageStream{}, &imagev1.ImageStreamList{}, &imagev1.ImageStreamLayers{}, &imagev1.ImageStreamImage{},
-		&imagev1.ImageStreamTag{}, &imagev1.ImageStreamTagList{},
+		&imagev1.ImageStreamTag{}, &imagev1.ImageStreamTagList{}, &imagev1.ImageStreamMapping{}, &imagev1.SecretList{},
 	}
 	s.AddKnownTypes(imagev1.GroupVersion, types...)
 	for _, version := range moreVersions {

@@ -9,9 +9,12 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"tallyman/imageapi/streamrest"
+	"tallyman/imageapi"
+	"tallyman/imageapi/records"
+	"tallyman/imageapi/streamwriter"
 	"tallyman/registry/logging"
 	"tallyman/registry/tracker"
 )
@@ -21,19 +24,21 @@ import (
 type Changes struct {
 	namespace distribution.Namespace
 	refusal   string // of every change, "" for none
+	deletes   bool   // the configuration lets clients delete
 }
 
-var _ streamrest.Registry = (*Changes)(nil)
+var _ streamwriter.Registry = (*Changes)(nil)
 
 // newChanges returns the Changes of the registry that the middleware has wrapped.
 func newChanges(c *configuration.Configuration, namespace distribution.Namespace) *Changes {
+	deletes, _ := c.Storage["delete"]["enabled"].(bool)
 	switch {
 	case c.Proxy.RemoteURL != "":
-		return &Changes{namespace, "the registry is a pull-through cache: its tags are those of another registry"}
+		return &Changes{namespace, "the registry is a pull-through cache: its tags are those of another registry", deletes}
 	case isReadOnly(c):
-		return &Changes{namespace, "the registry is read-only (storage.maintenance.readonly)"}
+		return &Changes{namespace, "the registry is read-only (storage.maintenance.readonly)", deletes}
 	}
-	return &Changes{namespace, ""}
+	return &Changes{namespace, "", deletes}
 }
 
 // isReadOnly reports whether distribution refuses changes.
@@ -43,44 +48,112 @@ func isReadOnly(c *configuration.Configuration) bool {
 	return enabled
 }
 
-// Untag implements streamrest.Registry.
-func (c *Changes) Untag(ctx context.Context, by, name, tag string, condition func(context.Context) error) error {
-	if c.refusal != "" {
-		return &streamrest.RefusedError{Reason: c.refusal}
-	}
-	ctx = logging.WithUser(ctx, by)
-	opened, err := tracker.OpenRepository(ctx, c.namespace, name)
+// MayUntag implements streamwriter.Registry.
+func (c *Changes) MayUntag(ctx context.Context, name string, tags []string) error {
+	r, err := c.open(ctx, name)
 	if err != nil {
 		return err
 	}
-	r := opened.(*repository)
+	if !c.deletes {
+		return clientError(distribution.ErrUnsupported)
+	}
 	service := r.Repository.Tags(ctx)
-	change := r.change(ctx, service, tag, "", func() error {
-		if err := condition(ctx); err != nil {
-			return err
+	for _, tag := range tags {
+		if err := r.mayPoint(ctx, service, tag, ""); err != nil {
+			return clientError(err)
 		}
-		err := service.Untag(ctx, tag)
+	}
+	return nil
+}
+
+// Untag implements streamwriter.Registry.
+func (c *Changes) Untag(ctx context.Context, m streamwriter.Move) error {
+	m.To = ""
+	return c.move(ctx, m, "untag", func(ctx context.Context, service distribution.TagService) error {
+		err := service.Untag(ctx, m.Tag)
 		if gone := (driver.PathNotFoundError{}); errors.As(err, &gone) {
 			return nil
 		}
 		return err
 	})
-	err = unavailable(ctx, r.tracker.Tagged(ctx, r.Repository, tag, "", service, change))
-	logging.Audit(ctx, "untag", name, tag, "", err)
+}
+
+// Tag implements streamwriter.Registry.
+func (c *Changes) Tag(ctx context.Context, m streamwriter.Move) error {
+	return c.move(ctx, m, "tag", func(ctx context.Context, service distribution.TagService) error {
+		return service.Tag(ctx, m.Tag, imagespec.Descriptor{Digest: m.To})
+	})
+}
+
+// open returns a repository to be changed.
+func (c *Changes) open(ctx context.Context, name string) (*repository, error) {
+	if c.refusal != "" {
+		return nil, &streamwriter.RefusedError{Reason: c.refusal}
+	}
+	opened, err := tracker.OpenRepository(ctx, c.namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return opened.(*repository), nil
+}
+
+// move makes a move by change, and logs it.
+func (c *Changes) move(ctx context.Context, m streamwriter.Move, verb string, change func(context.Context, distribution.TagService) error) error {
+	ctx = logging.WithUser(ctx, m.User)
+	r, err := c.open(ctx, m.Repository)
+	if err != nil {
+		return err
+	}
+	if err := r.tracker.Ready(); err != nil {
+		return clientError(unavailableFor(ctx))
+	}
+	if m.To != "" && m.From != m.Repository {
+		if err := c.copy(ctx, r, &m); err != nil {
+			return clientError(err)
+		}
+	}
+	service := r.Repository.Tags(ctx)
+	guarded := r.change(ctx, service, m.Tag, m.To, func() error {
+		if err := m.Condition(ctx); err != nil {
+			return err
+		}
+		return change(ctx, service)
+	})
+	tracked := &records.Tracked{}
+	err = unavailable(ctx, r.tracker.Tagged(records.WithTracked(ctx, tracked), r.Repository, m.Tag, m.To, service, guarded))
+	logging.Audit(ctx, verb, m.Repository, m.Tag, m.To.String(), err)
+	if err == nil && tracked.Is() {
+		r.follow(ctx, m.Tag, imagespec.Descriptor{Digest: m.To})
+	}
 	return clientError(err)
+}
+
+// copy adds the content of the move of a tag to the repository of the tag, before the tag is moved.
+func (c *Changes) copy(ctx context.Context, to *repository, m *streamwriter.Move) error {
+	from, err := c.open(ctx, m.From)
+	if err != nil {
+		return err
+	}
+	if err := to.mayPoint(ctx, to.Repository.Tags(ctx), m.Tag, m.To); err != nil {
+		return err
+	}
+	return copyManifest(ctx, from, to, m.To)
 }
 
 // clientError returns the error for a client of the API.
 func clientError(err error) error {
 	var code errcode.Error
 	var status apierrors.APIStatus
+	var unknown distribution.ErrManifestUnknownRevision
 	switch {
 	case err == nil, errors.As(err, &status):
 		return err
+	case errors.As(err, &unknown):
+		return apierrors.NewNotFound(imageapi.Images, unknown.Revision.String())
 	case errors.Is(err, distribution.ErrUnsupported):
-		return &streamrest.RefusedError{Reason: "the registry deletes nothing: storage.delete.enabled is not true"}
+		return &streamwriter.RefusedError{Reason: "the registry deletes nothing: storage.delete.enabled is not true"}
 	case errors.As(err, &code) && code.Code == errcode.ErrorCodeDenied:
-		return &streamrest.RefusedError{Reason: code.Message}
+		return &streamwriter.RefusedError{Reason: code.Message}
 	case errors.As(err, &code) && code.Code == errcode.ErrorCodeUnavailable:
 		return apierrors.NewServiceUnavailable(code.Message)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"tallyman/imageapi/records"
 	"tallyman/registry/logging"
 )
 
@@ -20,7 +21,28 @@ type tags struct {
 // Tag implements distribution.TagService: the tag is true once the registry has it.
 func (t *tags) Tag(ctx context.Context, tag string, to imagespec.Descriptor) error {
 	change := t.repository.change(ctx, t.TagService, tag, to.Digest, func() error { return t.TagService.Tag(ctx, tag, to) })
-	return unavailable(ctx, t.repository.tracker.Tagged(ctx, t.repository.Repository, tag, to.Digest, t.TagService, change))
+	tracked := &records.Tracked{}
+	err := unavailable(ctx, t.repository.tracker.Tagged(records.WithTracked(ctx, tracked), t.repository.Repository, tag, to.Digest, t.TagService, change))
+	if err == nil && tracked.Is() {
+		t.repository.follow(ctx, tag, to)
+	}
+	return err
+}
+
+// follow moves the tags that track another one, which points to a manifest now. The move of that one is
+// done, so failures are logged.
+func (r *repository) follow(ctx context.Context, tag string, to imagespec.Descriptor) {
+	names, err := r.tracker.Catalog().Records().TrackingTags(ctx, r.name(), tag)
+	if err != nil {
+		logging.For(ctx).Warn("tags that track another one not found", "repository", r.name(), "tag", tag, "err", err)
+	}
+	for _, name := range names {
+		err := r.Tags(ctx).Tag(records.WithFollowing(ctx), name, to)
+		logging.Audit(ctx, "tag", r.name(), name, to.Digest.String(), err)
+		if err != nil {
+			logging.For(ctx).Warn("tag did not follow the one that it tracks", "repository", r.name(), "tag", name, "tracks", tag, "err", err)
+		}
+	}
 }
 
 // Untag implements distribution.TagService.

@@ -194,6 +194,7 @@ func newAPI(c *config.Config, resources *images, who *access.Access, status *res
 	}
 	namespaced, err := streamrest.New(streamrest.Options{
 		Backend: resources.backend, Images: resources.images, Records: resources.catalog.Records(), Host: cmp.Or(registryHost(c), externalAddress(c)), Registry: changes,
+		Authorizer: who.Authorizer,
 	})
 	if err != nil {
 		return nil, err

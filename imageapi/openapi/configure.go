@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/server"
 	"k8s.io/kube-openapi/pkg/common"
@@ -39,11 +40,30 @@ func definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefiniti
 	all := GetOpenAPIDefinitions(func(path string) spec.Ref { return ref(friendlyName(path)) })
 	mendSignatures(all["github.com/openshift/api/image/v1.Image"])
 	all["k8s.io/api/core/v1.ObjectReference"] = objectReference()
+	all["k8s.io/api/core/v1.Secret"] = secret(ref)
 	return all
 }
 
-// objectReference is the definition of the only type of the core group that a served type has, in
-// the spec of an ImageTag.
+// secret is the definition of the items of imagestreams/secrets.
+func secret(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	text, bytes := spec.StringProperty(), spec.StrFmtProperty("byte")
+	meta := metav1.ObjectMeta{}.OpenAPIModelName()
+	properties := map[string]spec.Schema{
+		"kind": *text, "apiVersion": *text, "type": *text, "immutable": *spec.BooleanProperty(), "data": *spec.MapProperty(bytes), "stringData": *spec.MapProperty(text),
+		"metadata": {SchemaProps: spec.SchemaProps{Ref: ref(meta)}},
+	}
+	docs := (corev1.Secret{}).SwaggerDoc()
+	for field, property := range properties {
+		property.Description = docs[field]
+		properties[field] = property
+	}
+	return common.OpenAPIDefinition{
+		Schema:       spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}, Description: docs[""], Properties: properties}},
+		Dependencies: []string{meta},
+	}
+}
+
+// objectReference is the definition of the type of the core group that spec tags have.
 func objectReference() common.OpenAPIDefinition {
 	s := spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}, Properties: map[string]spec.Schema{}}}
 	for field, text := range (corev1.ObjectReference{}).SwaggerDoc() {

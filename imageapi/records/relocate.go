@@ -57,7 +57,7 @@ func (s *Store) relocateStream(ctx context.Context, e *storage.Entry) error {
 		if err != nil {
 			return err
 		}
-		b.Add(storage.Mutation{Key: to, Value: storage.Body(body)})
+		b.Add(storage.Mutation{Key: to, Value: storage.Body(body), Terms: streamTerms(stream)})
 		b.AddLast(storage.Mutation{Key: change, Expect: storage.AnyRevision, Value: storage.Body(s.changeValue())})
 	}
 	_, err = b.Commit(ctx, s.options.Backend) // what changes meanwhile is moved the next time

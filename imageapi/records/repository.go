@@ -44,8 +44,8 @@ func (s *Store) RepositoryNames(ctx context.Context, limit int, last string) (na
 	}
 	return s.names(ctx, request, limit, func(key string) (string, error) {
 		name := repositoryOf(key)
-		tags, _, err := s.TagNames(ctx, name, 1, "")
-		if err != nil || len(tags) == 0 { // all of them were deleted
+		has, err := s.hasTags(ctx, name)
+		if err != nil || !has { // all of them were deleted
 			return "", err
 		}
 		return name, nil

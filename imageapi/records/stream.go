@@ -49,6 +49,20 @@ func (s *Store) streamChanged(ctx context.Context, b *storage.Batch, repository 
 	return nil
 }
 
+// generation returns the generation of the stream of a repository, 1 for one that is not there yet, and
+// whether tags of it track others.
+func (s *Store) generation(ctx context.Context, repository string) (generation int64, tracked bool, err error) {
+	entries, err := s.get(ctx, s.streamKey(repository))
+	if err != nil || entries[0] == nil {
+		return 1, false, err
+	}
+	stream, err := DecodeStream(entries[0])
+	if err != nil {
+		return 1, false, nil //nolint:nilerr // one that cannot be read is for `store check`
+	}
+	return max(1, stream.Generation), stream.Annotations[annotationTracking] != "", nil
+}
+
 // changeValue is the value of a change, of which the revision alone is read.
 func (s *Store) changeValue() []byte {
 	return fmt.Appendf(nil, `{"changed":%q}`, s.options.Now().UTC().Format(time.RFC3339))
@@ -64,7 +78,7 @@ func (s *Store) createStream(b *storage.Batch, name streams.Stream, repository s
 	if err != nil {
 		return err
 	}
-	b.Add(storage.Mutation{Key: stream, Expect: 0, Value: storage.Body(body)})
+	b.Add(storage.Mutation{Key: stream, Expect: 0, Value: storage.Body(body), Terms: streamTerms(&imagev1.ImageStream{})})
 	b.Add(storage.Mutation{Key: repositoryKey(repository), Expect: storage.AnyRevision, Value: storage.Body(s.changeValue())})
 	return nil
 }
@@ -72,26 +86,28 @@ func (s *Store) createStream(b *storage.Batch, name streams.Stream, repository s
 // CompleteStreams makes the streams that are missing of repositories with tags. An older version made
 // none.
 func (s *Store) CompleteStreams(ctx context.Context) error {
-	return s.EachRepository(ctx, func(repository string) error {
-		for range streamTries {
-			entry, _, err := storage.GetEntry(ctx, s.options.Backend, s.streamKey(repository), storage.Read{})
-			if err != nil || entry != nil {
-				return err
-			}
-			tags, _, err := s.TagNames(ctx, repository, 1, "")
-			if err != nil || len(tags) == 0 {
-				return err
-			}
-			b := &storage.Batch{}
-			if err := s.streamChanged(ctx, b, repository); err != nil {
-				return err
-			}
-			if committed, err := b.Commit(ctx, s.options.Backend); committed || err != nil {
-				return err
-			}
+	return s.EachRepository(ctx, func(repository string) error { return s.CompleteStream(ctx, repository) })
+}
+
+// CompleteStream makes the stream of a repository if it is missing and the repository has tags.
+func (s *Store) CompleteStream(ctx context.Context, repository string) error {
+	for range streamTries {
+		entry, _, err := storage.GetEntry(ctx, s.options.Backend, s.streamKey(repository), storage.Read{})
+		if err != nil || entry != nil {
+			return err
 		}
-		return fmt.Errorf("the image stream of %s was not made: others come first each time", repository)
-	})
+		if has, err := s.hasTags(ctx, repository); err != nil || !has {
+			return err
+		}
+		b := &storage.Batch{}
+		if err := s.streamChanged(ctx, b, repository); err != nil {
+			return err
+		}
+		if committed, err := b.Commit(ctx, s.options.Backend); committed || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the image stream of %s was not made: others come first each time", repository)
 }
 
 // streamTries bounds how often a stream is changed that others change meanwhile.
@@ -101,4 +117,51 @@ const streamTries = 5
 func DecodeStream(e *storage.Entry) (*imagev1.ImageStream, error) {
 	stream := &imagev1.ImageStream{}
 	return stream, decode(e, "ImageStream", stream)
+}
+
+// streamGroup is the group of terms of ImageStreams.
+const streamGroup = "stream"
+
+// terminatingTerm is the term of streams that are being deleted.
+const terminatingTerm = "terminating=true"
+
+func streamTerms(stream *imagev1.ImageStream) []storage.TermChange {
+	change := storage.TermChange{Group: streamGroup}
+	if stream.DeletionTimestamp != nil {
+		change.Terms = []string{terminatingTerm}
+	}
+	return []storage.TermChange{change}
+}
+
+// EachTerminating calls fn with every stream that is being deleted.
+func (s *Store) EachTerminating(ctx context.Context, fn func(*imagev1.ImageStream) error) error {
+	terminating := func(e *storage.Entry) bool {
+		stream, err := DecodeStream(e)
+		return err == nil && stream.DeletionTimestamp != nil
+	}
+	var names []string
+	err := s.each(ctx, StreamPrefix, terminatingTerm, terminating, func(e *storage.Entry) error {
+		names = append(names, e.Key)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range names {
+		entry, _, err := storage.GetEntry(ctx, s.options.Backend, key, storage.Read{})
+		if err != nil {
+			return err
+		}
+		if entry == nil {
+			continue
+		}
+		stream, err := DecodeStream(entry)
+		if err != nil || stream.DeletionTimestamp == nil {
+			continue // one that cannot be read is for `store check`
+		}
+		if err := fn(stream); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -2,10 +2,8 @@ package records
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -59,11 +57,11 @@ func (s *Store) SetTag(ctx context.Context, b *storage.Batch, c TagChange) (befo
 	if err != nil {
 		return "", err
 	}
-	current := readable(entries[0])
+	current, edit := readable(entries[0]), editOf(ctx, c.Repository, c.Tag)
 	if current != nil {
 		before = points(current)
 	}
-	if before == c.To && (current != nil || entries[0] == nil) || c.Only != "" && before != c.Only {
+	if c.Only != "" && before != c.Only || edit == nil && before == c.To && (current != nil || entries[0] == nil) {
 		b.Add(storage.Mutation{Operation: storage.Check, Key: live, Expect: revision(entries[0])})
 		return before, nil
 	}
@@ -71,16 +69,28 @@ func (s *Store) SetTag(ctx context.Context, b *storage.Batch, c TagChange) (befo
 		return before, err
 	}
 	if c.To == "" {
-		return before, s.bury(b, current, deleted, entries)
+		return before, s.bury(b, current, edit, deleted, entries)
 	}
-	next := current
-	if next == nil {
-		if next = readable(entries[1]); next == nil {
-			next = &imagev1.ImageTag{Status: &imagev1.NamedTagEventList{Tag: c.Tag}}
+	generation, tracked, err := s.generation(ctx, c.Repository)
+	if err != nil {
+		return before, err
+	}
+	if before != c.To && tracked {
+		noteTracked(ctx)
+	}
+	next := s.successor(current, readable(entries[1]), &c)
+	if before == c.To {
+		next.Status.Items[0].Generation = max(generation, next.Status.Items[0].Generation)
+	} else {
+		s.prepend(next, c, generation, pusherOf(ctx))
+		if isFollowing(ctx) && current != nil && len(next.Status.Items) > 1 {
+			next.Status.Items[0].Generation = max(generation, next.Status.Items[1].Generation)
 		}
-		s.create(next, &c)
+		next.Status.Conditions = nil
 	}
-	s.prepend(next, c, pusherOf(ctx))
+	if edit != nil {
+		next.Spec = edit.Spec
+	}
 	put, err := putTag(live, next, revision(entries[0]))
 	if err != nil {
 		return before, err
@@ -92,12 +102,41 @@ func (s *Store) SetTag(ctx context.Context, b *storage.Batch, c TagChange) (befo
 	return before, nil
 }
 
-// bury makes a tag a deleted one. entries are the present ones under its two keys.
-func (s *Store) bury(b *storage.Batch, tag *imagev1.ImageTag, deleted string, entries []*storage.Entry) error {
-	b.Add(storage.Mutation{Operation: storage.Delete, Key: entries[0].Key, Expect: entries[0].Revision})
+// successor returns the tag to be changed: the one that is there, or else a new one. A tag that points to
+// nothing has the history of the deleted one, nil for none.
+func (s *Store) successor(current, deleted *imagev1.ImageTag, c *TagChange) *imagev1.ImageTag {
+	switch {
+	case current == nil && deleted == nil:
+		current = &imagev1.ImageTag{Status: &imagev1.NamedTagEventList{Tag: c.Tag}}
+		s.create(current, c)
+	case current == nil:
+		current = deleted
+		s.create(current, c)
+	case deleted != nil && len(current.Status.Items) == 0:
+		current.Status.Items, current.Annotations[AnnotationPushers] = deleted.Status.Items, deleted.Annotations[AnnotationPushers]
+	}
+	return current
+}
+
+// bury makes a tag a deleted one. entries are the present ones under its two keys. With an edit that has
+// a spec, a tag stays that points to nothing.
+func (s *Store) bury(b *storage.Batch, tag *imagev1.ImageTag, edit *TagEdit, deleted string, entries []*storage.Entry) error {
+	if tag == nil || edit == nil || edit.Spec == nil {
+		b.Add(storage.Mutation{Operation: storage.Delete, Key: entries[0].Key, Expect: entries[0].Revision})
+	} else {
+		left := tag.DeepCopy()
+		left.Spec, left.Status.Items, left.Status.Conditions = edit.Spec, nil, nil
+		delete(left.Annotations, AnnotationPushers)
+		put, err := putTag(entries[0].Key, left, entries[0].Revision)
+		if err != nil {
+			return err
+		}
+		b.Add(put)
+	}
 	if tag == nil {
 		return nil
 	}
+	tag.Spec = nil
 	tag.Annotations[AnnotationDeleted] = s.options.Now().UTC().Format(time.RFC3339)
 	put, err := putTag(deleted, tag, revision(entries[1]))
 	if err != nil {
@@ -138,81 +177,6 @@ func (s *Store) Tag(ctx context.Context, repository, tag string) (to digest.Dige
 		return points(stored), true, nil
 	}
 	return "", false, nil
-}
-
-// tagPrefix starts the keys of a repository's tags.
-func (s *Store) tagPrefix(repository string) string {
-	return TagPrefix + streams.KeyPrefix(s.options.Names.Stream(repository))
-}
-
-// TagNames returns the tags of a repository behind the one called last, in the order of bytes: up to
-// limit of them, or all if that is negative. more is true if there are limit of them.
-func (s *Store) TagNames(ctx context.Context, repository string, limit int, last string) (names []string, more bool, err error) {
-	prefix := s.tagPrefix(repository)
-	request := storage.ScanRequest{From: prefix, To: prefix + "\xff"}
-	if last != "" {
-		request.From = prefix + last + "\x00"
-	}
-	return s.names(ctx, request, limit, func(key string) (string, error) { return strings.TrimPrefix(key, prefix), nil })
-}
-
-// names returns the names that name makes of the keys in a range, "" for none: up to limit of them, or
-// all if that is negative. more is true if there are limit of them.
-func (s *Store) names(ctx context.Context, request storage.ScanRequest, limit int, name func(key string) (string, error)) (names []string, more bool, err error) {
-	request.KeysOnly, request.Limit = true, namesPage
-	if limit > 0 {
-		request.Limit = min(limit, namesPage)
-	}
-	err = storage.EachOf(ctx, s.options.Backend, request, func(e *storage.Entry) error {
-		found, err := name(e.Key)
-		if err != nil || found == "" {
-			return err
-		}
-		if names = append(names, found); len(names) == limit {
-			return errEnough
-		}
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		return names, true, nil
-	}
-	return names, false, err
-}
-
-// namesPage is how many names are read at once.
-const namesPage = 1000
-
-// TagsOf returns the tags of a repository that point to a manifest, up to limit of them, or all if
-// that is 0.
-func (s *Store) TagsOf(ctx context.Context, repository string, to digest.Digest, limit int) (tags []string, err error) {
-	prefix := s.tagPrefix(repository)
-	add := func(e *storage.Entry) error {
-		if tags = append(tags, strings.TrimPrefix(e.Key, prefix)); len(tags) == limit {
-			return errEnough
-		}
-		return nil
-	}
-	err = s.each(ctx, prefix, ImageTerm(to), func(e *storage.Entry) bool {
-		tag := readable(e)
-		return tag != nil && points(tag) == to
-	}, add)
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
-	return tags, err
-}
-
-// EachTag calls fn with every tag of a repository that has a record, the manifest that it points to, and
-// the revision of the record.
-func (s *Store) EachTag(ctx context.Context, repository string, fn func(tag string, to digest.Digest, revision int64) error) error {
-	prefix := s.tagPrefix(repository)
-	return storage.Each(ctx, s.options.Backend, prefix, false, func(e *storage.Entry) error {
-		to := digest.Digest("")
-		if tag := readable(e); tag != nil {
-			to = points(tag)
-		}
-		return fn(strings.TrimPrefix(e.Key, prefix), to, e.Revision)
-	})
 }
 
 // readable returns the ImageTag of an entry, nil if there is none that can be read.
@@ -278,8 +242,15 @@ func decode(e *storage.Entry, kind string, into runtime.Object) error {
 	return nil
 }
 
-// tagTerms returns the terms of an ImageTag: the manifest that it points to.
-func tagTerms(tag *imagev1.ImageTag) []string { return []string{ImageTerm(points(tag))} }
+// tagTerms returns the terms of an ImageTag: the manifest that it points to, and the tag of its stream that
+// it tracks.
+func tagTerms(tag *imagev1.ImageTag) []string {
+	terms := []string{ImageTerm(points(tag))}
+	if tracked := trackedTag(tag); tracked != "" {
+		terms = append(terms, trackTerm(tracked))
+	}
+	return terms
+}
 
 // ImageTerm returns the term of the ImageTags that point to a manifest.
 func ImageTerm(to digest.Digest) string { return "image=" + to.String() }

@@ -20,6 +20,12 @@ func StoredTerms(key string, value []byte) ([]storage.TermChange, error) {
 			return nil, err
 		}
 		return []storage.TermChange{{Group: tagGroup, Terms: tagTerms(tag)}}, nil
+	case strings.HasPrefix(key, StreamPrefix):
+		stream, err := DecodeStream(&storage.Entry{Key: key, Value: storage.Body(value)})
+		if err != nil {
+			return nil, err
+		}
+		return streamTerms(stream), nil
 	}
 	return nil, nil
 }

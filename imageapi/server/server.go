@@ -103,6 +103,7 @@ func New(o Options) (*Server, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	go o.Images.MaintainIndex(ctx)
+	go o.Streams.Run(ctx)
 	go func() {
 		// There is no listener to run: this runs the start-up hooks and, when
 		// the context ends, fails /readyz. It does not return before all

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
 
@@ -25,6 +26,7 @@ import (
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
+	"tallyman/imageapi/streamwriter"
 	"tallyman/signatures"
 	"tallyman/signatures/manifest"
 	"tallyman/storage"
@@ -40,25 +42,59 @@ type house struct {
 	backend storage.Backend
 	images  *rest.Images
 	catalog *catalog.Catalog
-	// refuses, if it is not nil, is the error of the registry. before is called before a change.
+	// contents are those that were pushed.
+	contents map[string]digest.Digest
+	// refuses, if it is not nil, is the error of the registry. before is called before a change. denied are the
+	// streams that the user may not read.
 	refuses error
 	before  func()
-	user    string // of the last change
+	denied  map[string]bool
+	reviews []string // of streams
+	moves   []string // of tags, with the users
 	*Resources
 }
 
-// Untag implements Registry: there is no registry, but its records.
-func (h *house) Untag(ctx context.Context, user, repository, tag string, condition func(context.Context) error) error {
-	if h.user = user; h.refuses != nil {
+// Untag implements streamwriter.Registry: there is no registry, but its records.
+func (h *house) Untag(ctx context.Context, m streamwriter.Move) error {
+	m.To = ""
+	return h.move(ctx, m)
+}
+
+// Tag implements streamwriter.Registry.
+func (h *house) Tag(ctx context.Context, m streamwriter.Move) error { return h.move(ctx, m) }
+
+func (h *house) move(ctx context.Context, m streamwriter.Move) error {
+	h.moves = append(h.moves, fmt.Sprintf("%s: %s:%s=%.12s %s", m.User, m.Repository, m.Tag, strings.TrimPrefix(m.To.String(), "sha256:"), m.From))
+	if h.refuses != nil {
 		return h.refuses
 	}
 	if h.before != nil {
 		h.before()
 	}
-	if err := condition(ctx); err != nil {
+	if err := m.Condition(ctx); err != nil {
 		return err
 	}
-	return h.catalog.MoveTag(ctx, catalog.Move{Repository: repository, Tag: tag})
+	if m.To != "" && m.From != m.Repository { // as the registry copies it
+		for content, name := range h.contents {
+			if name == m.To {
+				h.push(m.Repository+":", content)
+			}
+		}
+	}
+	return h.catalog.MoveTag(ctx, catalog.Move{Repository: m.Repository, Tag: m.Tag, To: m.To, Host: "host:5000"})
+}
+
+// MayUntag implements streamwriter.Registry.
+func (h *house) MayUntag(context.Context, string, []string) error { return h.refuses }
+
+// Authorize is an authorizer.AuthorizerFunc.
+func (h *house) Authorize(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+	stream := a.GetNamespace() + "/" + a.GetName()
+	h.reviews = append(h.reviews, fmt.Sprintf("%s %s %s/%s %s", a.GetUser().GetName(), a.GetVerb(), a.GetResource(), a.GetSubresource(), stream))
+	if h.denied[stream] {
+		return authorizer.DecisionNoOpinion, "", nil
+	}
+	return authorizer.DecisionAllow, "", nil
 }
 
 func newHouse(t testing.TB) *house {
@@ -79,9 +115,9 @@ func newHouseOn(t testing.TB, backend storage.Backend) *house {
 	}
 	t.Cleanup(images.Close)
 	kept := records.New(records.Options{Backend: backend})
-	h := &house{t: t, backend: backend, images: images}
+	h := &house{t: t, backend: backend, images: images, contents: map[string]digest.Digest{}, denied: map[string]bool{}}
 	h.catalog = catalog.New(catalog.Options{Backend: backend, Images: images, Referrers: referrers.NewStore(backend), Records: kept})
-	if h.Resources, err = New(Options{Backend: backend, Images: images, Records: kept, Host: "host:5000", Registry: h}); err != nil {
+	if h.Resources, err = New(Options{Backend: backend, Images: images, Records: kept, Host: "host:5000", Registry: h, Authorizer: authorizer.AuthorizerFunc(h.Authorize)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.Close)
@@ -99,6 +135,7 @@ func (h *house) push(full, content string) digest.Digest {
 	h.t.Helper()
 	repository, tag, _ := strings.Cut(full, ":")
 	body, name := contentOf(content)
+	h.contents[content] = name
 	parsed, err := manifest.Parse("", []byte(body))
 	if err != nil {
 		h.t.Fatal(err)

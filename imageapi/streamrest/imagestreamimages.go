@@ -2,10 +2,10 @@ package streamrest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,7 +13,6 @@ import (
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
 
 	"tallyman/imageapi"
-	"tallyman/imageapi/records"
 	"tallyman/imageapi/streams"
 	"tallyman/storage/objects"
 )
@@ -22,10 +21,9 @@ import (
 // digest. A stream has the images that its repository holds.
 type imageStreamImages struct {
 	k8srest.TableConvertor
-	streams *resource
-	names   streams.Names
-	records *records.Store
-	images  *images
+	streams  *resource
+	resolver *resolver
+	images   *images
 }
 
 var (
@@ -56,44 +54,29 @@ func (i *imageStreamImages) Get(ctx context.Context, name string, options *metav
 	if !ok || streamName == "" || id == "" || strings.Contains(id, "@") {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("name %q: ImageStreamImages must be retrieved with <name>@<id>", name))
 	}
-	stream, repository, err := streamOf(ctx, i.streams, i.names, streamName, options)
+	stream, repository, err := streamOf(ctx, i.streams, i.resolver.names, streamName, options)
 	if err != nil {
 		return nil, err
 	}
-	found, err := i.find(ctx, repository, id)
+	found, err := i.resolver.image(ctx, streams.Stream{Namespace: stream.Namespace, Name: stream.Name}, id)
+	if ambiguous := (*ambiguousError)(nil); errors.As(err, &ambiguous) {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("name %q: %s", name, err))
+	}
+	if err != nil {
+		return nil, objects.Unavailable(err)
+	}
+	if found == "" {
+		return nil, apierrors.NewNotFound(imageapi.ImageStreamImages, name)
+	}
+	image, err := i.images.in(ctx, repository, found.String(), stream.Status.DockerImageRepository+"@"+found.String())
 	if err != nil {
 		return nil, err
 	}
-	if len(found) > 1 {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("name %q: several images of the stream begin with that id, such as %s and %s: give more of it", name, found[0], found[1]))
+	if image == nil {
+		return nil, apierrors.NewNotFound(imageapi.ImageStreamImages, name)
 	}
-	for _, digest := range found {
-		image, err := i.images.in(ctx, repository, digest.String(), stream.Status.DockerImageRepository+"@"+digest.String())
-		if err != nil {
-			return nil, err
-		}
-		if image != nil {
-			return &imagev1.ImageStreamImage{
-				ObjectMeta: metav1.ObjectMeta{Namespace: stream.Namespace, Name: name, CreationTimestamp: image.CreationTimestamp, Annotations: stream.Annotations},
-				Image:      *image,
-			}, nil
-		}
-	}
-	return nil, apierrors.NewNotFound(imageapi.ImageStreamImages, name)
-}
-
-// find returns up to two manifests of a repository whose digests begin with id, or whose encoded parts do.
-func (i *imageStreamImages) find(ctx context.Context, repository, id string) (found []digest.Digest, err error) {
-	prefixes := []string{id}
-	if !strings.Contains(id, ":") {
-		prefixes = []string{digest.SHA256.String() + ":" + id, digest.SHA512.String() + ":" + id}
-	}
-	for _, prefix := range prefixes {
-		names, err := i.records.HeldManifests(ctx, repository, prefix, 2)
-		if err != nil {
-			return nil, objects.Unavailable(err)
-		}
-		found = append(found, names...)
-	}
-	return found, nil
+	return &imagev1.ImageStreamImage{
+		ObjectMeta: metav1.ObjectMeta{Namespace: stream.Namespace, Name: name, CreationTimestamp: image.CreationTimestamp, Annotations: stream.Annotations},
+		Image:      *image,
+	}, nil
 }

@@ -213,7 +213,7 @@ type readOnlyStrategy struct {
 	names.NameGenerator
 }
 
-var errReadOnly = errors.New("image tags are written by the registry")
+var errReadOnly = errors.New("the registry writes it")
 
 func (readOnlyStrategy) NamespaceScoped() bool                                            { return true }
 func (readOnlyStrategy) PrepareForCreate(context.Context, runtime.Object)                 {}

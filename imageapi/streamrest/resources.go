@@ -6,12 +6,15 @@ import (
 	imagev1 "github.com/openshift/api/image/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
+	generators "k8s.io/apiserver/pkg/storage/names"
 
 	"tallyman/imageapi"
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/streams"
+	"tallyman/imageapi/streamwriter"
 	"tallyman/storage"
 )
 
@@ -26,37 +29,31 @@ type Options struct {
 	// Host is the registry's own host[:port] for pull references, "" for none.
 	Host string
 	// Registry changes the registry. Required.
-	Registry Registry
+	Registry streamwriter.Registry
+	// Authorizer says which streams of other namespaces a user may tag images from. Required.
+	Authorizer authorizer.Authorizer
 }
-
-// Registry changes the registry.
-type Registry interface {
-	// Untag deletes a tag of a repository for a user, unless condition fails, which is called when nobody
-	// else can change the tag. Its error is returned. A tag that the registry does not have is no error.
-	// The error is a RefusedError or a Kubernetes one.
-	Untag(ctx context.Context, user, repository, tag string, condition func(context.Context) error) error
-}
-
-// RefusedError is the error of a change that the registry does not make.
-type RefusedError struct{ Reason string }
-
-// Error implements error.
-func (e *RefusedError) Error() string { return e.Reason }
 
 // Resources are all namespaced resources. Create it with New.
 type Resources struct {
-	streams    *resource
-	streamTags *deletable
+	streams    *imageStreams
+	status     *imageStreamStatus
+	streamTags *imageStreamTags
 	tags       *imageTags
 	images     *imageStreamImages
 	layers     *layers
+	mappings   *imageStreamMappings
+	writer     *streamwriter.Writer
 }
 
-// New opens the resources. The caller closes them before the backend.
+// New opens the resources. The caller closes them before the backend, and runs Run.
 func New(o Options) (*Resources, error) {
-	r, shown, names := &Resources{}, &images{o.Images, o.Backend}, o.Records.Names()
+	names := o.Records.Names()
+	r := &Resources{writer: streamwriter.New(streamwriter.Options{Backend: o.Backend, Records: o.Records, Registry: o.Registry, Host: o.Host})}
+	finder := &resolver{records: o.Records, names: names, host: o.Host, authorizer: o.Authorizer}
+	strategy, shown := streamStrategy{imageapi.Scheme, generators.SimpleNameGenerator, finder}, &images{o.Images, o.Backend}
 	var err error
-	if r.streams, err = newImageStreams(o.Backend, names, o.Host); err != nil {
+	if r.streams, err = newImageStreams(o.Backend, o.Host, r.writer, strategy, o.Registry); err != nil {
 		return nil, err
 	}
 	streamTags, err := newImageStreamTags(o.Backend)
@@ -64,24 +61,32 @@ func New(o Options) (*Resources, error) {
 		r.Close()
 		return nil, err
 	}
-	r.streamTags = &deletable{streamTags, names, o.Registry}
-	if r.tags, err = newImageTags(o.Backend, shown, names, o.Registry); err != nil {
+	r.status = newImageStreamStatus(r.streams, statusStrategy{strategy})
+	r.streamTags = &imageStreamTags{&deletable{streamTags, &tagWriter{r.writer, strategy, imageapi.ImageStreamTags}}}
+	if r.tags, err = newImageTags(o.Backend, shown, &tagWriter{r.writer, strategy, imageapi.ImageTags}); err != nil {
 		r.Close()
 		return nil, err
 	}
-	r.images = &imageStreamImages{TableConvertor: streams.ImageStreamImageTable, streams: r.streams, names: names, records: o.Records, images: shown}
-	r.layers = &layers{streams: r.streams, names: names, records: o.Records, backend: o.Backend}
+	r.images = &imageStreamImages{TableConvertor: streams.ImageStreamImageTable, streams: r.streams.resource, resolver: finder, images: shown}
+	r.mappings = &imageStreamMappings{&tagWriter{r.writer, strategy, imageapi.ImageStreamMappings}, finder}
+	r.layers = &layers{streams: r.streams.resource, names: names, records: o.Records, backend: o.Backend}
 	return r, nil
 }
+
+// Run does what requests have begun, such as the deletion of all tags of a stream, until ctx ends.
+func (r *Resources) Run(ctx context.Context) { r.writer.Run(ctx) }
 
 // Storage returns the resources by the names under which the API has them.
 func (r *Resources) Storage() map[string]k8srest.Storage {
 	return map[string]k8srest.Storage{
-		imageapi.ImageStreams.Resource:             r.streams,
-		imageapi.ImageStreams.Resource + "/layers": r.layers,
-		imageapi.ImageStreamTags.Resource:          r.streamTags,
-		imageapi.ImageTags.Resource:                r.tags,
-		imageapi.ImageStreamImages.Resource:        r.images,
+		imageapi.ImageStreams.Resource:              r.streams,
+		imageapi.ImageStreams.Resource + "/layers":  r.layers,
+		imageapi.ImageStreams.Resource + "/status":  r.status,
+		imageapi.ImageStreams.Resource + "/secrets": secrets{},
+		imageapi.ImageStreamMappings.Resource:       r.mappings,
+		imageapi.ImageStreamTags.Resource:           r.streamTags,
+		imageapi.ImageTags.Resource:                 r.tags,
+		imageapi.ImageStreamImages.Resource:         r.images,
 	}
 }
 

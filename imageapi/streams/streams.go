@@ -84,10 +84,14 @@ func ParseTagName(name string) (stream, tag string, err error) {
 	if !ok || stream == "" {
 		return "", "", fmt.Errorf("name %q: want <stream>:<tag>", name)
 	}
-	if !IsName(stream) || !reference.TagRegexp.MatchString(tag) || reference.TagRegexp.FindString(tag) != tag {
+	if !IsName(stream) || !isTag(tag) {
 		return "", "", fmt.Errorf("name %q: %w", name, errors.New("want the name of a stream, a colon and a tag of letters, digits, '_', '.' and '-'"))
 	}
 	return stream, tag, nil
+}
+
+func isTag(name string) bool {
+	return reference.TagRegexp.MatchString(name) && reference.TagRegexp.FindString(name) == name
 }
 
 // IsName reports whether a stream may be called name, as far as keys are concerned.

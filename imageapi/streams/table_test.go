@@ -96,12 +96,12 @@ func TestManyTags(t *testing.T) {
 		for n := range number {
 			created := metav1.NewTime(now.Add(time.Duration(n*7919%number) * time.Second)) // in no order
 			item := imagev1.TagEvent{Created: created, Image: digest, DockerImageReference: "host/team/app@" + digest}
-			tags.Add(&imagev1.NamedTagEventList{Tag: fmt.Sprintf("v%05d", n*7919%number), Items: []imagev1.TagEvent{item, item, item}})
+			tags.Add(fmt.Sprintf("v%05d", n*7919%number), &imagev1.ImageTag{Status: &imagev1.NamedTagEventList{Items: []imagev1.TagEvent{item, item, item}}})
 		}
 		stream := ImageStream(&imagev1.ImageStream{}, tags, "host", "team/app")
 		size := 0
 		for i := range stream.Status.Tags {
-			size += sizeOf(&stream.Status.Tags[i])
+			size += (&shownTag{status: stream.Status.Tags[i]}).bytes()
 			if i > 0 && stream.Status.Tags[i].Tag <= stream.Status.Tags[i-1].Tag {
 				t.Fatal("the tags are not in order")
 			}

@@ -16,8 +16,7 @@ import (
 	"tallyman/storage"
 )
 
-// Backend is a storage.Backend to be read, with the objects of a view. Create it with ImageStreams or
-// ImageStreamTags.
+// Backend is a storage.Backend with the objects of a view. Create it with ImageStreams or ImageStreamTags.
 type Backend struct {
 	storage.Backend
 	view view
@@ -36,11 +35,54 @@ type view interface {
 	affected(ctx context.Context, s *snapshot, c *storage.Change) ([]string, error)
 }
 
-var errReadOnly = errors.New("an object that is made of several records is not written as a whole")
+// writable is a view whose objects are written.
+type writable interface {
+	// write makes the object of an entry that was read, nil for none, another one. It returns false if
+	// it is not that one any more.
+	write(ctx context.Context, current *storage.Entry, value []byte) (revision int64, written bool, err error)
+}
 
-// Commit implements storage.Backend: it fails.
-func (b *Backend) Commit(context.Context, ...storage.Mutation) (*storage.CommitResult, error) {
-	return nil, errReadOnly
+var errNotWritten = errors.New("an object that is made of several records is not written as a whole")
+
+// Commit implements storage.Backend, for one Put of an object of a view that is written.
+func (b *Backend) Commit(ctx context.Context, mutations ...storage.Mutation) (*storage.CommitResult, error) {
+	view, ok := b.view.(writable)
+	if !ok || len(mutations) != 1 || mutations[0].Operation != storage.Put {
+		return nil, errNotWritten
+	}
+	m := &mutations[0]
+	current, err := b.current(ctx, m.Key)
+	if err != nil {
+		return nil, err
+	}
+	if m.Expect == storage.AnyRevision || m.Expect == revisionOf(current) {
+		revision, written, err := view.write(ctx, current, m.Value.Body())
+		if err != nil {
+			return nil, err
+		}
+		if written {
+			return &storage.CommitResult{Succeeded: true, Revision: revision, Revisions: []int64{revision}}, nil
+		}
+		if current, err = b.current(ctx, m.Key); err != nil {
+			return nil, err
+		}
+	}
+	return &storage.CommitResult{Current: current}, nil
+}
+
+func (b *Backend) current(ctx context.Context, key string) (*storage.Entry, error) {
+	result, err := b.Get(ctx, storage.GetRequest{Keys: []string{key}})
+	if err != nil {
+		return nil, err
+	}
+	return result.Entries[0], nil
+}
+
+func revisionOf(e *storage.Entry) int64 {
+	if e == nil {
+		return 0
+	}
+	return e.Revision
 }
 
 // sourceOf returns the key or the end of a range in the store of one of the view.

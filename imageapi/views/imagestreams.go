@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/streams"
@@ -17,14 +18,40 @@ const ImageStreamPrefix = "/imagestreams+tags/"
 
 // ImageStreams returns the ImageStreams of the records in a store, with their tags. The resourceVersion
 // of one is the revision of its last change, or of one of its tags. host is the registry's own
-// host[:port] for pull references, "" for none.
-func ImageStreams(b storage.Backend, names streams.Names, host string) *Backend {
-	return &Backend{b, &imageStreams{names, host}}
+// host[:port] for pull references, "" for none. A writer writes them.
+func ImageStreams(b storage.Backend, names streams.Names, host string, writer StreamWriter) *Backend {
+	return &Backend{b, &imageStreams{names, host, writer}}
+}
+
+// StreamWriter changes ImageStreams.
+type StreamWriter interface {
+	// Replace makes a stream another one, at a revision; from is nil for one that is new. It returns false,
+	// and has changed nothing, if the stream has another revision.
+	Replace(ctx context.Context, from, to *imagev1.ImageStream, revision int64) (now int64, replaced bool, err error)
 }
 
 type imageStreams struct {
-	names streams.Names
-	host  string
+	names  streams.Names
+	host   string
+	writer StreamWriter
+}
+
+func (v *imageStreams) write(ctx context.Context, current *storage.Entry, value []byte) (int64, bool, error) {
+	to := &imagev1.ImageStream{}
+	if err := runtime.DecodeInto(codec, value, to); err != nil {
+		return 0, false, err
+	}
+	if current == nil {
+		return v.writer.Replace(ctx, nil, to, 0)
+	}
+	from := &imagev1.ImageStream{}
+	if current.Err != nil {
+		return 0, false, current.Err
+	}
+	if err := runtime.DecodeInto(codec, current.Value.Body(), from); err != nil {
+		return 0, false, err
+	}
+	return v.writer.Replace(ctx, from, to, current.Revision)
 }
 
 func (*imageStreams) prefixes() (own, source string) { return ImageStreamPrefix, records.ChangePrefix }
@@ -88,9 +115,7 @@ func tagsIn(ctx context.Context, s *snapshot, changes []storage.Entry) ([]stream
 		if err != nil {
 			return nil //nolint:nilerr // one that cannot be read is for `store check`
 		}
-		status := *tag.Status
-		status.Tag = tagName(tag)
-		tags[at].Add(&status)
+		tags[at].Add(tagName(tag), tag)
 		return nil
 	})
 	return tags, err

@@ -60,7 +60,7 @@ var allowed = map[string][]string{
 	"tallyman/internal/image-apiserver": {"imageapi", "imageapi/openapi"},
 	"tallyman/internal/tallyman-load":   {"imageapi/derive", "signatures/manifest"},
 
-	"tallyman/registry":            {"imageapi/streamrest", "registry/configs", "registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest"},
+	"tallyman/registry":            {"imageapi", "imageapi/records", "imageapi/streamwriter", "registry/configs", "registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest"},
 	"tallyman/registry/configs":    {},
 	"tallyman/registry/extensions": {"imageapi/catalog", "imageapi/referrers", "imageapi/rules", "imageapi/server", "registry/logging", "registry/tracker", "signatures"},
 	"tallyman/registry/gc":         {"registry/journal", "registry/logging", "registry/tracker", "signatures/manifest"},
@@ -82,7 +82,8 @@ var allowed = map[string][]string{
 	"tallyman/imageapi/records":      {"imageapi", "imageapi/derive", "imageapi/streams", "storage"},
 	"tallyman/imageapi/streams":      {"imageapi/rules", "signatures/manifest"},
 	"tallyman/imageapi/rest":         {"imageapi", "imageapi/compression", "imageapi/derive", "imageapi/protobuf", "imageapi/records", "imageapi/rules", "storage", "storage/encoding", "storage/objects"},
-	"tallyman/imageapi/streamrest":   {"imageapi", "imageapi/records", "imageapi/rest", "imageapi/streams", "imageapi/views", "storage", "storage/objects"},
+	"tallyman/imageapi/streamrest":   {"imageapi", "imageapi/records", "imageapi/rest", "imageapi/rules", "imageapi/streams", "imageapi/streamwriter", "imageapi/views", "storage", "storage/objects"},
+	"tallyman/imageapi/streamwriter": {"imageapi", "imageapi/records", "imageapi/rules", "imageapi/streams", "storage", "storage/objects"},
 	"tallyman/imageapi/views":        {"imageapi", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/streams", "storage"},
 	"tallyman/imageapi/rules":        {"imageapi/derive", "signatures", "signatures/manifest"},
 	"tallyman/imageapi/verification": {"internal/crash", "imageapi/derive", "imageapi/rest", "imageapi/rules", "signatures", "signatures/policy", "storage"},

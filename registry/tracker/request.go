@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -104,9 +105,6 @@ func withPusher(ctx context.Context) context.Context {
 
 // host returns the registry's host for the pull references of pushed manifests.
 func (t *Tracker) host(ctx context.Context) string {
-	if t.options.Host != "" {
-		return t.options.Host
-	}
 	host, _ := ctx.Value("http.request.host").(string)
-	return host
+	return cmp.Or(t.options.Host, host, t.options.DefaultHost)
 }

@@ -303,6 +303,25 @@ func (a *aggregated) testNamespaces(t *testing.T) {
 	for _, args := range []string{"get is -n other", "get istag -A", "get images", "get istag -n default app:v1"} {
 		a.refused(tina, strings.Fields(args)...)
 	}
+	tag := filepath.Join(t.TempDir(), "tag.yml")
+	writeFile(t, tag, `{apiVersion: image.openshift.io/v1, kind: ImageStreamTag, metadata: {name: "app:prod", namespace: other}, tag: {from: {kind: ImageStreamTag, namespace: team, name: "app:namespaced"}}}`)
+	a.refused(tina, "create", "-f", tag)
+	a.kubectl("create", "rolebinding", "editors", "-n", "other", "--clusterrole=tallyman:registry-editor", "--group=editors")
+	uma := a.userKubeconfig("uma", "editors") // who may not read team
+	if out, err := a.kubectlAs(uma, "create", "-f", tag); err == nil || !strings.Contains(out, "spec.tags[prod].from: Forbidden: team/app") {
+		t.Errorf("uma: %s", out)
+	}
+	a.kubectl("create", "rolebinding", "editors", "-n", "team", "--clusterrole=tallyman:registry-viewer", "--group=editors")
+	eventually(t, "uma tags an image of the other namespace", func() error { // the cluster's answers are remembered for a while
+		_, err := a.kubectlAs(uma, "create", "-f", tag)
+		return err
+	})
+	a.allowed(uma, "label", "is", "app", "-n", "other", "a=b")
+	a.refused(uma, "label", "is", "app", "-n", "team", "a=b")
+	a.allowed(uma, "delete", "is", "app", "-n", "other")
+	if out, err := a.kubectlAs(uma, "get", "is", "app", "-n", "other"); err == nil || !strings.Contains(out, "NotFound") {
+		t.Errorf("after the deletion: %s", out)
+	}
 }
 
 // testIdentity: user, uid, groups and extra arrive as the cluster knows them, and are in the

@@ -46,6 +46,7 @@ type ImageAPI struct {
 	Catalog            string        `yaml:"catalog" json:"catalog" jsonschema:"enum=driver,enum=store,description=Where _catalog comes from: the registry's storage; or the records of repositories with tags."`
 	Tags               []TagRule     `yaml:"tags" json:"tags" jsonschema:"description=Rules about tags. The first one that matches a tag applies."`
 	Streams            Streams       `yaml:"streams" json:"streams" jsonschema:"description=How repositories and their tags appear as image streams and image tags."`
+	Imports            Imports       `yaml:"imports" json:"imports" jsonschema:"description=Whether clients of the API may have images of other registries added by an imagestreamimport."`
 	Auth               Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
 	Limits             Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
 	TLS                TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
@@ -88,6 +89,19 @@ type Streams struct {
 	Namespace   string        `yaml:"namespace" json:"namespace" jsonschema:"description=The namespace of repositories whose names have no first segment that can be one. After a change their tags move at the next start."`
 	History     int           `yaml:"history" json:"history" jsonschema:"minimum=1,maximum=100,description=How many manifests that a tag pointed to are remembered."`
 	DeletedTags time.Duration `yaml:"deletedtags" json:"deletedtags" jsonschema:"description=How long deleted tags are remembered, such as 168h."`
+}
+
+// Imports says which images of other registries clients may add.
+type Imports struct {
+	Enabled         bool             `yaml:"enabled" json:"enabled" jsonschema:"description=Serves imagestreamimports."`
+	Registries      []ImportRegistry `yaml:"registries" json:"registries" jsonschema:"description=The registries that images may come from."`
+	CredentialsFile string           `yaml:"credentialsfile" json:"credentialsfile" jsonschema:"description=A Docker configuration file (config.json) with credentials for them. Each client that may import has their use."`
+}
+
+// ImportRegistry is a registry that images may come from.
+type ImportRegistry struct {
+	Host     string `yaml:"host" json:"host" jsonschema:"description=Its host[:port] where * and ? stand for any characters and any one. Without a port it is 443."`
+	Insecure bool   `yaml:"insecure" json:"insecure" jsonschema:"description=Lets clients ask for plain HTTP or a certificate that cannot be verified by importPolicy.insecure."`
 }
 
 // Store says where Images are kept.

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -62,6 +63,7 @@ func (c *ImageAPI) Validate() error {
 	if c.Streams.DeletedTags < time.Minute {
 		fault("streams.deletedtags", c.Streams.DeletedTags, "at least 1m")
 	}
+	c.Imports.validate(fault)
 	if !slices.Contains([]string{"driver", "store"}, c.Catalog) {
 		fault("catalog", fmt.Sprintf("%q", c.Catalog), "driver or store")
 	}
@@ -116,5 +118,16 @@ func (r *Resync) validate(fault func(key string, value any, want string)) {
 	}
 	if r.CallsPerSecond < 0 {
 		fault("resync.callspersecond", r.CallsPerSecond, "at least 0")
+	}
+}
+
+func (i *Imports) validate(fault func(key string, value any, want string)) {
+	if i.Enabled && len(i.Registries) == 0 {
+		fault("imports.registries", "[]", "at least one registry that images may come from")
+	}
+	for n, registry := range i.Registries {
+		if _, err := path.Match(registry.Host, ""); registry.Host == "" || err != nil || strings.ContainsAny(registry.Host, "/@") {
+			fault(fmt.Sprintf("imports.registries[%d].host", n), fmt.Sprintf("%q", registry.Host), "a host[:port], such as registry.example.com or *.example.com:5000")
+		}
 	}
 }

@@ -39,6 +39,7 @@ var (
 	ImageStreams        = imagev1.GroupVersion.WithResource("imagestreams").GroupResource()
 	ImageStreamTags     = imagev1.GroupVersion.WithResource("imagestreamtags").GroupResource()
 	ImageStreamMappings = imagev1.GroupVersion.WithResource("imagestreammappings").GroupResource()
+	ImageStreamImports  = imagev1.GroupVersion.WithResource("imagestreamimports").GroupResource()
 	ImageStreamImages   = imagev1.GroupVersion.WithResource("imagestreamimages").GroupResource()
 )
 
@@ -53,7 +54,7 @@ func newScheme(moreVersions ...string) *runtime.Scheme {
 	types := []runtime.Object{
 		&imagev1.Image{}, &imagev1.ImageList{}, &imagev1.ImageSignature{}, &imagev1.ImageTag{}, &imagev1.ImageTagList{},
 		&imagev1.ImageStream{}, &imagev1.ImageStreamList{}, &imagev1.ImageStreamLayers{}, &imagev1.ImageStreamImage{},
-		&imagev1.ImageStreamTag{}, &imagev1.ImageStreamTagList{}, &imagev1.ImageStreamMapping{}, &imagev1.SecretList{},
+		&imagev1.ImageStreamTag{}, &imagev1.ImageStreamTagList{}, &imagev1.ImageStreamMapping{}, &imagev1.ImageStreamImport{}, &imagev1.SecretList{},
 	}
 	s.AddKnownTypes(imagev1.GroupVersion, types...)
 	for _, version := range moreVersions {

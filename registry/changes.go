@@ -9,6 +9,7 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -128,6 +129,23 @@ func (c *Changes) move(ctx context.Context, m streamwriter.Move, verb string, ch
 	return clientError(err)
 }
 
+// Add implements streamwriter.Registry.
+func (c *Changes) Add(ctx context.Context, user, name string, manifest digest.Digest, content streamwriter.Content) error {
+	ctx = logging.WithUser(ctx, user)
+	to, err := c.open(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := to.tracker.Ready(); err != nil {
+		return clientError(unavailableFor(ctx))
+	}
+	err = addManifest(ctx, elsewhere{content}, to, manifest)
+	if source := (contentError{}); errors.As(err, &source) {
+		return err
+	}
+	return clientError(err)
+}
+
 // copy adds the content of the move of a tag to the repository of the tag, before the tag is moved.
 func (c *Changes) copy(ctx context.Context, to *repository, m *streamwriter.Move) error {
 	from, err := c.open(ctx, m.From)
@@ -137,7 +155,7 @@ func (c *Changes) copy(ctx context.Context, to *repository, m *streamwriter.Move
 	if err := to.mayPoint(ctx, to.Repository.Tags(ctx), m.Tag, m.To); err != nil {
 		return err
 	}
-	return copyManifest(ctx, from, to, m.To)
+	return addManifest(ctx, sibling{from}, to, m.To)
 }
 
 // clientError returns the error for a client of the API.

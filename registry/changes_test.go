@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -212,6 +214,63 @@ func TestTrackingTags(t *testing.T) {
 		}
 		if to, _, err := kept.Tag(t.Context(), "team/app", tag); err != nil || (to == two) != want {
 			t.Errorf("%s: the record says %s, %v", tag, to, err)
+		}
+	}
+}
+
+// parcel is content from elsewhere.
+type parcel struct {
+	manifests map[digest.Digest]string
+	blobs     map[digest.Digest]string
+}
+
+// Manifest implements streamwriter.Content.
+func (p *parcel) Manifest(_ context.Context, name digest.Digest) (mediaType string, content []byte, err error) {
+	if p.manifests[name] == "" {
+		return "", nil, errors.New("no such manifest")
+	}
+	return imagespec.MediaTypeImageManifest, []byte(p.manifests[name]), nil
+}
+
+// Blob implements streamwriter.Content.
+func (p *parcel) Blob(_ context.Context, blob imagespec.Descriptor) (io.ReadCloser, error) {
+	if p.blobs[blob.Digest] == "" {
+		return nil, errors.New("no such blob")
+	}
+	return io.NopCloser(strings.NewReader(p.blobs[blob.Digest])), nil
+}
+
+// TestAddForAPI: content from elsewhere is added as a whole, or is not there and the error says which part is
+// missing.
+func TestAddForAPI(t *testing.T) {
+	config, layer := `{"os":"linux"}`, "layer"
+	content := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":%q,"digest":%q,"size":%d}]}`,
+		imagespec.MediaTypeImageManifest, imagespec.MediaTypeImageConfig, digest.FromString(config), len(config), imagespec.MediaTypeImageLayer, digest.FromString(layer), len(layer))
+	name := digest.FromString(content)
+	for label, test := range map[string]struct {
+		layer, problem string
+	}{
+		"whole": {layer, ""}, "a layer is missing": {"", "no such blob"}, "another layer": {"other", "does not match"},
+	} {
+		h := newHouse(t, tracker.Reject)
+		changes := newChanges(&configuration.Configuration{Storage: configuration.Storage{}}, namespace{Namespace: h.plain, tracker: h.tracker})
+		from := &parcel{map[digest.Digest]string{name: content}, map[digest.Digest]string{digest.FromString(config): config, digest.FromString(layer): test.layer}}
+		for range 2 {
+			err := changes.Add(t.Context(), "alice", "team/app", name, from)
+			if test.problem == "" && err != nil || test.problem != "" && (err == nil || !strings.Contains(err.Error(), test.problem)) {
+				t.Errorf("%s: %v", label, err)
+			}
+		}
+		if got := h.lives(name); (got == "team/app") != (test.problem == "") {
+			t.Errorf("%s: its Image is in %s", label, got)
+		}
+		_, err := h.repository(h.plain, "team/app").Blobs(t.Context()).Stat(t.Context(), digest.FromString(layer))
+		if (err == nil) != (test.problem == "") {
+			t.Errorf("%s: the layer: %v", label, err)
+		}
+		missing := changes.Add(t.Context(), "alice", "team/app", digest.FromString("x"), from)
+		if missing == nil || !strings.Contains(missing.Error(), "no such manifest") {
+			t.Errorf("%s: of no manifest: %v", label, missing)
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"tallyman/config"
 	"tallyman/imageapi/access"
+	"tallyman/imageapi/imports"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/server"
 	"tallyman/imageapi/streamrest"
@@ -192,9 +193,13 @@ func newAPI(c *config.Config, resources *images, who *access.Access, status *res
 			cluster = nil
 		}
 	}
+	importing, err := importClient(c)
+	if err != nil {
+		return nil, err
+	}
 	namespaced, err := streamrest.New(streamrest.Options{
 		Backend: resources.backend, Images: resources.images, Records: resources.catalog.Records(), Host: cmp.Or(registryHost(c), externalAddress(c)), Registry: changes,
-		Authorizer: who.Authorizer,
+		Authorizer: who.Authorizer, Imports: importing,
 	})
 	if err != nil {
 		return nil, err
@@ -219,6 +224,23 @@ func newAPI(c *config.Config, resources *images, who *access.Access, status *res
 		namespaced.Close()
 	}
 	return api, err
+}
+
+// importClient returns the client for images of other registries, nil if none are imported.
+func importClient(c *config.Config) (*imports.Client, error) {
+	configured := &c.ImageAPI.Imports
+	if !configured.Enabled {
+		return nil, nil
+	}
+	o := imports.Options{CredentialsFile: configured.CredentialsFile, UserAgent: "tallyman/" + version}
+	for _, registry := range configured.Registries {
+		o.Allowed = append(o.Allowed, imports.Registry(registry))
+	}
+	client, err := imports.New(o)
+	if err != nil {
+		return nil, fmt.Errorf("imageapi.imports.credentialsfile: %w", err)
+	}
+	return client, nil
 }
 
 func serveRegistry(ctx context.Context, c *config.Config, newAPI func(*registry.Changes) (registry.API, error), who *access.Access, certificate *tls.Certificate, track tracker.Options, compare resync.Options) error {

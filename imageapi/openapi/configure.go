@@ -40,8 +40,18 @@ func definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefiniti
 	all := GetOpenAPIDefinitions(func(path string) spec.Ref { return ref(friendlyName(path)) })
 	mendSignatures(all["github.com/openshift/api/image/v1.Image"])
 	all["k8s.io/api/core/v1.ObjectReference"] = objectReference()
+	all["k8s.io/api/core/v1.LocalObjectReference"] = localObjectReference()
 	all["k8s.io/api/core/v1.Secret"] = secret(ref)
 	return all
+}
+
+// localObjectReference is the definition of the target of an import.
+func localObjectReference() common.OpenAPIDefinition {
+	docs, name := (corev1.LocalObjectReference{}).SwaggerDoc(), spec.StringProperty()
+	name.Description = docs["name"]
+	s := spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}, Description: docs[""], Properties: map[string]spec.Schema{"name": *name}}}
+	s.AddExtension("x-kubernetes-map-type", "atomic")
+	return common.OpenAPIDefinition{Schema: s}
 }
 
 // secret is the definition of the items of imagestreams/secrets.

@@ -23,6 +23,7 @@ import (
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
 
 	"tallyman/imageapi/catalog"
+	"tallyman/imageapi/imports"
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
@@ -84,6 +85,25 @@ func (h *house) move(ctx context.Context, m streamwriter.Move) error {
 	return h.catalog.MoveTag(ctx, catalog.Move{Repository: m.Repository, Tag: m.Tag, To: m.To, Host: "host:5000"})
 }
 
+// Add implements streamwriter.Registry.
+func (h *house) Add(ctx context.Context, user, repository string, name digest.Digest, content streamwriter.Content) error {
+	h.moves = append(h.moves, fmt.Sprintf("%s: %s+%s", user, repository, name.Encoded()))
+	if h.refuses != nil {
+		return h.refuses
+	}
+	_, body, err := content.Manifest(ctx, name)
+	if err != nil {
+		return err
+	}
+	for text := range h.contents {
+		if expected, _ := contentOf(text); string(body) == expected {
+			h.push(repository+":", text)
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is not known", name)
+}
+
 // MayUntag implements streamwriter.Registry.
 func (h *house) MayUntag(context.Context, string, []string) error { return h.refuses }
 
@@ -97,17 +117,17 @@ func (h *house) Authorize(_ context.Context, a authorizer.Attributes) (authorize
 	return authorizer.DecisionAllow, "", nil
 }
 
-func newHouse(t testing.TB) *house {
+func newHouse(t testing.TB, allowed ...imports.Registry) *house {
 	t.Helper()
 	backend := memory.New(memory.Options{})
 	if err := rest.CompleteIndex(t.Context(), backend); err != nil {
 		t.Fatal(err)
 	}
-	return newHouseOn(t, backend)
+	return newHouseOn(t, backend, allowed...)
 }
 
 // newHouseOn is newHouse on a store, of which the index may not be complete.
-func newHouseOn(t testing.TB, backend storage.Backend) *house {
+func newHouseOn(t testing.TB, backend storage.Backend, allowed ...imports.Registry) *house {
 	t.Helper()
 	images, err := rest.NewImages(backend, nil)
 	if err != nil {
@@ -117,7 +137,13 @@ func newHouseOn(t testing.TB, backend storage.Backend) *house {
 	kept := records.New(records.Options{Backend: backend})
 	h := &house{t: t, backend: backend, images: images, contents: map[string]digest.Digest{}, denied: map[string]bool{}}
 	h.catalog = catalog.New(catalog.Options{Backend: backend, Images: images, Referrers: referrers.NewStore(backend), Records: kept})
-	if h.Resources, err = New(Options{Backend: backend, Images: images, Records: kept, Host: "host:5000", Registry: h, Authorizer: authorizer.AuthorizerFunc(h.Authorize)}); err != nil {
+	var client *imports.Client
+	if len(allowed) > 0 {
+		if client, err = imports.New(imports.Options{Allowed: allowed}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h.Resources, err = New(Options{Imports: client, Backend: backend, Images: images, Records: kept, Host: "host:5000", Registry: h, Authorizer: authorizer.AuthorizerFunc(h.Authorize)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.Close)

@@ -13,7 +13,10 @@ import (
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/rest"
 	"tallyman/imageapi/streams"
+	"tallyman/imageapi/views"
+	"tallyman/storage"
 	"tallyman/storage/objects"
 )
 
@@ -79,4 +82,24 @@ func (i *imageStreamImages) Get(ctx context.Context, name string, options *metav
 		ObjectMeta: metav1.ObjectMeta{Namespace: stream.Namespace, Name: name, CreationTimestamp: image.CreationTimestamp, Annotations: stream.Annotations},
 		Image:      *image,
 	}, nil
+}
+
+// images reads Images as repositories show them.
+type images struct {
+	all     *rest.Images
+	backend storage.Backend
+}
+
+// in returns an Image as a repository that holds it shows it, with its pull reference there, nil if there
+// is none.
+func (i *images) in(ctx context.Context, repository, name, reference string) (*imagev1.Image, error) {
+	image, err := i.all.Image(ctx, name)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	shown, err := views.ImageIn(ctx, i.backend, image, repository, reference)
+	return shown, objects.Unavailable(err)
 }

@@ -11,6 +11,7 @@ import (
 	generators "k8s.io/apiserver/pkg/storage/names"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/imports"
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/streams"
@@ -32,6 +33,8 @@ type Options struct {
 	Registry streamwriter.Registry
 	// Authorizer says which streams of other namespaces a user may tag images from. Required.
 	Authorizer authorizer.Authorizer
+	// Imports reads images of other registries. Nil means that none are imported.
+	Imports *imports.Client
 }
 
 // Resources are all namespaced resources. Create it with New.
@@ -43,6 +46,7 @@ type Resources struct {
 	images     *imageStreamImages
 	layers     *layers
 	mappings   *imageStreamMappings
+	imports    *imageStreamImports
 	writer     *streamwriter.Writer
 }
 
@@ -62,13 +66,16 @@ func New(o Options) (*Resources, error) {
 		return nil, err
 	}
 	r.status = newImageStreamStatus(r.streams, statusStrategy{strategy})
-	r.streamTags = &imageStreamTags{&deletable{streamTags, &tagWriter{r.writer, strategy, imageapi.ImageStreamTags}}}
-	if r.tags, err = newImageTags(o.Backend, shown, &tagWriter{r.writer, strategy, imageapi.ImageTags}); err != nil {
+	r.streamTags = &imageStreamTags{&deletable{streamTags, &tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageStreamTags}}}
+	if r.tags, err = newImageTags(o.Backend, shown, &tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageTags}); err != nil {
 		r.Close()
 		return nil, err
 	}
 	r.images = &imageStreamImages{TableConvertor: streams.ImageStreamImageTable, streams: r.streams.resource, resolver: finder, images: shown}
-	r.mappings = &imageStreamMappings{&tagWriter{r.writer, strategy, imageapi.ImageStreamMappings}, finder}
+	r.mappings = &imageStreamMappings{&tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageStreamMappings}, finder}
+	r.imports = &imageStreamImports{
+		tagWriter: &tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageStreamImports}, client: o.Imports, registry: o.Registry, streams: r.streams,
+	}
 	r.layers = &layers{streams: r.streams.resource, names: names, records: o.Records, backend: o.Backend}
 	return r, nil
 }
@@ -84,6 +91,7 @@ func (r *Resources) Storage() map[string]k8srest.Storage {
 		imageapi.ImageStreams.Resource + "/status":  r.status,
 		imageapi.ImageStreams.Resource + "/secrets": secrets{},
 		imageapi.ImageStreamMappings.Resource:       r.mappings,
+		imageapi.ImageStreamImports.Resource:        r.imports,
 		imageapi.ImageStreamTags.Resource:           r.streamTags,
 		imageapi.ImageTags.Resource:                 r.tags,
 		imageapi.ImageStreamImages.Resource:         r.images,

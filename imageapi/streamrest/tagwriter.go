@@ -26,6 +26,8 @@ type tagWriter struct {
 	writer   *streamwriter.Writer
 	strategy streamStrategy
 	of       schema.GroupResource // the resource that clients write
+	// settle, if set, changes the stream that is to be after its generations are known.
+	settle func(after *imagev1.ImageStream)
 }
 
 // place is a tag by its name.
@@ -100,6 +102,9 @@ func (t *tagWriter) prepare(ctx context.Context, before, after *imagev1.ImageStr
 		t.strategy.PrepareForUpdate(ctx, after, before)
 		after.Status = status
 		errs = t.strategy.ValidateUpdate(ctx, after, before)
+	}
+	if t.settle != nil {
+		t.settle(after)
 	}
 	if len(errs) > 0 {
 		return apierrors.NewInvalid(imagev1.GroupVersion.WithKind("ImageStream").GroupKind(), after.Name, errs)

@@ -96,8 +96,8 @@ func TestSpecTags(t *testing.T) {
 		moves   string
 	}{
 		"an import":                  {[]imagev1.TagReference{spec("t", docker+" busybox")}, "3 t=3 | v1 a#1 | v2 b#2 a#1", 0, ""},
-		"a reference":                {[]imagev1.TagReference{reference("t", "busybox")}, "3 t=3 | t ->busybox#3 | v1 a#1 | v2 b#2 a#1", 0, ""},
-		"a reference over a push":    {[]imagev1.TagReference{reference("v1", "busybox")}, "spec.tags[v1].reference: Forbidden", 0, ""},
+		"a reference":                {[]imagev1.TagReference{referring("t", "busybox")}, "3 t=3 | t ->busybox#3 | v1 a#1 | v2 b#2 a#1", 0, ""},
+		"a reference over a push":    {[]imagev1.TagReference{referring("v1", "busybox")}, "spec.tags[v1].reference: Forbidden", 0, ""},
 		"no source":                  {[]imagev1.TagReference{{Name: "t"}}, "3 t=3 | v1 a#1 | v2 b#2 a#1", 0, ""},
 		"a tag of the stream":        {[]imagev1.TagReference{spec("t", is+" v2")}, "3 t=3 | t b#3 | v1 a#1 | v2 b#2 a#1", 0, "team/app:t=b team/app"},
 		"with its stream's name":     {[]imagev1.TagReference{spec("t", is+" app:v2")}, "3 t=3 | t b#3 | v1 a#1 | v2 b#2 a#1", 0, "team/app:t=b team/app"},
@@ -180,8 +180,8 @@ func (h *house) madeMoves() string {
 	return strings.ReplaceAll(strings.NewReplacer(names...).Replace(strings.Join(h.moves, " ")), "alice: ", "")
 }
 
-// reference returns a spec tag that is a pull reference alone.
-func reference(name, to string) imagev1.TagReference {
+// referring returns a spec tag that is a pull reference alone.
+func referring(name, to string) imagev1.TagReference {
 	tag := spec(name, streams.KindDockerImage+" "+to)
 	tag.Reference = true
 	return tag
@@ -350,7 +350,7 @@ func TestDeleteStream(t *testing.T) {
 		h.push("team/app:v1", "a")
 		h.push("team/app:v2", "b")
 		h.push("team/app-x:v1", "x")
-		ext := &imagev1.ImageTag{ObjectMeta: metav1.ObjectMeta{Name: "app:ext"}, Spec: ptr.To(reference("", "busybox"))}
+		ext := &imagev1.ImageTag{ObjectMeta: metav1.ObjectMeta{Name: "app:ext"}, Spec: ptr.To(referring("", "busybox"))}
 		if _, err := h.create(h.tags, "team", ext); err != nil {
 			t.Fatal(err)
 		}

@@ -2,8 +2,10 @@ package streamwriter
 
 import (
 	"context"
+	"io"
 
 	"github.com/opencontainers/go-digest"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Registry changes the registry, under its rules. Its errors are RefusedErrors or Kubernetes ones.
@@ -12,8 +14,18 @@ type Registry interface {
 	Tag(ctx context.Context, m Move) error
 	// Untag deletes a tag. One that the registry does not have is no error.
 	Untag(ctx context.Context, m Move) error
+	// Add adds a manifest to a repository, with all that it needs, for a user.
+	Add(ctx context.Context, user, repository string, name digest.Digest, content Content) error
 	// MayUntag fails if the registry does not delete one of some tags of a repository, whoever asks.
 	MayUntag(ctx context.Context, repository string, tags []string) error
+}
+
+// Content is where a manifest and its parts come from.
+type Content interface {
+	// Manifest returns a manifest.
+	Manifest(ctx context.Context, name digest.Digest) (mediaType string, content []byte, err error)
+	// Blob returns the content of a blob.
+	Blob(ctx context.Context, blob imagespec.Descriptor) (io.ReadCloser, error)
 }
 
 // Move is a change of a tag of the registry.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -100,4 +101,21 @@ func streamOf(ctx context.Context, all *resource, names streams.Names, name stri
 		return nil, "", apierrors.NewNotFound(imageapi.ImageStreams, name)
 	}
 	return stream, repository, nil
+}
+
+// secrets is the subresource imagestreams/secrets: the credentials of a namespace for other registries,
+// of which this API keeps none.
+type secrets struct{}
+
+var _ k8srest.Getter = secrets{}
+
+// New implements rest.Storage.
+func (secrets) New() runtime.Object { return &imagev1.SecretList{} }
+
+// Destroy implements rest.Storage.
+func (secrets) Destroy() {}
+
+// Get implements rest.Getter. As on OpenShift, the stream need not be there.
+func (secrets) Get(context.Context, string, *metav1.GetOptions) (runtime.Object, error) {
+	return &imagev1.SecretList{Items: []corev1.Secret{}}, nil
 }

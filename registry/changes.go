@@ -108,8 +108,8 @@ func (c *Changes) move(ctx context.Context, m streamwriter.Move, verb string, ch
 	if err := r.tracker.Ready(); err != nil {
 		return clientError(unavailableFor(ctx))
 	}
-	if m.To != "" && m.From != m.Repository {
-		if err := c.copy(ctx, r, &m); err != nil {
+	if m.To != "" {
+		if err := c.provide(ctx, r, &m); err != nil {
 			return clientError(err)
 		}
 	}
@@ -146,8 +146,20 @@ func (c *Changes) Add(ctx context.Context, user, name string, manifest digest.Di
 	return clientError(err)
 }
 
-// copy adds the content of the move of a tag to the repository of the tag, before the tag is moved.
-func (c *Changes) copy(ctx context.Context, to *repository, m *streamwriter.Move) error {
+// provide makes sure that the repository of a tag has the manifest that the tag is to point to, with its
+// content.
+func (c *Changes) provide(ctx context.Context, to *repository, m *streamwriter.Move) error {
+	if m.From == m.Repository {
+		service, err := to.Repository.Manifests(ctx)
+		if err != nil {
+			return err
+		}
+		there, err := service.Exists(ctx, m.To)
+		if err == nil && !there {
+			err = distribution.ErrManifestUnknownRevision{Name: m.Repository, Revision: m.To}
+		}
+		return err
+	}
 	from, err := c.open(ctx, m.From)
 	if err != nil {
 		return err

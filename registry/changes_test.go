@@ -121,6 +121,7 @@ func TestTagForAPI(t *testing.T) {
 		"the same repository": {"team/app", "team/app", one, map[digest.Digest]string{one: "team/app[v1]"}, nil},
 		"another repository":  {"prod/app", "team/app", one, map[digest.Digest]string{one: "prod/app[v9] team/app[v1]"}, nil},
 		"a list":              {"prod/list", "team/app", list, map[digest.Digest]string{list: "prod/list[v9]", two: "prod/list"}, nil},
+		"no such image here":  {"team/app", "team/app", unknown, nil, apierrors.IsNotFound},
 		"no such image":       {"prod/none", "team/app", unknown, nil, apierrors.IsNotFound},
 		"an immutable tag": {"prod/fixed", "team/app", one, nil, func(err error) bool {
 			var e *streamwriter.RefusedError

@@ -53,7 +53,7 @@ func (s *Store) pendingTags(ctx context.Context, prefix string) (map[string]bool
 // hasTags reports whether a repository has tags that point to a manifest.
 func (s *Store) hasTags(ctx context.Context, repository string) (bool, error) {
 	prefix := s.tagPrefix(repository)
-	err := storage.EachOf(ctx, s.options.Backend, storage.ScanRequest{From: prefix, To: prefix + "\xff", Limit: 1}, func(e *storage.Entry) error {
+	err := storage.EachOf(ctx, s.options.Backend, storage.ScanRequest{From: prefix, To: prefix + "\xff", Limit: 10}, func(e *storage.Entry) error {
 		if tag, err := DecodeTag(e); err == nil && points(tag) == "" {
 			return nil
 		}

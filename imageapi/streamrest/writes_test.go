@@ -424,3 +424,47 @@ func TestFinalizer(t *testing.T) {
 		t.Errorf("while it is deleted: %v %v", got, err)
 	}
 }
+
+// TestForeignFinalizer: a stream that is deleted stays as long as a finalizer of others is on it.
+func TestForeignFinalizer(t *testing.T) {
+	h := newHouse(t)
+	h.push("team/app:v1", "a")
+	finalizers := func(names ...string) func(runtime.Object) {
+		return func(obj runtime.Object) { obj.(*imagev1.ImageStream).Finalizers = names }
+	}
+	if _, _, err := h.update(h.streams, "team", "app", finalizers("example.com/mine")); err != nil {
+		t.Fatal(err)
+	}
+	w := h.watch(h.of("team"), h.streams, h.options("metadata.name=app", ""))
+	w.next()
+	if _, _, err := h.streams.Delete(h.as("team"), "app", k8srest.ValidateAllObjectFunc, &metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		h.Run(ctx)
+		close(done)
+	}()
+	defer func() {
+		stop()
+		<-done
+	}()
+	for {
+		kind, obj := w.next()
+		if kind == watch.Deleted {
+			t.Fatal("it is gone")
+		}
+		if len(obj.(*imagev1.ImageStream).Status.Tags) == 0 {
+			break
+		}
+	}
+	if _, _, err := h.update(h.streams, "team", "app", finalizers()); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if kind, _ := w.next(); kind == watch.Deleted {
+			return
+		}
+	}
+}

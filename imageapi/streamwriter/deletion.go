@@ -133,11 +133,11 @@ func (w *Writer) drop(ctx context.Context, name streams.Stream, tags []string) e
 	return errConflict
 }
 
-// remove deletes a stream whose tags are gone, unless it is another one now.
+// remove deletes a stream whose tags are gone, unless it is another one now, or has finalizers of others.
 func (w *Writer) remove(ctx context.Context, name streams.Stream, repository string, uid types.UID) error {
 	for range deletionTries {
 		state, err := w.options.Records.ReadStream(ctx, name)
-		if err != nil || state.Stream == nil || state.Stream.UID != uid {
+		if err != nil || state.Stream == nil || state.Stream.UID != uid || len(state.Stream.Finalizers) > 0 {
 			return err
 		}
 		result, err := w.options.Backend.Commit(ctx, w.options.Records.DeleteStream(state, name)...)

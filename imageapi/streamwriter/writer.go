@@ -106,9 +106,11 @@ func (w *Writer) Write(ctx context.Context, state *State, to *imagev1.ImageStrea
 	}
 	stored.Annotations[records.AnnotationRepository] = repository
 	records.MarkTracking(stored, to.Spec.Tags)
-	if to.DeletionTimestamp != nil && from.DeletionTimestamp == nil {
-		stored.Annotations[annotationRevision], stored.Annotations[annotationUser] = strconv.FormatInt(state.Revision, 10), userOf(ctx)
+	if to.DeletionTimestamp != nil {
 		defer w.wake()
+		if from.DeletionTimestamp == nil {
+			stored.Annotations[annotationRevision], stored.Annotations[annotationUser] = strconv.FormatInt(state.Revision, 10), userOf(ctx)
+		}
 	}
 	if state.StreamState.Stream != nil && len(edits)+len(moves) == 0 && equality.Semantic.DeepEqual(stored, state.StreamState.Stream) {
 		return state.Revision, nil

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"tallyman/imageapi/records"
+	"tallyman/imageapi/streams"
 	"tallyman/storage"
 )
 
@@ -32,7 +33,13 @@ func (h *house) tag(repository string, number int, to digest.Digest) {
 func BenchmarkTags(b *testing.B) {
 	for _, number := range []int{10, 1000, 10_000} {
 		h := newHouse(b)
-		h.tag("team/app", number, h.push("team/app:latest", "a"))
+		image := h.push("team/app:latest", "a")
+		h.tag("team/app", number, image)
+		b.Run(fmt.Sprint("imagestreamimage/", number), func(b *testing.B) {
+			for b.Loop() {
+				h.get(h.Resources.images, "team", "app@"+image.String())
+			}
+		})
 		b.Run(fmt.Sprint("imagestream/", number), func(b *testing.B) {
 			for b.Loop() {
 				h.get(h.streams, "team", "app")
@@ -46,6 +53,16 @@ func BenchmarkTags(b *testing.B) {
 		b.Run(fmt.Sprint("page of 20 imagestreamtags/", number), func(b *testing.B) {
 			for b.Loop() {
 				if _, err := h.streamTags.List(h.of("team"), &internalversion.ListOptions{Limit: 20}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprint("tag that moves by its spec/", number), func(b *testing.B) {
+			h.push("team/app:one", "one")
+			h.push("team/app:two", "two")
+			for i := 0; b.Loop(); i++ {
+				tag := streamTag("app:moved", streams.KindImageStreamTag+" "+[]string{"one", "two"}[i%2])
+				if _, _, err := h.put(h.streamTags, "team", "app:moved", tag); err != nil {
 					b.Fatal(err)
 				}
 			}

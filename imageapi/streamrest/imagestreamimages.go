@@ -10,11 +10,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/records"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/streams"
+	"tallyman/imageapi/streamwriter"
 	"tallyman/imageapi/views"
 	"tallyman/storage"
 	"tallyman/storage/objects"
@@ -24,7 +27,7 @@ import (
 // digest. A stream has the images that its repository holds.
 type imageStreamImages struct {
 	k8srest.TableConvertor
-	streams  *resource
+	writer   *streamwriter.Writer // it reads streams without all of their tags
 	resolver *resolver
 	images   *images
 }
@@ -52,16 +55,21 @@ func (*imageStreamImages) GetSingularName() string { return "imagestreamimage" }
 func (*imageStreamImages) ShortNames() []string { return []string{"isimage"} }
 
 // Get implements rest.Getter.
-func (i *imageStreamImages) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
+func (i *imageStreamImages) Get(ctx context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
 	streamName, id, ok := strings.Cut(name, "@")
 	if !ok || streamName == "" || id == "" || strings.Contains(id, "@") {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("name %q: ImageStreamImages must be retrieved with <name>@<id>", name))
 	}
-	stream, repository, err := streamOf(ctx, i.streams, i.resolver.names, streamName, options)
+	of := streams.Stream{Namespace: request.NamespaceValue(ctx), Name: streamName}
+	state, err := i.writer.Read(ctx, of)
 	if err != nil {
 		return nil, err
 	}
-	found, err := i.resolver.image(ctx, streams.Stream{Namespace: stream.Namespace, Name: stream.Name}, id)
+	if state.Stream == nil {
+		return nil, apierrors.NewNotFound(imageapi.ImageStreams, streamName)
+	}
+	stream := state.Stream
+	found, err := i.resolver.image(ctx, of, id)
 	if ambiguous := (*ambiguousError)(nil); errors.As(err, &ambiguous) {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("name %q: %s", name, err))
 	}
@@ -71,7 +79,7 @@ func (i *imageStreamImages) Get(ctx context.Context, name string, options *metav
 	if found == "" {
 		return nil, apierrors.NewNotFound(imageapi.ImageStreamImages, name)
 	}
-	image, err := i.images.in(ctx, repository, found.String(), stream.Status.DockerImageRepository+"@"+found.String())
+	image, err := i.images.in(ctx, stream.Annotations[records.AnnotationRepository], found.String(), stream.Status.DockerImageRepository+"@"+found.String())
 	if err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func New(o Options) (*Resources, error) {
 		r.Close()
 		return nil, err
 	}
-	r.images = &imageStreamImages{TableConvertor: streams.ImageStreamImageTable, streams: r.streams.resource, resolver: finder, images: shown}
+	r.images = &imageStreamImages{TableConvertor: streams.ImageStreamImageTable, writer: r.writer, resolver: finder, images: shown}
 	r.mappings = &imageStreamMappings{&tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageStreamMappings}, finder}
 	r.imports = &imageStreamImports{
 		tagWriter: &tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageStreamImports}, client: o.Imports, registry: o.Registry, streams: r.streams,

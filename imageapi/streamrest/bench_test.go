@@ -67,6 +67,15 @@ func BenchmarkTags(b *testing.B) {
 				}
 			}
 		})
+		b.Run(fmt.Sprint("push that a watch of imagestreams sees/", number), func(b *testing.B) {
+			_, revision := h.list(h.of("team"), h.streams, &internalversion.ListOptions{})
+			w := h.watch(h.of("team"), h.streams, &internalversion.ListOptions{ResourceVersion: revision})
+			defer w.Stop()
+			for i := 0; b.Loop(); i++ {
+				h.push("team/app:moving", fmt.Sprint("content ", i))
+				w.next()
+			}
+		})
 		b.Run(fmt.Sprint("push that a watch of imagestreamtags sees/", number), func(b *testing.B) {
 			list, err := h.streamTags.store.List(h.of("team"), &internalversion.ListOptions{Limit: 1})
 			if err != nil {

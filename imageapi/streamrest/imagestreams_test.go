@@ -6,12 +6,14 @@ import (
 	"testing"
 
 	imagev1 "github.com/openshift/api/image/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/streams"
 )
 
 var jsonCodec = imageapi.Codecs.LegacyCodec(imagev1.GroupVersion)
@@ -109,6 +111,49 @@ func TestGetImageStreamImage(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		case test.refused == nil && (obj.(*imagev1.ImageStreamImage).Image.Name != test.image || obj.(*imagev1.ImageStreamImage).Name != name):
 			t.Errorf("%s: %+v", name, obj)
+		}
+	}
+}
+
+// TestWatchManyTags: the events of a stream with many tags have what a GET at the same revision has, also
+// where the tags are remembered from the events before.
+func TestWatchManyTags(t *testing.T) {
+	h := newHouse(t)
+	h.tag("team/app", 300, h.push("team/app:latest", "a"))
+	options := h.options("metadata.name=app", "")
+	_, options.ResourceVersion = h.list(h.of("team"), h.streams, h.options("metadata.name=app", ""))
+	w := h.watch(h.of("team"), h.streams, options)
+	for n := range 40 {
+		switch n % 4 {
+		case 0:
+			h.push(fmt.Sprint("team/app:new", n), "a")
+		case 1:
+			h.push(fmt.Sprintf("team/app:v%05d", n), fmt.Sprint("content ", n))
+		case 2:
+			h.untag(fmt.Sprintf("team/app:v%05d", 100+n))
+		case 3:
+			tag := streamTag("app:spec", streams.KindImageStreamTag+fmt.Sprintf(" v%05d", 200+n))
+			if _, _, err := h.put(h.streamTags, "team", "app:spec", tag); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fresh, err := newImageStreams(h.backend, "host:5000", nil, h.streams.store.CreateStrategy.(streamStrategy), h) // it remembers nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := h.get(fresh, "team", "app").(*imagev1.ImageStream)
+		fresh.Close()
+		for {
+			_, obj := w.next()
+			if got := obj.(*imagev1.ImageStream); got.ResourceVersion == want.ResourceVersion {
+				if !equality.Semantic.DeepEqual(got, want) {
+					t.Fatalf("change %d: %s, want %s", n, h.shows(got), h.shows(want))
+				}
+				break
+			}
+		}
+		if got := h.get(h.streams, "team", "app"); !equality.Semantic.DeepEqual(got, want) {
+			t.Fatalf("change %d: got %s, want %s", n, h.shows(got), h.shows(want))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
 
@@ -14,15 +15,19 @@ import (
 // FinalizerTags is on every stream: a stream that is deleted goes once its tags are gone.
 const FinalizerTags = rules.AnnotationPrefix + "tags"
 
-// maxTagBytes bounds the tags that an ImageStream shows, in about the bytes of their JSON.
-const maxTagBytes = 1 << 20
+// An ImageStream shows up to maxTagBytes of tags, in about the bytes of their JSON. Tags keeps keptTagBytes
+// of more, for those that come and go.
+const (
+	maxTagBytes  = 1 << 20
+	keptTagBytes = 2 * maxTagBytes
+)
 
 // Tags collects the tags of one stream: as many as fit, the ones that were pushed last. Its zero value
-// has none.
+// has none. The order in which they come makes no difference.
 type Tags struct {
-	shown []shownTag
-	size  int
-	cut   bool
+	kept []shownTag
+	size int
+	cut  bool // something was left out
 }
 
 type shownTag struct {
@@ -32,12 +37,42 @@ type shownTag struct {
 
 // Add adds a tag called name.
 func (t *Tags) Add(name string, tag *imagev1.ImageTag) {
-	shown := shownTag{spec: tag.Spec, status: *tag.Status}
-	shown.status.Tag = name
-	t.shown, t.size = append(t.shown, shown), t.size+shown.bytes()
-	if t.size > 2*maxTagBytes { // not with each
-		t.trim()
+	added := shownTag{spec: tag.Spec, status: *tag.Status}
+	added.status.Tag = name
+	t.kept, t.size = append(t.kept, added), t.size+added.bytes()
+	if t.size > keptTagBytes+maxTagBytes { // not with each
+		t.kept, t.size = newest(t.kept, keptTagBytes)
+		t.cut = true
 	}
+}
+
+// Len returns the number of tags.
+func (t *Tags) Len() int { return len(t.kept) }
+
+// Changed returns the tags after changes of some, by their names; nil is a tag that is gone. ok is false if
+// that depends on something that was left out.
+func (t *Tags) Changed(changes map[string]*imagev1.ImageTag) (changed *Tags, ok bool) {
+	changed = &Tags{kept: make([]shownTag, 0, len(t.kept)+len(changes)), cut: t.cut}
+	var oldest time.Time
+	for i := range t.kept {
+		tag := &t.kept[i]
+		if at := pushed(&tag.status); i == 0 || at.Before(oldest) {
+			oldest = at
+		}
+		if _, replaced := changes[tag.status.Tag]; !replaced {
+			changed.kept, changed.size = append(changed.kept, *tag), changed.size+tag.bytes()
+		}
+	}
+	for name, tag := range changes {
+		if tag == nil {
+			continue
+		}
+		if t.cut && pushed(tag.Status).Before(oldest) { // others that were left out may come before it
+			return nil, false
+		}
+		changed.Add(name, tag)
+	}
+	return changed, !t.cut || changed.size > maxTagBytes
 }
 
 // bytes returns about the size of a tag in JSON.
@@ -55,25 +90,30 @@ func (s *shownTag) bytes() int {
 	return size
 }
 
-// trim leaves out history, and then the tags that were pushed first, until the rest fits.
-func (t *Tags) trim() {
-	if t.size <= maxTagBytes {
-		return
-	}
-	t.cut, t.size = true, 0
-	slices.SortStableFunc(t.shown, func(a, b shownTag) int { return newestFirst(a.status, b.status) })
-	kept := 0
-	for ; kept < len(t.shown); kept++ {
-		tag := &t.shown[kept]
-		if len(tag.status.Items) > 1 {
-			tag.status.Items = tag.status.Items[:1:1]
+// newest returns the tags that were pushed last, without history, as many as fit, and their size.
+func newest(tags []shownTag, bytes int) (kept []shownTag, size int) {
+	kept = slices.Clone(tags)
+	slices.SortStableFunc(kept, func(a, b shownTag) int { return newestFirst(a.status, b.status) })
+	for i := range kept {
+		if items := kept[i].status.Items; len(items) > 1 {
+			kept[i].status.Items = items[:1:1]
 		}
-		if t.size += tag.bytes(); t.size > maxTagBytes && kept > 0 {
-			t.size -= tag.bytes()
-			break
+		if size += kept[i].bytes(); size > bytes && i > 0 {
+			return kept[:i], size - kept[i].bytes()
 		}
 	}
-	t.shown = t.shown[:kept]
+	return kept, size
+}
+
+// shown returns the tags that an ImageStream shows, sorted by name.
+func (t *Tags) shown() (tags []shownTag, cut bool) {
+	tags, cut = slices.Clone(t.kept), t.cut
+	if cut || t.size > maxTagBytes {
+		tags, _ = newest(t.kept, maxTagBytes)
+		cut = true
+	}
+	slices.SortFunc(tags, func(a, b shownTag) int { return cmp.Compare(a.status.Tag, b.status.Tag) })
+	return tags, cut
 }
 
 func newestFirst(a, b imagev1.NamedTagEventList) int {
@@ -89,12 +129,11 @@ func newestFirst(a, b imagev1.NamedTagEventList) int {
 // rules.AnnotationTruncated.
 func ImageStream(stored *imagev1.ImageStream, tags *Tags, host, repository string) *imagev1.ImageStream {
 	shown := *stored
-	tags.trim()
-	slices.SortFunc(tags.shown, func(a, b shownTag) int { return cmp.Compare(a.status.Tag, b.status.Tag) })
+	all, cut := tags.shown()
 	shown.Status = imagev1.ImageStreamStatus{DockerImageRepository: repositoryReference(host, repository)}
 	shown.Spec.Tags = nil
-	for i := range tags.shown {
-		tag := &tags.shown[i]
+	for i := range all {
+		tag := &all[i]
 		if tag.spec != nil {
 			shown.Spec.Tags = append(shown.Spec.Tags, *tag.spec)
 		}
@@ -107,7 +146,7 @@ func ImageStream(stored *imagev1.ImageStream, tags *Tags, host, repository strin
 	}
 	shown.Annotations = maps.Clone(stored.Annotations)
 	delete(shown.Annotations, rules.AnnotationTruncated)
-	if tags.cut {
+	if cut {
 		if shown.Annotations == nil {
 			shown.Annotations = map[string]string{}
 		}

@@ -2,12 +2,16 @@ package streams
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -110,6 +114,81 @@ func TestManyTags(t *testing.T) {
 		last := stream.Status.Tags[len(stream.Status.Tags)-1].Tag
 		if first := stream.Status.Tags[0].Tag; size > maxTagBytes || cut != (number > 100) || last != fmt.Sprintf("v%05d", number-1) || cut && first != fmt.Sprintf("v%05d", number-len(stream.Status.Tags)) {
 			t.Errorf("%d tags: %d from %s to %s with %d bytes, marked %t", number, len(stream.Status.Tags), first, last, size, cut)
+		}
+	}
+}
+
+// TestChangedTags: tags after changes are those that they would be if all were added anew, or say that they do
+// not know.
+func TestChangedTags(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, number := range []int{50, 3000, 15_000} {
+		all, clock, unknown := map[string]*imagev1.ImageTag{}, 0, 0
+		push := func(name string) {
+			clock++
+			item := imagev1.TagEvent{Created: metav1.NewTime(now.Add(time.Duration(clock) * time.Second)), Image: "sha256:" + strings.Repeat("0", 64), DockerImageReference: "host/team/app@sha256:" + strings.Repeat("0", 64+random.IntN(200))}
+			items := []imagev1.TagEvent{item}
+			if former := all[name]; former != nil && len(former.Status.Items) > 0 {
+				items = append(items, former.Status.Items[0])
+			}
+			all[name] = &imagev1.ImageTag{Status: &imagev1.NamedTagEventList{Items: items}}
+		}
+		rebuild := func() *Tags {
+			tags := &Tags{}
+			for name, tag := range all {
+				tags.Add(name, tag)
+			}
+			return tags
+		}
+		for n := range number {
+			push(fmt.Sprint("v", n))
+		}
+		tags := rebuild()
+		byAge := func() []string { // the oldest first
+			names := slices.Sorted(maps.Keys(all))
+			slices.SortStableFunc(names, func(a, b string) int { return pushed(all[a].Status).Compare(pushed(all[b].Status)) })
+			return names
+		}
+		for round := range 22 {
+			changes := map[string]*imagev1.ImageTag{}
+			switch names := byAge(); round {
+			case 20: // those that are left out for long become others, which have never been pushed
+				for _, name := range names[:len(names)/7] {
+					all[name] = &imagev1.ImageTag{Spec: &imagev1.TagReference{Name: name}, Status: &imagev1.NamedTagEventList{}}
+					changes[name] = all[name]
+				}
+			case 21: // and many of those that are shown go
+				for _, name := range names[len(names)-len(names)*23/100:] {
+					delete(all, name)
+					changes[name] = nil
+				}
+			}
+			for range 1 + random.IntN(3) {
+				name := fmt.Sprint("v", random.IntN(number+10))
+				switch random.IntN(4) {
+				case 0:
+					delete(all, name)
+				case 1:
+					all[name] = &imagev1.ImageTag{Spec: &imagev1.TagReference{Name: name}, Status: &imagev1.NamedTagEventList{}}
+				default:
+					push(name)
+				}
+				changes[name] = all[name]
+			}
+			next, ok := tags.Changed(changes)
+			want := rebuild()
+			if !ok {
+				unknown++
+				next = want
+			}
+			tags = next
+			got, expected := ImageStream(&imagev1.ImageStream{}, tags, "host", "team/app"), ImageStream(&imagev1.ImageStream{}, want, "host", "team/app")
+			if !equality.Semantic.DeepEqual(got, expected) {
+				t.Fatalf("%d tags: %d and %d are shown", number, len(got.Status.Tags), len(expected.Status.Tags))
+			}
+		}
+		if unknown > 12 || number < 15_000 && unknown > 0 {
+			t.Errorf("%d tags: %d of 22 changes were not known", number, unknown)
 		}
 	}
 }

@@ -20,7 +20,7 @@ const ImageStreamPrefix = "/imagestreams+tags/"
 // of one is the revision of its last change, or of one of its tags. host is the registry's own
 // host[:port] for pull references, "" for none. A writer writes them.
 func ImageStreams(b storage.Backend, names streams.Names, host string, writer StreamWriter) *Backend {
-	return &Backend{b, &imageStreams{names, host, writer}}
+	return &Backend{b, &imageStreams{names, host, writer, newTagCache()}}
 }
 
 // StreamWriter changes ImageStreams.
@@ -34,6 +34,7 @@ type imageStreams struct {
 	names  streams.Names
 	host   string
 	writer StreamWriter
+	cache  *tagCache
 }
 
 func (v *imageStreams) write(ctx context.Context, current *storage.Entry, value []byte) (int64, bool, error) {
@@ -68,7 +69,7 @@ func (v *imageStreams) assemble(ctx context.Context, s *snapshot, sources []stor
 	if err != nil {
 		return nil, err
 	}
-	tags, err := tagsIn(ctx, s, sources)
+	tags, err := v.cache.tags(ctx, s, sources)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func (v *imageStreams) assemble(ctx context.Context, s *snapshot, sources []stor
 		if stored[keys[i]] == nil {
 			continue
 		}
-		if objects[i], err = v.imageStream(&sources[i], stored[keys[i]], &tags[i]); err != nil {
+		if objects[i], err = v.imageStream(&sources[i], stored[keys[i]], tags[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -95,38 +96,6 @@ func (v *imageStreams) imageStream(change, stored *storage.Entry, tags *streams.
 		return corrupt(change, err), nil
 	}
 	return encode(streams.ImageStream(stream, tags, v.host, repository), change.Revision)
-}
-
-// tagsIn returns the tags of streams that follow each other, in one pass over the records.
-func tagsIn(ctx context.Context, s *snapshot, changes []storage.Entry) ([]streams.Tags, error) {
-	tags, at := make([]streams.Tags, len(changes)), 0
-	prefix := func(i int) string {
-		return records.TagPrefix + strings.TrimPrefix(changes[i].Key, records.ChangePrefix) + streams.KeySeparator
-	}
-	request := storage.ScanRequest{From: prefix(0), To: prefix(len(changes)-1) + "\xff", Limit: tagsPage}
-	err := s.each(ctx, request, func(e *storage.Entry) error {
-		for at < len(changes)-1 && e.Key >= prefix(at)+"\xff" {
-			at++
-		}
-		if !strings.HasPrefix(e.Key, prefix(at)) {
-			return nil // of a stream that is not there yet
-		}
-		tag, err := records.DecodeTag(e)
-		if err != nil {
-			return nil //nolint:nilerr // one that cannot be read is for `store check`
-		}
-		tags[at].Add(tagName(tag), tag)
-		return nil
-	})
-	return tags, err
-}
-
-// tagsPage is how many tags are read at once.
-const tagsPage = 500
-
-func tagName(tag *imagev1.ImageTag) string {
-	_, name, _ := strings.Cut(tag.Name, ":")
-	return name
 }
 
 func (*imageStreams) affected(_ context.Context, _ *snapshot, c *storage.Change) ([]string, error) {

@@ -34,8 +34,8 @@ func (b *Backend) Log(ctx context.Context, req storage.LogRequest) ([]storage.Ch
 
 // changesOf returns the changes of objects that one commit makes, in the order of their revisions.
 func (b *Backend) changesOf(ctx context.Context, commit []storage.Change) ([]storage.Change, error) {
-	now := &snapshot{backend: b.Backend, revision: commit[0].Commit, known: map[string]*storage.Entry{}}
 	then := &snapshot{backend: b.Backend, revision: commit[0].Before, known: map[string]*storage.Entry{}}
+	now := &snapshot{backend: b.Backend, revision: commit[0].Commit, known: map[string]*storage.Entry{}, before: then}
 	for i := range commit {
 		now.known[commit[i].Key], then.known[commit[i].Key] = commit[i].Current, commit[i].Previous
 	}

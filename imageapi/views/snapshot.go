@@ -10,8 +10,10 @@ import (
 type snapshot struct {
 	backend  storage.Backend
 	revision int64
-	// known has entries at that revision by their keys, nil for those that were not there.
-	known map[string]*storage.Entry
+	// known has entries at that revision by their keys, nil for those that were not there: all that a commit
+	// has changed. before is the snapshot before that commit. Both are nil for no commit.
+	known  map[string]*storage.Entry
+	before *snapshot
 }
 
 // get returns the entries under keys, nil for those that are not there.

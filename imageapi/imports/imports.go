@@ -2,9 +2,9 @@
 //
 // # Guarantees
 //
-// Nothing is sent to a registry that is not allowed. Content has the digest by which it was asked for. Plain
-// HTTP and certificates that cannot be verified are for registries alone that the operator calls insecure,
-// where a client asks for it.
+// Requests go to registries that are allowed, and to the places that these name: servers of tokens, and
+// redirects. Content has the digest by which it was asked for. Plain HTTP and certificates that cannot be
+// verified are for registries alone that the operator calls insecure, where a client asks for it.
 package imports
 
 import (

@@ -58,6 +58,9 @@ func (t *tagWriter) newPlace(ctx context.Context, obj metav1.Object) (place, err
 	if err != nil {
 		return p, err
 	}
+	if errs := streams.ValidateName(t.strategy.resolver.names, p.stream.Namespace, p.stream.Name); len(errs) > 0 {
+		return p, apierrors.NewInvalid(imagev1.GroupVersion.WithKind("ImageStream").GroupKind(), p.stream.Name, errs)
+	}
 	return p, k8srest.EnsureObjectNamespaceMatchesRequestNamespace(p.stream.Namespace, obj)
 }
 

@@ -63,7 +63,7 @@ func TestCreateStreamTag(t *testing.T) {
 		"no name of the source":    {streamTag("new:v1", is+" "), "invalid: tag.from.name: Required"},
 		"no kind of the source":    {streamTag("new:v1", " a:b"), "invalid: tag.from.kind: Required"},
 		"one with a spec":          {streamTag("app:spec", is+" v1"), "exists: imagestreamtags.image.openshift.io \"app:spec\""},
-		"a stream with a bad name": {streamTag("New:v1", is+" app:v1"), "not found"},
+		"a stream with a bad name": {streamTag("New:v1", is+" app:v1"), "invalid: metadata.name: Invalid value: \"New\""},
 		"another namespace":        {with(streamTag("new:v1", is+" app:v1"), func(t *imagev1.ImageStreamTag) { t.Namespace = "other" }), "bad request"},
 		"other annotations": {with(streamTag("new:v1", is+" app:v1"), func(t *imagev1.ImageStreamTag) {
 			t.Annotations, t.Tag.Annotations = map[string]string{"a": "b"}, map[string]string{"a": "c"}

@@ -27,11 +27,11 @@ func (d *deletable) Delete(ctx context.Context, name string, validate k8srest.Va
 	admitted := false
 	err = d.remove(ctx, p, options.DryRun, func() error {
 		obj, err := d.check(ctx, name, options)
-		if err != nil || admitted || validate == nil {
+		if err != nil || admitted {
 			return err
 		}
 		admitted = true
-		return validate(ctx, obj.DeepCopyObject())
+		return admit(ctx, validate, obj)
 	})
 	if err != nil {
 		return nil, false, err

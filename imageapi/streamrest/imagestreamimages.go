@@ -26,6 +26,7 @@ import (
 // imageStreamImages is the imagestreamimages resource: an Image by stream and digest, or the beginning of a
 // digest. A stream has the images that its repository holds.
 type imageStreamImages struct {
+	virtual
 	k8srest.TableConvertor
 	writer   *streamwriter.Writer // it reads streams without all of their tags
 	resolver *resolver
@@ -41,15 +42,6 @@ var (
 
 // New implements rest.Storage.
 func (*imageStreamImages) New() runtime.Object { return &imagev1.ImageStreamImage{} }
-
-// Destroy implements rest.Storage.
-func (*imageStreamImages) Destroy() {}
-
-// NamespaceScoped implements rest.Scoper.
-func (*imageStreamImages) NamespaceScoped() bool { return true }
-
-// GetSingularName implements rest.SingularNameProvider.
-func (*imageStreamImages) GetSingularName() string { return "imagestreamimage" }
 
 // ShortNames implements rest.ShortNamesProvider.
 func (*imageStreamImages) ShortNames() []string { return []string{"isimage"} }

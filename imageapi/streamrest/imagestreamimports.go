@@ -28,6 +28,7 @@ const kindImport = "ImageStreamImport"
 // imageStreamImports is the imagestreamimports resource: a request to read images of other registries and,
 // with spec.import, to add them to a stream.
 type imageStreamImports struct {
+	virtual
 	*tagWriter
 	client   *imports.Client // nil if there are no imports
 	registry streamwriter.Registry
@@ -42,15 +43,6 @@ var (
 
 // New implements rest.Storage.
 func (*imageStreamImports) New() runtime.Object { return &imagev1.ImageStreamImport{} }
-
-// Destroy implements rest.Storage.
-func (*imageStreamImports) Destroy() {}
-
-// NamespaceScoped implements rest.Scoper.
-func (*imageStreamImports) NamespaceScoped() bool { return true }
-
-// GetSingularName implements rest.SingularNameProvider.
-func (*imageStreamImports) GetSingularName() string { return "imagestreamimport" }
 
 // Create implements rest.Creater. It succeeds if the request can be carried out; each image has a status of
 // its own in the answer.
@@ -67,10 +59,8 @@ func (i *imageStreamImports) Create(ctx context.Context, obj runtime.Object, val
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(imagev1.GroupVersion.WithKind(kindImport).GroupKind(), wanted.Name, errs)
 	}
-	if validate != nil {
-		if err := validate(ctx, wanted.DeepCopyObject()); err != nil {
-			return nil, err
-		}
+	if err := admit(ctx, validate, wanted); err != nil {
+		return nil, err
 	}
 	stream := streams.Stream{Namespace: namespace, Name: wanted.Name}
 	if err := i.sameStream(ctx, stream, wanted.ResourceVersion); err != nil {

@@ -22,6 +22,7 @@ const kindMapping = "ImageStreamMapping"
 // imageStreamMappings is the imagestreammappings resource: a request to have a tag of a stream point to a
 // manifest that its repository holds.
 type imageStreamMappings struct {
+	virtual
 	*tagWriter
 	resolver *resolver
 }
@@ -35,15 +36,6 @@ var (
 // New implements rest.Storage.
 func (*imageStreamMappings) New() runtime.Object { return &imagev1.ImageStreamMapping{} }
 
-// Destroy implements rest.Storage.
-func (*imageStreamMappings) Destroy() {}
-
-// NamespaceScoped implements rest.Scoper.
-func (*imageStreamMappings) NamespaceScoped() bool { return true }
-
-// GetSingularName implements rest.SingularNameProvider.
-func (*imageStreamMappings) GetSingularName() string { return "imagestreammapping" }
-
 // Create implements rest.Creater. The answer is a Status, as OpenShift's.
 func (m *imageStreamMappings) Create(ctx context.Context, obj runtime.Object, validate k8srest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	mapping := obj.(*imagev1.ImageStreamMapping)
@@ -54,10 +46,8 @@ func (m *imageStreamMappings) Create(ctx context.Context, obj runtime.Object, va
 	if errs := validateMapping(m.resolver.names, namespace, mapping); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(imagev1.GroupVersion.WithKind(kindMapping).GroupKind(), mapping.Name, errs)
 	}
-	if validate != nil {
-		if err := validate(ctx, mapping.DeepCopyObject()); err != nil {
-			return nil, err
-		}
+	if err := admit(ctx, validate, mapping); err != nil {
+		return nil, err
 	}
 	name := digest.Digest(mapping.Image.Name)
 	p := place{streams.Stream{Namespace: namespace, Name: mapping.Name}, mapping.Tag, mapping.Name}

@@ -66,18 +66,10 @@ func (s *imageStreamTags) Create(ctx context.Context, obj runtime.Object, valida
 	if err := specErrors(spec, kindStreamTag, wanted.Name, field.NewPath("tag")); err != nil {
 		return nil, err
 	}
-	if validate != nil {
-		if err := validate(ctx, wanted.DeepCopyObject()); err != nil {
-			return nil, err
-		}
+	if err := admit(ctx, validate, wanted); err != nil {
+		return nil, err
 	}
-	after, err := s.write(ctx, p, options.DryRun, func(_ *streamwriter.State, after *imagev1.ImageStream) error {
-		if streams.SpecTag(after, p.tag) != nil {
-			return apierrors.NewAlreadyExists(s.of, p.name)
-		}
-		setSpec(after, p.tag, spec.DeepCopy())
-		return nil
-	})
+	after, err := s.add(ctx, p, options.DryRun, spec)
 	if err != nil {
 		return nil, err
 	}

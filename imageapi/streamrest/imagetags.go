@@ -116,18 +116,10 @@ func (t *imageTags) Create(ctx context.Context, obj runtime.Object, validate k8s
 	if err != nil {
 		return nil, err
 	}
-	if validate != nil {
-		if err := validate(ctx, wanted.DeepCopyObject()); err != nil {
-			return nil, err
-		}
+	if err := admit(ctx, validate, wanted); err != nil {
+		return nil, err
 	}
-	after, err := t.write(ctx, p, options.DryRun, func(_ *streamwriter.State, after *imagev1.ImageStream) error {
-		if streams.SpecTag(after, p.tag) != nil {
-			return apierrors.NewAlreadyExists(t.of, p.name)
-		}
-		setSpec(after, p.tag, spec.DeepCopy())
-		return nil
-	})
+	after, err := t.add(ctx, p, options.DryRun, spec)
 	if err != nil {
 		return nil, err
 	}

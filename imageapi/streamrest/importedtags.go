@@ -7,9 +7,7 @@ import (
 
 	imagev1 "github.com/openshift/api/image/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/utils/ptr"
 
 	"tallyman/imageapi/imports"
@@ -19,16 +17,11 @@ import (
 
 // add adds an image to the repository of a stream, and has the tag point to it.
 func (i *imageStreamImports) add(ctx context.Context, stream streams.Stream, wanted *item, image *imports.Image) error {
-	names := i.strategy.resolver.names
-	repository, err := names.Repository(stream)
+	repository, err := i.strategy.resolver.names.Repository(stream)
 	if err != nil {
 		return err
 	}
-	user := ""
-	if info, ok := request.UserFrom(ctx); ok {
-		user = info.GetName()
-	}
-	if err := i.registry.Add(ctx, user, repository, image.Digest, image); err != nil {
+	if err := i.registry.Add(ctx, streamwriter.User(ctx), repository, image.Digest, image); err != nil {
 		return err
 	}
 	return i.tag(ctx, stream, wanted, func(before *imagev1.ImageStream, spec, former *imagev1.TagReference) func(after *imagev1.ImageStream) {
@@ -84,10 +77,7 @@ func (i *imageStreamImports) tag(ctx context.Context, stream streams.Stream, wan
 		if former != nil {
 			spec = former.DeepCopy()
 		}
-		source := &imagev1.TagReference{From: &corev1.ObjectReference{Kind: streams.KindDockerImage, Name: wanted.from.String()}}
-		if former == nil || former.From == nil || !equality.Semantic.DeepEqual(former.From, source.From) {
-			spec.From = source.From
-		}
+		spec.From = &corev1.ObjectReference{Kind: streams.KindDockerImage, Name: wanted.from.String()}
 		spec.ImportPolicy = wanted.importPolicy
 		if spec.ReferencePolicy.Type == "" {
 			spec.ReferencePolicy = wanted.referencePolicy

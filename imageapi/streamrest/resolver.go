@@ -208,8 +208,5 @@ func (r *resolver) pullReference(of streams.Stream, name digest.Digest) string {
 	if err != nil {
 		return ""
 	}
-	if r.host != "" {
-		repository = r.host + "/" + repository
-	}
-	return repository + "@" + name.String()
+	return streams.RepositoryReference(r.host, repository) + "@" + name.String()
 }

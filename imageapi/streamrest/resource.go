@@ -207,6 +207,18 @@ func (r *resource) Watch(ctx context.Context, options *internalversion.ListOptio
 	return r.store.Watch(ctx, options)
 }
 
+// virtual is the part that all namespaced resources share of which no objects are stored.
+type virtual struct{ singular string }
+
+// Destroy implements rest.Storage.
+func (virtual) Destroy() {}
+
+// NamespaceScoped implements rest.Scoper.
+func (virtual) NamespaceScoped() bool { return true }
+
+// GetSingularName implements rest.SingularNameProvider.
+func (v virtual) GetSingularName() string { return v.singular }
+
 // readOnlyStrategy is that of a resource that no client writes. The generic store wants one.
 type readOnlyStrategy struct {
 	runtime.ObjectTyper

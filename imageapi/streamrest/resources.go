@@ -71,9 +71,10 @@ func New(o Options) (*Resources, error) {
 		r.Close()
 		return nil, err
 	}
-	r.images = &imageStreamImages{TableConvertor: streams.ImageStreamImageTable, writer: r.writer, resolver: finder, images: shown}
-	r.mappings = &imageStreamMappings{&tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageStreamMappings}, finder}
+	r.images = &imageStreamImages{virtual: virtual{"imagestreamimage"}, TableConvertor: streams.ImageStreamImageTable, writer: r.writer, resolver: finder, images: shown}
+	r.mappings = &imageStreamMappings{virtual{"imagestreammapping"}, &tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageStreamMappings}, finder}
 	r.imports = &imageStreamImports{
+		virtual:   virtual{"imagestreamimport"},
 		tagWriter: &tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageStreamImports}, client: o.Imports, registry: o.Registry, streams: r.streams,
 	}
 	r.layers = &layers{streams: r.streams.resource, names: names, records: o.Records, backend: o.Backend}

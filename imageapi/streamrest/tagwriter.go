@@ -8,6 +8,7 @@ import (
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -91,6 +92,26 @@ func (t *tagWriter) write(ctx context.Context, p place, dryRun []string, change 
 		}
 	}
 	return nil, apierrors.NewConflict(t.of, p.name, errors.New("others have changed its image stream each time; try again"))
+}
+
+// add adds a spec to a tag that has none, and makes the tag and its stream if they are not there. It returns
+// the stream as it was to be.
+func (t *tagWriter) add(ctx context.Context, p place, dryRun []string, spec *imagev1.TagReference) (after *imagev1.ImageStream, err error) {
+	return t.write(ctx, p, dryRun, func(_ *streamwriter.State, after *imagev1.ImageStream) error {
+		if streams.SpecTag(after, p.tag) != nil {
+			return apierrors.NewAlreadyExists(t.of, p.name)
+		}
+		setSpec(after, p.tag, spec.DeepCopy())
+		return nil
+	})
+}
+
+// admit has an admission, nil for none, decide on an object, of which it gets a copy.
+func admit(ctx context.Context, validate k8srest.ValidateObjectFunc, obj runtime.Object) error {
+	if validate == nil {
+		return nil
+	}
+	return validate(ctx, obj.DeepCopyObject())
 }
 
 // prepare completes and validates the stream that is to be.

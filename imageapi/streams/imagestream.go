@@ -130,7 +130,7 @@ func newestFirst(a, b imagev1.NamedTagEventList) int {
 func ImageStream(stored *imagev1.ImageStream, tags *Tags, host, repository string) *imagev1.ImageStream {
 	shown := *stored
 	all, cut := tags.shown()
-	shown.Status = imagev1.ImageStreamStatus{DockerImageRepository: repositoryReference(host, repository)}
+	shown.Status = imagev1.ImageStreamStatus{DockerImageRepository: RepositoryReference(host, repository)}
 	shown.Spec.Tags = nil
 	for i := range all {
 		tag := &all[i]
@@ -168,7 +168,9 @@ func Stored(shown *imagev1.ImageStream) *imagev1.ImageStream {
 	return stored
 }
 
-func repositoryReference(host, repository string) string {
+// RepositoryReference returns the pull reference of a repository, without a tag. host is the registry's own
+// host[:port], "" for none.
+func RepositoryReference(host, repository string) string {
 	if host == "" {
 		return repository
 	}

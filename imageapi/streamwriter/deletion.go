@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -66,22 +67,23 @@ func (w *Writer) finish(ctx context.Context, stream *imagev1.ImageStream) error 
 	if err != nil {
 		return fmt.Errorf("annotation %s: %w", annotationRevision, err)
 	}
-	var pointing, pending []string
+	pointing := map[string]int64{} // the tags with the revisions of their records
+	var pending []string
 	err = w.options.Records.EachTagRecord(ctx, repository, func(tag string, to digest.Digest, revision int64) error {
 		switch {
 		case revision > until:
 		case to == "":
 			pending = append(pending, tag)
 		default:
-			pointing = append(pointing, tag)
+			pointing[tag] = revision
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, tag := range pointing {
-		move := Move{User: stream.Annotations[annotationUser], Repository: repository, Tag: tag, Condition: w.unchanged(name, tag, until)}
+	for _, tag := range slices.Sorted(maps.Keys(pointing)) {
+		move := Move{User: stream.Annotations[annotationUser], Repository: repository, Tag: tag, Condition: w.unchanged(name, tag, pointing[tag])}
 		if err := w.options.Registry.Untag(ctx, move); err != nil && !IsConflict(err) {
 			return fmt.Errorf("tag %s: %w", tag, err)
 		}
@@ -92,17 +94,6 @@ func (w *Writer) finish(ctx context.Context, stream *imagev1.ImageStream) error 
 		}
 	}
 	return w.remove(ctx, name, repository, stream.UID)
-}
-
-// unchanged returns the condition that a tag has not changed since a revision.
-func (w *Writer) unchanged(name streams.Stream, tag string, since int64) func(context.Context) error {
-	return func(ctx context.Context) error {
-		now, err := w.options.Records.ReadStream(ctx, name, tag)
-		if err == nil && now.Tags[tag].Revision > since {
-			err = errConflict
-		}
-		return err
-	}
 }
 
 // drop deletes tags that point to nothing.

@@ -12,10 +12,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 
-	"github.com/opencontainers/go-digest"
 	imagev1 "github.com/openshift/api/image/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -91,15 +89,20 @@ var errConflict error = apierrors.NewConflict(imageapi.ImageStreams, "", errors.
 // Write changes a stream as it was read into another, nil for one that is new. It fails with errConflict,
 // for which IsConflict is true, RefusedError, or an error of the store or the registry.
 func (w *Writer) Write(ctx context.Context, state *State, to *imagev1.ImageStream) (revision int64, err error) {
-	repository, err := w.names.Repository(streams.Stream{Namespace: to.Namespace, Name: to.Name})
-	if err != nil {
-		return 0, err
-	}
 	from := state.Stream
 	if from == nil {
 		from = &imagev1.ImageStream{}
 	}
-	edits, moves := w.changes(from, to)
+	edits, moves := changes(from, to)
+	return w.write(ctx, state, to, edits, moves)
+}
+
+// write is Write with the differences.
+func (w *Writer) write(ctx context.Context, state *State, to *imagev1.ImageStream, edits []records.TagEdit, moves []move) (revision int64, err error) {
+	repository, err := w.names.Repository(state.Name)
+	if err != nil {
+		return 0, err
+	}
 	stored := streams.Stored(to)
 	if stored.Annotations == nil {
 		stored.Annotations = map[string]string{}
@@ -108,8 +111,8 @@ func (w *Writer) Write(ctx context.Context, state *State, to *imagev1.ImageStrea
 	records.MarkTracking(stored, to.Spec.Tags)
 	if to.DeletionTimestamp != nil {
 		defer w.wake()
-		if from.DeletionTimestamp == nil {
-			stored.Annotations[annotationRevision], stored.Annotations[annotationUser] = strconv.FormatInt(state.Revision, 10), userOf(ctx)
+		if state.Stream == nil || state.Stream.DeletionTimestamp == nil {
+			stored.Annotations[annotationRevision], stored.Annotations[annotationUser] = strconv.FormatInt(state.Revision, 10), User(ctx)
 		}
 	}
 	if state.StreamState.Stream != nil && len(edits)+len(moves) == 0 && equality.Semantic.DeepEqual(stored, state.StreamState.Stream) {
@@ -140,89 +143,32 @@ func (w *Writer) Write(ctx context.Context, state *State, to *imagev1.ImageStrea
 // IsConflict reports whether Write has failed as something had changed.
 func IsConflict(err error) bool { return errors.Is(err, errConflict) }
 
-// move is a change of a tag that the registry makes.
-type move struct {
-	edit records.TagEdit
-	to   digest.Digest // "" to untag
-	from streams.Stream
-}
-
-// changes returns the differences of two streams, of tags that go on pointing to the same manifest and of
-// those that do not.
-func (w *Writer) changes(from, to *imagev1.ImageStream) (edits []records.TagEdit, moves []move) {
-	for _, tag := range tagsOf(from, to) {
-		edit := records.TagEdit{Tag: tag, Spec: streams.SpecTag(to, tag)}
-		before, after := streams.StatusTag(from, tag), streams.StatusTag(to, tag)
-		target := imageOf(streams.Head(to, tag))
-		switch {
-		case target != imageOf(streams.Head(from, tag)):
-			moves = append(moves, move{edit, target, sourceOf(to, edit.Spec)})
-		case !equality.Semantic.DeepEqual(before, after):
-			if after == nil {
-				after = &imagev1.NamedTagEventList{Tag: tag}
-			}
-			edit.Status, edit.Before = after, before
-			edits = append(edits, edit)
-		case !equality.Semantic.DeepEqual(streams.SpecTag(from, tag), edit.Spec):
-			edits = append(edits, edit)
-		}
-	}
-	return edits, moves
-}
-
-// tagsOf returns the names of the tags of some streams, each once.
-func tagsOf(all ...*imagev1.ImageStream) (names []string) {
-	for _, stream := range all {
-		for i := range stream.Spec.Tags {
-			names = append(names, stream.Spec.Tags[i].Name)
-		}
-		for i := range stream.Status.Tags {
-			names = append(names, stream.Status.Tags[i].Tag)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-func imageOf(head *imagev1.TagEvent) digest.Digest {
-	if head == nil {
-		return ""
-	}
-	return digest.Digest(head.Image)
-}
-
-// sourceOf returns the stream that has the content that a spec tag of a stream names: its own, unless the
-// spec says otherwise.
-func sourceOf(stream *imagev1.ImageStream, spec *imagev1.TagReference) streams.Stream {
-	own := streams.Stream{Namespace: stream.Namespace, Name: stream.Name}
-	if spec == nil {
-		return own
-	}
-	if source, _, ok := streams.Source(own, spec.From); ok {
-		return source
-	}
-	return own
-}
-
 // move makes a move.
 func (w *Writer) move(ctx context.Context, state *State, repository string, m *move) error {
 	from, err := w.names.Repository(m.from)
 	if err != nil {
 		return err
 	}
-	known := state.Tags[m.edit.Tag].Revision // 0 for none
-	change := Move{User: userOf(ctx), Repository: repository, Tag: m.edit.Tag, To: m.to, From: from, Condition: func(ctx context.Context) error {
-		now, err := w.options.Records.ReadStream(ctx, state.Name, m.edit.Tag)
-		if err == nil && now.Tags[m.edit.Tag].Revision != known {
-			err = errConflict
-		}
-		return err
-	}}
+	change := Move{
+		User: User(ctx), Repository: repository, Tag: m.edit.Tag, To: m.to, From: from,
+		Condition: w.unchanged(state.Name, m.edit.Tag, state.Tags[m.edit.Tag].Revision),
+	}
 	ctx = records.WithEdit(ctx, repository, &m.edit)
 	if m.to == "" {
 		return w.options.Registry.Untag(ctx, change)
 	}
 	return w.options.Registry.Tag(ctx, change)
+}
+
+// unchanged returns the condition that the record of a tag has a revision, 0 for none.
+func (w *Writer) unchanged(name streams.Stream, tag string, revision int64) func(context.Context) error {
+	return func(ctx context.Context) error {
+		now, err := w.options.Records.ReadStream(ctx, name, tag)
+		if err == nil && now.Tags[tag].Revision != revision {
+			err = errConflict
+		}
+		return err
+	}
 }
 
 // wake has Run look for deletions at once.
@@ -233,8 +179,8 @@ func (w *Writer) wake() {
 	}
 }
 
-// userOf returns the name of the user of a request, "" for none.
-func userOf(ctx context.Context) string {
+// User returns the name of the user of a request, "" for none.
+func User(ctx context.Context) string {
 	if info, ok := request.UserFrom(ctx); ok {
 		return info.GetName()
 	}
@@ -248,7 +194,7 @@ func (w *Writer) Replace(ctx context.Context, from, to *imagev1.ImageStream, rev
 	if before == nil {
 		before = &imagev1.ImageStream{}
 	}
-	edits, moves := w.changes(before, to)
+	edits, moves := changes(before, to)
 	var tags []string
 	for i := range edits {
 		tags = append(tags, edits[i].Tag)
@@ -263,7 +209,7 @@ func (w *Writer) Replace(ctx context.Context, from, to *imagev1.ImageStream, rev
 	if read.Revision != revision || (read.Stream == nil) != (from == nil) {
 		return 0, false, nil
 	}
-	now, err = w.Write(ctx, &State{Stream: from, Name: name, StreamState: read}, to)
+	now, err = w.write(ctx, &State{Stream: from, Name: name, StreamState: read}, to, edits, moves)
 	if IsConflict(err) {
 		return 0, false, nil
 	}

@@ -157,3 +157,37 @@ func TestWatchManyTags(t *testing.T) {
 		}
 	}
 }
+
+// TestListManyTags: a list has what each GET has, wherever the streams are whose tags are remembered, and does not
+// read those tags again.
+func TestListManyTags(t *testing.T) {
+	h := newHouse(t)
+	for _, repository := range []string{"large", "more", "most"} {
+		h.tag("team/"+repository, 300, h.push("team/"+repository+":latest", "a"))
+	}
+	for _, repository := range []string{"another", "huge", "last", "small", "zero"} {
+		h.push("team/"+repository+":v1", repository)
+	}
+	fresh := func() *imageStreams {
+		r, err := newImageStreams(h.backend, "host:5000", nil, h.streams.store.CreateStrategy.(streamStrategy), h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		return r
+	}
+	h.get(h.streams, "team", "more") // one in the middle is remembered before the others
+	for round, change := range []func(){func() {}, func() { h.push("team/more:new", "b") }, func() { h.push("team/small:v2", "b"); h.untag("team/large:v00007") }} {
+		change()
+		got, _ := h.list(h.of("team"), h.streams, h.options("", ""))
+		want, _ := h.list(h.of("team"), fresh(), h.options("", ""))
+		if len(got) != 8 || !equality.Semantic.DeepEqual(got, want) {
+			t.Fatalf("round %d: %d streams, not those that are listed for the first time", round, len(got))
+		}
+	}
+	remembered := testing.AllocsPerRun(3, func() { h.list(h.of("team"), h.streams, h.options("", "")) })
+	first := testing.AllocsPerRun(1, func() { h.list(h.of("team"), fresh(), h.options("", "")) })
+	if remembered > first/2 {
+		t.Errorf("a list takes %.0f allocations with the tags remembered, and %.0f without", remembered, first)
+	}
+}

@@ -44,18 +44,38 @@ func newTagCache() *tagCache {
 
 // tags returns the tags of streams that follow each other, by their changes.
 func (c *tagCache) tags(ctx context.Context, s *snapshot, changes []storage.Entry) ([]*streams.Tags, error) {
-	if len(changes) != 1 {
-		return tagsIn(ctx, s, changes)
+	all := make([]*streams.Tags, len(changes))
+	for from := 0; from < len(changes); {
+		to := from
+		for ; to < len(changes); to++ {
+			if known, ok := c.known(s, &changes[to]); ok {
+				all[to] = known
+				break
+			}
+		}
+		read, err := c.read(ctx, s, changes[from:to])
+		if err != nil {
+			return nil, err
+		}
+		copy(all[from:], read)
+		from = to + 1 // the one at to is known
 	}
-	change := &changes[0]
-	if known, ok := c.known(s, change); ok {
-		return []*streams.Tags{known}, nil
+	return all, nil
+}
+
+// read reads the tags of streams that follow each other, and remembers those of streams with many.
+func (c *tagCache) read(ctx context.Context, s *snapshot, changes []storage.Entry) ([]*streams.Tags, error) {
+	if len(changes) == 0 {
+		return nil, nil
 	}
 	read, err := tagsIn(ctx, s, changes)
-	if err == nil {
-		c.remember(change, read[0])
+	if err != nil {
+		return nil, err
 	}
-	return read, err
+	for i := range changes {
+		c.remember(&changes[i], read[i])
+	}
+	return read, nil
 }
 
 func (c *tagCache) remember(change *storage.Entry, tags *streams.Tags) {

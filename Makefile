@@ -19,7 +19,7 @@ race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./
 # Long tests that start no goroutine, or measure memory, run without the race detector.
 sequential := ^(TestAllocations|TestDifferential|TestMemory|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
 
-.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance cosign2 verdicts cluster collector crowd bench attacks million lists scale faults kills moves model memory hostile outage fuzz generate
+.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance ui pictures page cosign2 verdicts cluster collector crowd bench attacks million lists scale faults kills moves model memory hostile outage fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -65,6 +65,7 @@ cover: ## measure the share of the product's statements that the tests of unit r
 
 test: ## run all tests, with the clients they drive; prints the time of each step
 	.ci/step tools ./.ci/install
+	.ci/step page .ci/ui
 	.ci/step vet $(calm) go vet ./...
 	.ci/step build env CGO_ENABLED=1 $(calm) go list -race -test -deps -export -f '{{""}}' $(race) > /dev/null
 	.ci/step race env CGO_ENABLED=1 $(calm) go test -race -vet=off -timeout 60m -skip '$(sequential)' $(race)
@@ -88,6 +89,15 @@ vuln: ## look for known vulnerabilities (needs vuln.go.dev)
 cosign2: ## run cosign 2 and record its output for the tests anew
 	./.ci/install cosign2
 	go test -count=1 -v -run 'TestCosign2|TestCosignLogged' ./internal/e2e -args -record
+
+ui: tools ## build ui/dist, the page that the binary has in it, from ui/src
+	cd ui && node build.mjs
+
+pictures: tools ## take the pictures of the page in docs/pictures anew
+	go test -count=1 -run 'TestPage$$' ./internal/e2e -args -pictures ../../docs/pictures
+
+page: tools ## measure the page with 100 000 Images in 5 000 repositories
+	go test -count=1 -v -run TestPageLarge -timeout 60m ./internal/e2e -args -page-repositories 5000 -page-tags 20
 
 conformance: tools ## compare with distribution in the OCI conformance suite
 	go test -count=1 -v -run TestOCIConformance ./internal/e2e

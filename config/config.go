@@ -47,10 +47,16 @@ type ImageAPI struct {
 	Tags               []TagRule     `yaml:"tags" json:"tags" jsonschema:"description=Rules about tags. The first one that matches a tag applies."`
 	Streams            Streams       `yaml:"streams" json:"streams" jsonschema:"description=How repositories and their tags appear as image streams and image tags."`
 	Imports            Imports       `yaml:"imports" json:"imports" jsonschema:"description=Whether clients of the API may have images of other registries added by an imagestreamimport."`
+	UI                 UI            `yaml:"ui" json:"ui" jsonschema:"description=The page on which browsers see the registry."`
 	Auth               Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
 	Limits             Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
 	TLS                TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
 	Audit              Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
+}
+
+// UI is the imageapi.ui section.
+type UI struct {
+	Enabled bool `yaml:"enabled" json:"enabled" jsonschema:"description=Serves the page at /ui/. It shows its viewer whatever the viewer may read of the API and of the registry."`
 }
 
 // Resync is the imageapi.resync section.
@@ -233,6 +239,7 @@ func Defaults() ImageAPI {
 			Watches: 10_000, WatchesPerUser: 5_000,
 			BodyTimeout: time.Minute, WriteTimeout: time.Minute,
 		},
+		UI:      UI{Enabled: true},
 		Streams: Streams{Namespace: "default", History: 20, DeletedTags: 7 * 24 * time.Hour},
 		Audit:   Audit{LogMaxAge: 366, LogMaxBackups: 100, LogMaxSize: 100},
 		Store: Store{

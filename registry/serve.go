@@ -22,6 +22,7 @@ import (
 	"tallyman/registry/listener"
 	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
+	"tallyman/ui"
 )
 
 // defaultDrain is how long a shutdown waits for pushes in flight if the
@@ -66,6 +67,8 @@ type ServeOptions struct {
 	RecordedCatalog bool
 	// Backfill records existing content at start-up.
 	Backfill bool
+	// UI serves the page for browsers at ui/ below http.prefix.
+	UI bool
 	// ShutdownDelay is how long everything is served on after readiness has
 	// failed, for load balancers to notice.
 	ShutdownDelay time.Duration
@@ -203,7 +206,11 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		if api, ownErr = o.NewAPI(changes); ownErr != nil {
 			return next
 		}
-		handler = api.Handler(withStallTimeout(own.Handler(withPutNotes(next)), stallTimeout))
+		doors := withStallTimeout(own.Handler(withPutNotes(next)), stallTimeout)
+		if o.UI {
+			doors = ui.Handler(c.HTTP.Prefix, doors)
+		}
+		handler = api.Handler(doors)
 		return handler
 	})
 	defer disableTracing()()

@@ -259,6 +259,7 @@ func serveRegistry(ctx context.Context, c *config.Config, newAPI func(*registry.
 		Backfill: c.ImageAPI.Backfill,
 
 		RecordedCatalog: c.ImageAPI.Catalog == "store",
+		UI:              c.ImageAPI.UI.Enabled,
 		ShutdownDelay:   c.ImageAPI.ShutdownDelay,
 
 		SignatureEndpoint:   c.ImageAPI.Signatures.Endpoint,

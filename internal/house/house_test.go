@@ -60,7 +60,8 @@ var allowed = map[string][]string{
 	"tallyman/internal/image-apiserver": {"imageapi", "imageapi/openapi"},
 	"tallyman/internal/tallyman-load":   {"imageapi/derive", "signatures/manifest"},
 
-	"tallyman/registry":            {"imageapi", "imageapi/records", "imageapi/streamwriter", "registry/configs", "registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest"},
+	"tallyman/registry":            {"imageapi", "imageapi/records", "imageapi/streamwriter", "registry/configs", "registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest", "ui"},
+	"tallyman/ui":                  {},
 	"tallyman/registry/configs":    {},
 	"tallyman/registry/extensions": {"imageapi/catalog", "imageapi/referrers", "imageapi/rules", "imageapi/server", "registry/logging", "registry/tracker", "signatures"},
 	"tallyman/registry/gc":         {"registry/journal", "registry/logging", "registry/tracker", "signatures/manifest"},

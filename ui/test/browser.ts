@@ -1,0 +1,31 @@
+// The parts of a browser that the modules under test use.
+type Answer = (url: URL) => Response | Promise<Response>;
+let next: Answer = () => { throw new TypeError("no answer"); };
+
+export function answer(with_: Answer): void {
+  next = with_;
+}
+
+const storage = new Map<string, string>();
+Object.assign(globalThis, {
+  document: { baseURI: "http://registry.test/ui/" },
+  location: { hash: "" },
+  window: globalThis,
+  addEventListener: () => {},
+  sessionStorage: {
+    getItem: (k: string) => storage.get(k) ?? null,
+    setItem: (k: string, v: string) => storage.set(k, v),
+    removeItem: (k: string) => storage.delete(k),
+  },
+  fetch: async (url: string, init?: { signal?: AbortSignal | null }) => {
+    const aborted = new Promise<never>((_, reject) => init?.signal?.addEventListener("abort", () => reject(new DOMException("aborted", "AbortError"))));
+    return Promise.race([aborted, Promise.resolve().then(() => next(new URL(url, "http://registry.test/")))]);
+  },
+});
+
+export async function eventually(condition: () => boolean): Promise<void> {
+  for (const end = Date.now() + 60_000; Date.now() < end; await new Promise((r) => setTimeout(r, 5))) {
+    if (condition()) return;
+  }
+  throw new Error(`not in time: ${condition}`);
+}

@@ -1,0 +1,77 @@
+// A watch against a server that is played: it goes on after a broken connection, begins anew after 410, and gives
+// up if it is refused.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import "./browser";
+import { listAndWatch, live } from "../src/watch";
+import type { KubeObject } from "../src/types";
+import { answer, eventually } from "./browser";
+
+const event = (type: string, name: string, resourceVersion: string) => `${JSON.stringify({ type, object: { kind: "x", metadata: { name, resourceVersion } } })}\n`;
+
+function start(asked: string[]) {
+  const seen: string[] = [];
+  let lists = 0;
+  let refused: unknown;
+  const stop = listAndWatch<KubeObject>({
+    url: "/apis/x", accept: "application/json",
+    list: async () => { lists++; return `${lists}0`; },
+    event: (type, object) => seen.push(`${type} ${object.metadata.name}`),
+    refused: (error) => { refused = error; },
+  });
+  return { seen, stop, lists: () => lists, refused: () => refused, asked };
+}
+
+test("a watch goes on from the last resourceVersion, bookmarks included", async () => {
+  const from: string[] = [];
+  answer((url) => {
+    from.push(url.searchParams.get("resourceVersion") ?? "");
+    if (from.length === 1) return new Response(event("ADDED", "a", "11") + event("BOOKMARK", "", "15"));
+    if (from.length === 2) throw new TypeError("no network");
+    if (from.length === 3) return new Response(event("MODIFIED", "a", "16") + event("DELETED", "a", "17"));
+    return new Promise(() => {});
+  });
+  const w = start(from);
+  await eventually(() => from.length === 2 && live.get() === false); // while there is no connection
+  await eventually(() => from.length === 4);
+  w.stop();
+  assert.deepEqual(w.seen, ["ADDED a", "MODIFIED a", "DELETED a"]);
+  assert.deepEqual(from, ["10", "15", "15", "17"]);
+  assert.equal(w.lists(), 1);
+  await eventually(() => live.get() === undefined);
+});
+
+test("a watch begins anew when its version is forgotten, as an answer or as an event", async () => {
+  const from: string[] = [];
+  answer((url) => {
+    from.push(url.searchParams.get("resourceVersion") ?? "");
+    if (from.length === 1) return new Response(JSON.stringify({ kind: "Status", code: 410, message: "too old" }), { status: 410 });
+    if (from.length === 2) return new Response(`${JSON.stringify({ type: "ERROR", object: { kind: "Status", code: 410, message: "too old" } })}\n`);
+    return new Promise(() => {});
+  });
+  const w = start(from);
+  await eventually(() => from.length === 3);
+  w.stop();
+  assert.deepEqual(from, ["10", "20", "30"]);
+});
+
+test("a watch that is refused ends, and says why", async () => {
+  answer(() => new Response(JSON.stringify({ kind: "Status", code: 403, message: "forbidden: no" }), { status: 403 }));
+  const w = start([]);
+  await eventually(() => w.refused() !== undefined);
+  assert.match(String(w.refused()), /forbidden: no/);
+  assert.equal(live.get(), undefined);
+});
+
+test("an event that is cut into pieces is read whole", async () => {
+  const text = new TextEncoder().encode(event("ADDED", "naïve", "11"));
+  let asked = 0;
+  answer(() => {
+    if (asked++ > 0) return new Promise(() => {});
+    return new Response(new ReadableStream({ start(c) { for (const byte of text) c.enqueue(new Uint8Array([byte])); c.close(); } }));
+  });
+  const w = start([]);
+  await eventually(() => w.seen.length === 1);
+  w.stop();
+  assert.deepEqual(w.seen, ["ADDED naïve"]);
+});

@@ -36,14 +36,14 @@ func newChanges(c *configuration.Configuration, namespace distribution.Namespace
 	switch {
 	case c.Proxy.RemoteURL != "":
 		return &Changes{namespace, "the registry is a pull-through cache: its tags are those of another registry", deletes}
-	case isReadOnly(c):
+	case IsReadOnly(c):
 		return &Changes{namespace, "the registry is read-only (storage.maintenance.readonly)", deletes}
 	}
 	return &Changes{namespace, "", deletes}
 }
 
-// isReadOnly reports whether distribution refuses changes.
-func isReadOnly(c *configuration.Configuration) bool {
+// IsReadOnly reports whether distribution refuses changes.
+func IsReadOnly(c *configuration.Configuration) bool {
 	readOnly, _ := c.Storage["maintenance"]["readonly"].(map[any]any)
 	enabled, _ := readOnly["enabled"].(bool)
 	return enabled

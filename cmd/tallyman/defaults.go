@@ -74,6 +74,11 @@ func externalAddress(c *config.Config) string {
 		}
 		return net.JoinHostPort(u.Host, "80")
 	}
+	return listenAddress(c)
+}
+
+// listenAddress is the host:port at which this host reaches the process.
+func listenAddress(c *config.Config) string {
 	host, port, err := net.SplitHostPort(c.Registry.HTTP.Addr)
 	if err != nil {
 		return "localhost:5000"

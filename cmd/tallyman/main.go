@@ -5,15 +5,18 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd"
 	_ "github.com/distribution/distribution/v3/registry/auth/silly"
@@ -85,7 +88,7 @@ func newRootCommand() *cobra.Command {
 	root.SetVersionTemplate(fmt.Sprintf("tallyman %s distribution %s\n", version, distributionVersion()))
 	root.Flags().BoolP("version", "v", false, "show the version and exit")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitError{err, exitUsage} })
-	root.AddCommand(newServeCommand(), newGarbageCollectCommand(), newVerifyCommand(), newStoreCommand(), newMetadataCommand(), newConfigCommand(), newHealthcheckCommand(), newVersionCommand())
+	root.AddCommand(newServeCommand(), newGarbageCollectCommand(), newVerifyCommand(), newStoreCommand(), newMetadataCommand(), newConfigCommand(), newDoctorCommand(), newHealthcheckCommand(), newVersionCommand())
 	return root
 }
 
@@ -97,6 +100,55 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+func newHealthcheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "healthcheck [url]",
+		Short: "Ask a running server whether it is ready",
+		Args:  usage(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return healthcheck(cmd.Context(), http.DefaultClient, args[0])
+			}
+			return healthcheckHere(cmd.Context(), "127.0.0.1:5000")
+		},
+	}
+}
+
+// healthcheckHere asks a server on this host, by HTTP or, with http.tls, by HTTPS. Its certificate is
+// for another name.
+func healthcheckHere(ctx context.Context, address string) error {
+	err := healthcheck(ctx, http.DefaultClient, "http://"+address+"/readyz")
+	if err == nil {
+		return nil
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // to the loopback interface
+	defer transport.CloseIdleConnections()
+	secureErr := healthcheck(ctx, &http.Client{Transport: transport}, "https://"+address+"/readyz")
+	if secureErr == nil {
+		return nil
+	}
+	return errors.Join(err, secureErr)
+}
+
+func healthcheck(ctx context.Context, client *http.Client, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return exitError{err, exitUsage}
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // the status says enough
+		return fmt.Errorf("%s: %s: %s", url, response.Status, body)
+	}
+	return nil
 }
 
 type versionInfo struct {

@@ -82,6 +82,7 @@ func firstSteps(address, kubeconfig string) string {
   docker pull busybox && docker tag busybox ADDRESS/busybox && docker push ADDRESS/busybox
   kubectl --kubeconfig FILE get images
   kubectl --kubeconfig FILE get images --watch
+Or look at http://ADDRESS/ui/
 
 `)
 }

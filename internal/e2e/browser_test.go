@@ -22,7 +22,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-var pictures = flag.String("pictures", "", "the directory for pictures of each view")
+var pictures = flag.String("pictures", "", "a directory for pictures of the views")
 
 // browser is a tab of Chromium. At the end of the test it must have had no exception, no message that the
 // page's policy forbids something, no dialog of its own for credentials, and no request to another host.

@@ -41,6 +41,12 @@ func TestDefaultServe(t *testing.T) {
 	if out, code := tallyman(t, nil, "healthcheck", s.url("/readyz/nothing")); code != 1 || !strings.Contains(out, "404") {
 		t.Errorf("healthcheck of nothing: %d %s", code, out)
 	}
+	if out, code := tallyman(t, s.env, "doctor", "--data-dir", s.dir); code != 0 || !strings.Contains(out, "images.db is open in the running process") || !strings.Contains(out, s.addr+" is ready") {
+		t.Errorf("doctor: %d %s", code, out)
+	}
+	if left := command(t, nil, "find", s.dir, "-path", "*doctor*"); left != "" {
+		t.Errorf("the doctor leaves %s", left)
+	}
 	must(t, "SIGHUP, which has nothing read again, and ends nothing", s.cmd.Process.Signal(syscall.SIGHUP))
 	if !strings.HasPrefix(s.restConfig().Host, "https://127.0.0.1:") {
 		t.Errorf("the kubeconfig points to %s", s.restConfig().Host)

@@ -72,6 +72,8 @@ func TestPage(t *testing.T) {
 	b.sees("No repository begins with")
 	b.fill("input[type=search]", "sh")
 	b.sees("1 found", "shop/web")
+	b.fill("input[type=search]", "\b")
+	b.sees("2 repositories")
 	b.check("repositories")
 
 	// One repository.

@@ -48,13 +48,14 @@ func packages(t *testing.T) []goPackage {
 // allowed has the packages of ours that each may import.
 var allowed = map[string][]string{
 	"tallyman/cmd/tallyman": {
-		"internal/crash", "config", "imageapi/access", "imageapi/catalog", "imageapi/imports", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/server", "imageapi/streamrest", "imageapi/streams", "imageapi/verification",
+		"internal/crash", "internal/doctor", "config", "imageapi/access", "imageapi/catalog", "imageapi/imports", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/server", "imageapi/streamrest", "imageapi/streams", "imageapi/verification",
 		"registry", "registry/gc", "registry/logging", "registry/resync", "registry/tracker", "signatures", "signatures/policy",
 		"storage", "storage/bolt", "storage/check", "storage/objects", "storage/redis", "storage/migrate",
 	},
 	"tallyman/config":                   {"signatures"},
 	"tallyman/internal/cputime":         {},
 	"tallyman/internal/crash":           {},
+	"tallyman/internal/doctor":          {"config", "imageapi/access", "registry", "storage/bolt"},
 	"tallyman/internal/e2e":             {},
 	"tallyman/internal/house":           {},
 	"tallyman/internal/image-apiserver": {"imageapi", "imageapi/openapi"},
@@ -113,8 +114,8 @@ var allowed = map[string][]string{
 
 // confined has the packages of ours that may import a library.
 var confined = map[string][]string{
-	"github.com/distribution/distribution/": {"registry", "registry/configs", "registry/extensions", "registry/gc", "registry/journal", "registry/logging", "registry/resync", "registry/tracker", "config", "cmd/tallyman"},
-	"github.com/redis/go-redis/":            {"storage/redis", "storage/redis/redistest", "config", "cmd/tallyman"},
+	"github.com/distribution/distribution/": {"registry", "registry/configs", "registry/extensions", "registry/gc", "registry/journal", "registry/logging", "registry/resync", "registry/tracker", "config", "internal/doctor", "cmd/tallyman"},
+	"github.com/redis/go-redis/":            {"storage/redis", "storage/redis/redistest", "config", "internal/doctor", "cmd/tallyman"},
 }
 
 // TestImports: arrows point one way, and types of some libraries stay where they belong.

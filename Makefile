@@ -19,7 +19,7 @@ race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./
 # Long tests that start no goroutine, or measure memory, run without the race detector.
 sequential := ^(TestAllocations|TestDifferential|TestMemory|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
 
-.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance ui pictures page cosign2 verdicts cluster collector crowd bench attacks million lists scale faults kills moves model memory hostile outage fuzz generate
+.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance ui pictures page monitoring cosign2 verdicts cluster collector crowd bench attacks million lists scale faults kills moves model memory hostile outage fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -98,6 +98,10 @@ pictures: tools ## take the pictures of the page in docs/pictures anew
 
 page: tools ## measure the page with 100 000 Images in 5 000 repositories
 	go test -count=1 -v -run TestPageLarge -timeout 60m ./internal/e2e -args -page-repositories 5000 -page-tags 20
+
+monitoring: ## copy config/monitoring/dashboard.json to kustomize and the chart
+	cp config/monitoring/dashboard.json config/kubernetes/components/servicemonitor/
+	cp config/monitoring/dashboard.json config/kubernetes/chart/files/
 
 conformance: tools ## compare with distribution in the OCI conformance suite
 	go test -count=1 -v -run TestOCIConformance ./internal/e2e

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 
 	"github.com/distribution/distribution/v3/configuration"
+	"github.com/prometheus/client_golang/prometheus"
 	goredis "github.com/redis/go-redis/v9"
 
 	"tallyman/config"
@@ -42,6 +44,32 @@ func openStore(ctx context.Context, c *config.Config, dataDirectory string, onLo
 		slog.Warn("there is an embedded store, too, which is not used; tallyman store migrate --from bolt --to redis moves its content", "path", path)
 	}
 	return backend, nil
+}
+
+// historyMetrics are the size of the store's history, which is read when it is asked for, and its bound.
+func historyMetrics(backend storage.Backend, c *config.Store) []prometheus.Collector {
+	if t, ok := backend.(temporaryStore); ok {
+		backend = t.Backend
+	}
+	store, ok := backend.(interface {
+		HistoryBytes(ctx context.Context) (int64, error)
+	})
+	if !ok {
+		return nil
+	}
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "imageapi_store_history_limit_bytes", Help: "Bound of the history's size, imageapi.store.historybytes."},
+			func() float64 { return float64(c.HistoryBytes) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "imageapi_store_history_bytes", Help: "Size of the history, on which watches and paged lists look back; not a number while the store is away."}, func() float64 {
+			ctx, cancel := context.WithTimeout(storage.WithBackground(context.Background()), c.Redis.Timeout)
+			defer cancel()
+			size, err := store.HistoryBytes(ctx)
+			if err != nil {
+				return math.NaN()
+			}
+			return float64(size)
+		}),
+	}
 }
 
 // locker is a store whose locks are one for all processes on it.

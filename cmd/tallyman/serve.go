@@ -150,6 +150,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
+	prometheus.MustRegister(historyMetrics(backend, &c.ImageAPI.Store)...)
 	resources, err := openImages(c, backend, policies, signing)
 	if err != nil {
 		return err

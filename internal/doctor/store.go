@@ -45,12 +45,12 @@ func checkStore(ctx context.Context, r *report, o *Options) {
 	defer func() { _ = attached.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	stats, err := attached.Stats(ctx)
+	window, err := attached.Window(ctx)
 	if err != nil {
 		r.fail("the log of the process says why", "the process that has %s open does not answer: %v", o.StorePath, err)
 		return
 	}
-	r.ok("%s is open in the running process: %d objects, %d bytes of history", o.StorePath, stats.Objects, stats.LogBytes)
+	r.ok("%s is open in the running process, at revision %d", o.StorePath, window.Current)
 }
 
 // checkClosed opens a file that no process has open, for reading only.

@@ -251,6 +251,15 @@ func (p *page) add(key string, r *record) {
 	p.result.Entries = append(p.result.Entries, *e)
 }
 
+// HistoryBytes returns the size of the history, as HistoryBounds.MaxBytes bounds it.
+func (s *Store) HistoryBytes(ctx context.Context) (n int64, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		n = decodeRevision(tx.Bucket(metaBucket).Get(logBytesKey))
+		return nil
+	})
+	return n, err
+}
+
 // Stats implements storage.Backend. It goes over all entries.
 func (s *Store) Stats(ctx context.Context) (storage.BackendStats, error) {
 	var stats storage.BackendStats

@@ -248,3 +248,15 @@ func (t *tail) after(revision int64, limit int) ([]logEntry, bool) {
 	}
 	return wholeCommits(entries, limit), true
 }
+
+// HistoryBytes returns the size of the history, as HistoryBounds.MaxBytes bounds it.
+func (s *Store) HistoryBytes(ctx context.Context) (n int64, err error) {
+	err = s.do(ctx, func(ctx context.Context) error {
+		size, err := s.client.HMGet(ctx, s.meta, "logbytes").Result()
+		if err == nil {
+			n = number(size[0])
+		}
+		return err
+	})
+	return n, err
+}

@@ -3,6 +3,7 @@
 package storagetest
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -185,6 +186,14 @@ func testStats(t *testing.T, b storage.Backend) {
 	put(t, b, "/b", "123", 0)
 	put(t, b, "/a", "1234", first)
 	stats, err := b.Stats(t.Context())
+	if h, ok := b.(interface {
+		HistoryBytes(ctx context.Context) (int64, error)
+	}); ok && err == nil {
+		var size int64
+		if size, err = h.HistoryBytes(t.Context()); size != stats.LogBytes || size == 0 {
+			t.Errorf("the history has %d bytes alone, and %d in the statistics", size, stats.LogBytes)
+		}
+	}
 	w, windowErr := b.Window(t.Context())
 	if err != nil || windowErr != nil || stats.Window != w || stats.Objects != 2 || stats.Bytes != 7 || stats.LogEntries != 3 || stats.StoredBytes < stats.Bytes {
 		t.Errorf("%+v, %v", stats, err)

@@ -14,10 +14,12 @@ import (
 
 	"tallyman/config"
 	"tallyman/imageapi/rest"
+	"tallyman/internal/progress"
 	"tallyman/registry/logging"
 	"tallyman/storage"
 	"tallyman/storage/bolt"
 	"tallyman/storage/check"
+	"tallyman/storage/migrate"
 )
 
 func newStoreCommand() *cobra.Command {
@@ -69,6 +71,31 @@ func storeCommand(cmd *cobra.Command, run func(*cobra.Command, *storeOptions) er
 		return run(cmd, o)
 	}
 	return cmd
+}
+
+// withProgress adds the flag of commands that show how far they are.
+func withProgress(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().BoolP("quiet", "q", false, "do not show how far it is")
+	return cmd
+}
+
+// newMeter shows the progress of a command on standard error.
+func newMeter(cmd *cobra.Command, verb, unit string) *progress.Meter {
+	quiet, err := cmd.Flags().GetBool("quiet")
+	return progress.New(progress.Options{Writer: cmd.ErrOrStderr(), Verb: verb, Unit: unit, Quiet: quiet && err == nil})
+}
+
+// copied shows the progress of a copy.
+func copied(meter *progress.Meter) func(*migrate.Report) {
+	return func(r *migrate.Report) { meter.Set(r.Seen(), r.Total) }
+}
+
+// brokenOff says how to go on if a signal has ended a command; otherwise it returns err.
+func brokenOff(cmd *cobra.Command, err error, how string) error {
+	if err != nil && cmd.Context().Err() != nil {
+		return fmt.Errorf("broken off: %s (%w)", how, err)
+	}
+	return err
 }
 
 // configured is the name of the store that the configuration is about.

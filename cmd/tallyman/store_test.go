@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,6 +61,39 @@ func TestExportImport(t *testing.T) {
 	} {
 		if out, code := tallyman(t, append(append([]string{"store"}, test.args...), redis)...); code == 0 || !strings.Contains(out, test.want) {
 			t.Errorf("%s: %d\n%s\nwant %q", name, code, out, test.want)
+		}
+	}
+}
+
+// TestBrokenOff: a command that a signal has ended says how to go on, and keeps the cause.
+func TestBrokenOff(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	cause := errors.New("the store is closed")
+	for _, test := range []struct {
+		ctx  context.Context
+		err  error
+		want string
+	}{
+		{t.Context(), nil, ""},
+		{ended, nil, ""},
+		{t.Context(), cause, "the store is closed"},
+		{ended, cause, "broken off: run it again (the store is closed)"},
+	} {
+		cmd := newStoreCommand()
+		cmd.SetContext(test.ctx)
+		got := brokenOff(cmd, test.err, "run it again")
+		if !errors.Is(got, test.err) || got != nil && got.Error() != test.want {
+			t.Errorf("%v: %v, want %q", test.err, got, test.want)
+		}
+	}
+}
+
+// TestQuiet: a command that shows how far it is can be told not to.
+func TestQuiet(t *testing.T) {
+	for name, has := range map[string]bool{"export": true, "import": true, "migrate": true, "check": true, "resync": true, "stats": false} {
+		if out, _ := tallyman(t, "store", name, "--help"); strings.Contains(out, "--quiet") != has {
+			t.Errorf("%s: %s", name, out)
 		}
 	}
 }

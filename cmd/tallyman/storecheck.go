@@ -30,12 +30,14 @@ func newCheckCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
+		meter := newMeter(cmd, "checked", "entries")
 		report, err := check.Check(cmd.Context(), check.Options{
-			Store: s, Index: rest.KeyPrefix, Terms: rest.StoredTerms, Partial: rest.IsTruncated,
-			Problem: func(where, what string) { cmd.PrintErrf("%s: %s\n", where, what) },
+			Store: s, Index: rest.KeyPrefix, Terms: rest.StoredTerms, Partial: rest.IsTruncated, Progress: meter.Set,
+			Problem: func(where, what string) { meter.Print(where + ": " + what) },
 		})
+		meter.End()
 		if err != nil {
-			return err
+			return brokenOff(cmd, err, "it changes nothing; run the command again")
 		}
 		index := "complete"
 		switch {
@@ -51,7 +53,7 @@ func newCheckCommand() *cobra.Command {
 		return nil
 	})
 	cmd.Flags().BoolVar(&rebuild, "rebuild-index", false, "fill the index of terms anew before the check")
-	return cmd
+	return withProgress(cmd)
 }
 
 func rebuildIndex(cmd *cobra.Command, o *storeOptions) (err error) {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -40,13 +39,15 @@ func newExportCommand() *cobra.Command {
 		return os.Rename(out.Name(), file)
 	})
 	cmd.Flags().StringVarP(&file, "file", "f", "-", "the file to write; - is standard output")
-	return cmd
+	return withProgress(cmd)
 }
 
 func exportTo(cmd *cobra.Command, s source, w io.Writer) error {
-	report, err := migrate.Export(cmd.Context(), s, w, progress(cmd, "exported"))
+	meter := newMeter(cmd, "exported", "objects")
+	report, err := migrate.Export(cmd.Context(), s, w, copied(meter))
+	meter.End()
 	if err != nil {
-		return fmt.Errorf("export: %w", err)
+		return brokenOff(cmd, fmt.Errorf("export: %w", err), "nothing was written; run the command again")
 	}
 	cmd.PrintErrf("exported %d objects\n", report.Seen())
 	warnCorrupt(cmd, report)
@@ -78,11 +79,13 @@ func newImportCommand() *cobra.Command {
 		if err := rest.CompleteIndex(cmd.Context(), to); err != nil {
 			return err
 		}
+		meter := newMeter(cmd, "imported", "objects")
 		report, err := migrate.Import(cmd.Context(), in, migrate.Options{
-			To: to, Merge: rest.MergeStored, Terms: rest.StoredTerms, Brief: rest.StoredBrief, Progress: progress(cmd, "imported"),
+			To: to, Merge: rest.MergeStored, Terms: rest.StoredTerms, Brief: rest.StoredBrief, Progress: copied(meter),
 		})
+		meter.End()
 		if err != nil {
-			return fmt.Errorf("import: %w", err)
+			return brokenOff(cmd, fmt.Errorf("import: %w", err), "run the command again: whatever is in the store already stays as it is")
 		}
 		if err := migrate.CompareFile(cmd.Context(), in, to, rest.MergeStored, report); err != nil {
 			return fmt.Errorf("compare: %w", err)
@@ -90,7 +93,7 @@ func newImportCommand() *cobra.Command {
 		return conclude(cmd, report)
 	})
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the export; - is standard input (required)")
-	return cmd
+	return withProgress(cmd)
 }
 
 // openExport opens an export. Standard input, which cannot be read twice, is
@@ -115,16 +118,6 @@ func openExport(cmd *cobra.Command, file string) (*os.File, error) {
 	}
 	_, err = spool.Seek(0, io.SeekStart)
 	return spool, err
-}
-
-// progress returns a function that prints lines to standard error.
-func progress(cmd *cobra.Command, verb string) func(*migrate.Report) {
-	start := time.Now()
-	return func(r *migrate.Report) {
-		seen := r.Seen()
-		rate := float64(seen) / max(time.Since(start).Seconds(), 0.001)
-		cmd.PrintErrf("%s %d of %d objects, %.0f/s\n", verb, seen, max(r.Total, seen), rate)
-	}
 }
 
 // warnCorrupt says how much was left out.

@@ -39,7 +39,7 @@ func newMigrateCommand() *cobra.Command {
 	cmd.Flags().StringVar(&from, "from", "", "the store to move from: bolt or redis")
 	cmd.Flags().StringVar(&to, "to", "", "the store to move to")
 	cmd.Flags().BoolVar(&follow, "follow", false, "keep copying changes until the registry is stopped")
-	return cmd
+	return withProgress(cmd)
 }
 
 func migrateStore(cmd *cobra.Command, o *storeOptions, from, to string, follow bool) (err error) {
@@ -65,14 +65,16 @@ func migrateStore(cmd *cobra.Command, o *storeOptions, from, to string, follow b
 	if err != nil {
 		return err
 	}
-	options := migrate.Options{From: source, To: target, Name: o.sourceName(from), Merge: rest.MergeStored, Terms: rest.StoredTerms, Brief: rest.StoredBrief, Progress: progress(cmd, "copied")}
+	meter := newMeter(cmd, "copied", "objects")
+	defer meter.End()
+	options := migrate.Options{From: source, To: target, Name: o.sourceName(from), Merge: rest.MergeStored, Terms: rest.StoredTerms, Brief: rest.StoredBrief, Progress: copied(meter)}
 	if follow {
 		options.Follow = cmd.Context()
-		cmd.PrintErrln("following; stop the registry to finish")
+		meter.Print("following; stop the registry to finish")
 	}
 	report, err := migrate.Copy(ctx, options)
 	if errors.Is(err, migrate.ErrSourceClosed) {
-		cmd.PrintErrln("the registry has stopped; copying the rest")
+		meter.Print("the registry has stopped; copying the rest")
 		again, reopenErr := o.reopen(ctx, from)
 		if reopenErr != nil {
 			return reopenErr // source is still the store to close
@@ -83,8 +85,9 @@ func migrateStore(cmd *cobra.Command, o *storeOptions, from, to string, follow b
 		report, err = migrate.Copy(ctx, options)
 		report.Add(earlier)
 	}
+	meter.End()
 	if err != nil {
-		return fmt.Errorf("migrate: %w", err)
+		return brokenOff(cmd, fmt.Errorf("migrate: %w", err), "run the command again: it goes on where it stopped")
 	}
 	if err := migrate.Compare(ctx, source, target, rest.MergeStored, before.Current, report); err != nil {
 		return fmt.Errorf("compare: %w", err)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"tallyman/imageapi/records"
+	"tallyman/internal/progress"
 	"tallyman/registry/gc"
 	"tallyman/registry/resync"
 	"tallyman/storage"
@@ -16,8 +18,8 @@ import (
 )
 
 const (
-	// resyncPoll is how often the state is looked at, resyncProgress how often it is printed.
-	resyncPoll, resyncProgress = 200 * time.Millisecond, 10 * time.Second
+	// resyncPoll is how often the state is looked at.
+	resyncPoll = 200 * time.Millisecond
 	// resyncPatience bounds the time until a process takes up a request.
 	resyncPatience = time.Minute
 )
@@ -48,7 +50,7 @@ func newResyncCommand() *cobra.Command {
 	})
 	cmd.Flags().BoolVar(&request.Confirm, "confirm", false, "remove records of things that the registry lacks, however many they are")
 	cmd.Flags().DurationVar(&grace, "grace", 0, "remove them this long after they were first found missing; 0s: now (default imageapi.resync.grace)")
-	return cmd
+	return withProgress(cmd)
 }
 
 // resyncStore has the comparison made, and returns its state at the end.
@@ -91,7 +93,36 @@ func resyncHere(cmd *cobra.Command, o *storeOptions, backend storage.Backend, re
 	if compare.Tracker, err = gc.Tracker(cmd.Context(), o.config.Registry, trackerOptions(o.config, api)); err != nil {
 		return records.ResyncState{}, err
 	}
-	return resync.New(compare).Once(cmd.Context(), request)
+	meter := newMeter(cmd, "compared", comparedUnit)
+	ctx, stop := context.WithCancel(cmd.Context())
+	var showing sync.WaitGroup
+	showing.Go(func() { showResync(ctx, records.NewResyncs(backend), meter) })
+	state, err := resync.New(compare).Once(cmd.Context(), request)
+	stop()
+	showing.Wait()
+	meter.End()
+	return state, brokenOff(cmd, err, "run the command again, or start the registry: it goes on")
+}
+
+// comparedUnit are the things that a comparison counts.
+const comparedUnit = "manifests and tags"
+
+// showResync shows the progress of a comparison until ctx ends.
+func showResync(ctx context.Context, resyncs *records.Resyncs, meter *progress.Meter) {
+	for {
+		select {
+		case <-time.After(resyncPoll):
+		case <-ctx.Done():
+			return
+		}
+		if _, state, err := resyncs.State(ctx); err == nil {
+			setResync(meter, &state)
+		}
+	}
+}
+
+func setResync(meter *progress.Meter, state *records.ResyncState) {
+	meter.Set(int64(state.Manifests+state.Tags), int64(state.Records))
 }
 
 // awaitResync asks the registry's processes, and waits until one has done it.
@@ -99,7 +130,9 @@ func awaitResync(cmd *cobra.Command, resyncs *records.Resyncs, request records.R
 	if request, err = resyncs.Request(cmd.Context(), request); err != nil {
 		return state, err
 	}
-	for began, printed := time.Now(), time.Now(); ; {
+	meter := newMeter(cmd, "compared", comparedUnit)
+	defer meter.End()
+	for began := time.Now(); ; {
 		if _, state, err = resyncs.State(cmd.Context()); err != nil {
 			return state, err
 		}
@@ -109,9 +142,8 @@ func awaitResync(cmd *cobra.Command, resyncs *records.Resyncs, request records.R
 			return state, nil
 		case !taken && !state.Unfinished() && time.Since(began) > resyncPatience:
 			return state, fmt.Errorf("no process of the registry has taken up the request in %s: it is done when one runs", resyncPatience)
-		case taken && time.Since(printed) >= resyncProgress:
-			printed = time.Now()
-			cmd.PrintErrf("%d manifests and %d tags compared, %d recorded\n", state.Manifests, state.Tags, state.Recorded)
+		case taken:
+			setResync(meter, &state)
 		}
 		select {
 		case <-time.After(resyncPoll):

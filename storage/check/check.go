@@ -35,6 +35,9 @@ type Options struct {
 	// Problem is called with each problem found: a key, or "history" or "index", and a
 	// description.
 	Problem func(where, what string)
+	// Progress, if set, is called after each page of values with the number of entries that were read, and of
+	// those that there were at the start.
+	Progress func(read, total int64)
 }
 
 // Report has the numbers of checked parts, and the findings.
@@ -62,6 +65,7 @@ type checker struct {
 	// entries are the revisions of all keys in the state after revision.
 	entries  map[string]int64
 	revision int64
+	total    int64 // entries at the start
 }
 
 // Check reads the whole store. It returns an error only if the store cannot be read.
@@ -76,6 +80,7 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return &c.report, err
 	}
+	c.total = before.Objects
 	if err := c.values(ctx); err != nil {
 		return &c.report, fmt.Errorf("check the values: %w", err)
 	}
@@ -107,6 +112,9 @@ func (c *checker) values(ctx context.Context) error {
 		c.revision = result.Revision
 		for i := range result.Entries {
 			c.entry(&result.Entries[i])
+		}
+		if c.Progress != nil {
+			c.Progress(c.report.Entries, c.total)
 		}
 		if !result.More {
 			return nil

@@ -228,7 +228,7 @@ func (c *copier) putAll(ctx context.Context, entries []storage.Entry) error {
 func isPosition(key string) bool { return strings.HasPrefix(key, positions) }
 
 func (c *copier) show(last bool) {
-	if c.Progress == nil || (!last && time.Since(c.shown) < time.Second) {
+	if c.Progress == nil || (!last && time.Since(c.shown) < 100*time.Millisecond) {
 		return
 	}
 	c.shown = time.Now()

@@ -175,3 +175,4 @@ fuzz: ## fuzz what parses outside input, FUZZTIME each
 
 generate: ## write generated code anew
 	go generate ./...
+	go test ./config -run TestReference -args -update

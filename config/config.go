@@ -40,7 +40,7 @@ type ImageAPI struct {
 	InlineLimit        int64         `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
 	Backfill           bool          `yaml:"backfill" json:"backfill" jsonschema:"description=Compare the registry with the Images at start-up."`
 	Resync             Resync        `yaml:"resync" json:"resync" jsonschema:"description=How the registry is compared with the Images and records of its tags and manifests."`
-	ShutdownDelay      time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing, for load balancers to turn away."`
+	ShutdownDelay      time.Duration `yaml:"shutdowndelay" json:"shutdowndelay" jsonschema:"description=How long to serve on after SIGTERM with /readyz failing\\, for load balancers to turn away."`
 	Signatures         Signatures    `yaml:"signatures" json:"signatures" jsonschema:"description=How signatures are read and which are believed."`
 	Store              Store         `yaml:"store" json:"store" jsonschema:"description=Where Images are kept."`
 	Catalog            string        `yaml:"catalog" json:"catalog" jsonschema:"enum=driver,enum=store,description=Where _catalog comes from: the registry's storage; or the records of repositories with tags."`
@@ -94,7 +94,7 @@ func (r *TagRule) validate(key string, fault func(key string, value any, want st
 type Streams struct {
 	Namespace   string        `yaml:"namespace" json:"namespace" jsonschema:"description=The namespace of repositories whose names have no first segment that can be one. After a change their tags move at the next start."`
 	History     int           `yaml:"history" json:"history" jsonschema:"minimum=1,maximum=100,description=How many manifests that a tag pointed to are remembered."`
-	DeletedTags time.Duration `yaml:"deletedtags" json:"deletedtags" jsonschema:"description=How long deleted tags are remembered, such as 168h."`
+	DeletedTags time.Duration `yaml:"deletedtags" json:"deletedtags" jsonschema:"description=How long deleted tags are remembered\\, such as 168h."`
 }
 
 // Imports says which images of other registries clients may add.
@@ -115,12 +115,12 @@ type Store struct {
 	Type           string        `yaml:"type" json:"type" jsonschema:"enum=auto,enum=bolt,enum=redis,description=bolt is the embedded store; redis is the Redis of the top-level redis section; auto is redis if that section has addrs and else bolt."`
 	Path           string        `yaml:"path" json:"path" jsonschema:"description=The embedded store's file. Default: tallyman.db under the rootdirectory of the filesystem storage and under the data directory for other storage."`
 	HistoryBytes   int64         `yaml:"historybytes" json:"historybytes" jsonschema:"minimum=1048576,description=How many bytes the history may have on which watches and paged lists look back; above all other bounds."`
-	HistoryMinAge  time.Duration `yaml:"historyminage" json:"historyminage" jsonschema:"description=How long each change stays in the history within historybytes, such as 10m."`
+	HistoryMinAge  time.Duration `yaml:"historyminage" json:"historyminage" jsonschema:"description=How long each change stays in the history within historybytes such as 10m."`
 	HistoryEntries int           `yaml:"historyentries" json:"historyentries" jsonschema:"minimum=1,description=How many changes older than historyminage stay in the history."`
-	HistoryAge     time.Duration `yaml:"historyage" json:"historyage" jsonschema:"description=How long a change stays in the history, such as 1h."`
+	HistoryAge     time.Duration `yaml:"historyage" json:"historyage" jsonschema:"description=How long a change stays in the history such as 1h."`
 	LogEntries     int           `yaml:"logentries" json:"logentries" jsonschema:"minimum=0,description=The former name of historyentries. 0 leaves that in force."`
 	LogAge         time.Duration `yaml:"logage" json:"logage" jsonschema:"description=The former name of historyage. 0s leaves that in force."`
-	Redis          Redis         `yaml:"redis" json:"redis" jsonschema:"description=How Images are kept in Redis. Where it is, the top-level redis section says."`
+	Redis          Redis         `yaml:"redis" json:"redis" jsonschema:"description=How Images are kept in Redis. Where it is\\, the top-level redis section says."`
 }
 
 // Redis says how Images are kept in Redis.
@@ -129,10 +129,10 @@ type Redis struct {
 	CacheBytes           int64         `yaml:"cachebytes" json:"cachebytes" jsonschema:"minimum=0,description=How many bytes of Images this process keeps so as not to fetch them again."`
 	Replicas             int           `yaml:"replicas" json:"replicas" jsonschema:"minimum=0,description=How many replicas of Redis must have a write before it is acknowledged (WAIT)."`
 	AOF                  bool          `yaml:"aof" json:"aof" jsonschema:"description=Acknowledge a write when it is in the append-only file on disk (WAITAOF; Redis 7.2 or Valkey)."`
-	DurabilityTimeout    time.Duration `yaml:"durabilitytimeout" json:"durabilitytimeout" jsonschema:"description=How long a write waits for replicas and aof before it fails, such as 1s."`
-	Timeout              time.Duration `yaml:"timeout" json:"timeout" jsonschema:"description=How long one call to Redis may take with all its retries, such as 5s."`
-	PasswordFile         string        `yaml:"passwordfile" json:"passwordfile" jsonschema:"description=A file with the password, instead of redis.password."`
-	SentinelPasswordFile string        `yaml:"sentinelpasswordfile" json:"sentinelpasswordfile" jsonschema:"description=A file with Sentinel's password, instead of redis.sentinelpassword."`
+	DurabilityTimeout    time.Duration `yaml:"durabilitytimeout" json:"durabilitytimeout" jsonschema:"description=How long a write waits for replicas and aof before it fails\\, such as 1s."`
+	Timeout              time.Duration `yaml:"timeout" json:"timeout" jsonschema:"description=How long one call to Redis may take with all its retries\\, such as 5s."`
+	PasswordFile         string        `yaml:"passwordfile" json:"passwordfile" jsonschema:"description=A file with the password\\, instead of redis.password."`
+	SentinelPasswordFile string        `yaml:"sentinelpasswordfile" json:"sentinelpasswordfile" jsonschema:"description=A file with Sentinel's password\\, instead of redis.sentinelpassword."`
 }
 
 // Limits bounds concurrent requests to the API.
@@ -142,8 +142,8 @@ type Limits struct {
 	RequestsPerUser  int           `yaml:"requestsperuser" json:"requestsperuser" jsonschema:"minimum=0,description=How many reads and writes one user may have; without credentials: one address."`
 	Watches          int           `yaml:"watches" json:"watches" jsonschema:"minimum=0,description=How many watches there may be."`
 	WatchesPerUser   int           `yaml:"watchesperuser" json:"watchesperuser" jsonschema:"minimum=0,description=How many watches one user may have; without credentials: one address."`
-	BodyTimeout      time.Duration `yaml:"bodytimeout" json:"bodytimeout" jsonschema:"description=How long the body of a request may take to arrive, such as 1m."`
-	WriteTimeout     time.Duration `yaml:"writetimeout" json:"writetimeout" jsonschema:"description=How long a client may take to read the next 256 KiB of an answer, such as 1m."`
+	BodyTimeout      time.Duration `yaml:"bodytimeout" json:"bodytimeout" jsonschema:"description=How long the body of a request may take to arrive\\, such as 1m."`
+	WriteTimeout     time.Duration `yaml:"writetimeout" json:"writetimeout" jsonschema:"description=How long a client may take to read the next 256 KiB of an answer\\, such as 1m."`
 }
 
 func (l *Limits) validate(fault func(key string, value any, want string)) {
@@ -180,10 +180,10 @@ type Audit struct {
 // Auth configures authentication and authorization of the API.
 type Auth struct {
 	TokenFile      string `yaml:"tokenfile" json:"tokenfile" jsonschema:"description=A file with the administrator's bearer token."`
-	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=A kubeconfig with an administrator's token, which is made at the first start, and whose token is honoured."`
+	KubeconfigFile string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=A kubeconfig with an administrator's token\\, which is made at the first start\\, and whose token is honoured."`
 
 	ClientCAFile              string        `yaml:"clientcafile" json:"clientcafile" jsonschema:"description=Authorities of client certificates: the common name is the user and organizations are groups. Needs TLS."`
-	TokenAuthFile             string        `yaml:"tokenauthfile" json:"tokenauthfile" jsonschema:"description=A file with a line for each bearer token: token,user,uid,\"group,…\"."`
+	TokenAuthFile             string        `yaml:"tokenauthfile" json:"tokenauthfile" jsonschema:"description=A file with a line for each bearer token: token\\,user\\,uid\\,\"group\\,…\"."`
 	AuthenticationConfigFile  string        `yaml:"authenticationconfigfile" json:"authenticationconfigfile" jsonschema:"description=A Kubernetes AuthenticationConfiguration whose JWT issuers are honoured."`
 	AuthenticationWebhookFile string        `yaml:"authenticationwebhookfile" json:"authenticationwebhookfile" jsonschema:"description=A kubeconfig of a server that answers TokenReviews such as kube-apiserver."`
 	RequestHeader             RequestHeader `yaml:"requestheader" json:"requestheader" jsonschema:"description=The headers in which a front proxy such as the aggregator of kube-apiserver sends the user of a request."`

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"encoding/json"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,10 +78,6 @@ func TestOwnExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, key := range keys(t) {
 		if key == "store.logentries" || key == "store.logage" { // former names
 			continue
@@ -89,9 +86,29 @@ func TestOwnExample(t *testing.T) {
 		if !strings.Contains(string(content), last+":") {
 			t.Errorf("example.yml does not show %s", key)
 		}
-		if !strings.Contains(string(readme), "`"+key+"`") {
-			t.Errorf("the README's table lacks %s", key)
+		if !strings.Contains(config.Reference(), "| `"+key+"` |") {
+			t.Errorf("the reference lacks %s", key)
 		}
+	}
+}
+
+var update = flag.Bool("update", false, "write docs/configuration.md")
+
+// TestReference: docs/configuration.md is the reference of these fields.
+func TestReference(t *testing.T) {
+	const path = "../docs/configuration.md"
+	if *update {
+		if err := os.WriteFile(path, []byte(config.Reference()), 0o644); err != nil { //nolint:gosec // a page for everybody
+			t.Fatal(err)
+		}
+	}
+	content, err := os.ReadFile(path)
+	schema, schemaErr := config.Schema()
+	if schemaErr != nil || !strings.Contains(string(schema), "with /readyz failing, for load balancers to turn away.") {
+		t.Errorf("the schema cuts descriptions at a comma: %v", schemaErr)
+	}
+	if err != nil || string(content) != config.Reference() {
+		t.Errorf("%s is not the reference of these fields: run make generate (%v)", path, err)
 	}
 }
 

@@ -33,8 +33,8 @@ type Config struct {
 // ImageAPI is the imageapi section. Keys are lower case without underscores,
 // which the environment overrides (REGISTRY_IMAGEAPI_…) rely on.
 type ImageAPI struct {
-	OnStoreFailure     string        `yaml:"onstorefailure" json:"onstorefailure" jsonschema:"enum=defer,enum=reject,description=What becomes of a push that cannot be recorded: defer lets it through and records it later; reject fails it with 503."`
-	AmbiguousManifests string        `yaml:"ambiguousmanifests" json:"ambiguousmanifests" jsonschema:"enum=accept,enum=refuse,description=What becomes of a manifest that clients may read differently such as one with two lists of layers: accept marks its Image; refuse answers the push with 400."`
+	OnStoreFailure     string        `yaml:"onstorefailure" json:"onstorefailure" jsonschema:"enum=defer,enum=reject,description=The outcome of a push that cannot be recorded: defer lets it through and records it later; reject fails it with 503."`
+	AmbiguousManifests string        `yaml:"ambiguousmanifests" json:"ambiguousmanifests" jsonschema:"enum=accept,enum=refuse,description=The outcome of a manifest that clients may read differently such as one with two lists of layers: accept marks its Image; refuse answers the push with 400."`
 	RegistryHost       string        `yaml:"registryhost" json:"registryhost" jsonschema:"description=The registry's host[:port] in references and in scopes and identities of signature policies. Default: the host of http.host; in dockerImageReference or else the host that the pushing client used."`
 	Inline             bool          `yaml:"inline" json:"inline" jsonschema:"description=Keep manifest and config in the Image."`
 	InlineLimit        int64         `yaml:"inlinelimit" json:"inlinelimit" jsonschema:"minimum=1,description=How many bytes manifest and config may have together to be kept in the Image."`
@@ -51,19 +51,19 @@ type ImageAPI struct {
 	Auth               Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
 	Limits             Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
 	TLS                TLS           `yaml:"tls" json:"tls" jsonschema:"description=One more certificate for clients that ask for one of its names such as that of a Service in a cluster."`
-	Audit              Audit         `yaml:"audit" json:"audit" jsonschema:"description=What is written down of requests to the API."`
+	Audit              Audit         `yaml:"audit" json:"audit" jsonschema:"description=The audit log of requests to the API."`
 }
 
 // UI is the imageapi.ui section.
 type UI struct {
-	Enabled bool `yaml:"enabled" json:"enabled" jsonschema:"description=Serves the page at /ui/. It shows its viewer whatever the viewer may read of the API and of the registry."`
+	Enabled bool `yaml:"enabled" json:"enabled" jsonschema:"description=Serves the page at /ui/. It shows those parts of the API and of the registry that its viewer may read."`
 }
 
 // Resync is the imageapi.resync section.
 type Resync struct {
 	Period         time.Duration `yaml:"period" json:"period" jsonschema:"description=How often the whole registry is compared such as 24h. 0 is never without a reason."`
 	Grace          time.Duration `yaml:"grace" json:"grace" jsonschema:"description=How long a record stays that the registry was found to lack such as 1h."`
-	Removals       int           `yaml:"removals" json:"removals" jsonschema:"minimum=0,maximum=100,description=What percentage of the records may go without tallyman store resync --confirm."`
+	Removals       int           `yaml:"removals" json:"removals" jsonschema:"minimum=0,maximum=100,description=The percentage of the records that may go without tallyman store resync --confirm."`
 	CallsPerSecond int           `yaml:"callspersecond" json:"callspersecond" jsonschema:"minimum=0,description=How many calls to the registry's storage a comparison may make in a second. 0 is any number."`
 }
 
@@ -125,7 +125,7 @@ type Store struct {
 
 // Redis says how Images are kept in Redis.
 type Redis struct {
-	Prefix               string        `yaml:"prefix" json:"prefix" jsonschema:"description=What every key starts with. Registries that share one Redis need different ones."`
+	Prefix               string        `yaml:"prefix" json:"prefix" jsonschema:"description=The beginning of every key. Registries that share one Redis need different ones."`
 	CacheBytes           int64         `yaml:"cachebytes" json:"cachebytes" jsonschema:"minimum=0,description=How many bytes of Images this process keeps so as not to fetch them again."`
 	Replicas             int           `yaml:"replicas" json:"replicas" jsonschema:"minimum=0,description=How many replicas of Redis must have a write before it is acknowledged (WAIT)."`
 	AOF                  bool          `yaml:"aof" json:"aof" jsonschema:"description=Acknowledge a write when it is in the append-only file on disk (WAITAOF; Redis 7.2 or Valkey)."`
@@ -196,7 +196,7 @@ type Auth struct {
 type Delegation struct {
 	Enabled          bool   `yaml:"enabled" json:"enabled" jsonschema:"description=Honour the cluster's client certificates and bearer tokens and the headers of its aggregator; and authorize by its RBAC."`
 	KubeconfigFile   string `yaml:"kubeconfigfile" json:"kubeconfigfile" jsonschema:"description=How to reach the cluster. Default: as a pod in it does."`
-	Admission        bool   `yaml:"admission" json:"admission" jsonschema:"description=Have the cluster's admission policies and webhooks decide on what clients write to Images."`
+	Admission        bool   `yaml:"admission" json:"admission" jsonschema:"description=Have the cluster's admission policies and webhooks decide on writes of clients to Images."`
 	GarbageCollector bool   `yaml:"garbagecollector" json:"garbagecollector" jsonschema:"description=The cluster's garbage collector sees Images as it does where the API is registered with the aggregator. Deletions honour the propagation policies orphan and foreground then."`
 }
 

@@ -98,7 +98,7 @@ var update = flag.Bool("update", false, "write docs/configuration.md")
 func TestReference(t *testing.T) {
 	const path = "../docs/configuration.md"
 	if *update {
-		if err := os.WriteFile(path, []byte(config.Reference()), 0o644); err != nil { //nolint:gosec // a page for everybody
+		if err := os.WriteFile(path, []byte(config.Reference()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -47,7 +47,7 @@ func (f *faulty) Delete(ctx context.Context, path string) error {
 	return errors.Join(f.err("delete"), f.StorageDriver.Delete(ctx, path))
 }
 
-func (f *faulty) Stat(ctx context.Context, path string) (driver.FileInfo, error) {
+func (f *faulty) Stat(_ context.Context, path string) (driver.FileInfo, error) {
 	if err := f.err("stat"); err != nil {
 		return nil, err
 	}

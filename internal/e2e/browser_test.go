@@ -22,7 +22,10 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-var pictures = flag.String("pictures", "", "a directory for pictures of the views")
+var pictures = flag.String("pictures", "", "the directory for the pictures of the README")
+
+// pictured are the views of the README.
+var pictured = []string{"repositories", "repository", "image"}
 
 // browser is a tab of Chromium. At the end of the test it must have had no exception, no message that the
 // page's policy forbids something, no dialog of its own for credentials, and no request to another host.
@@ -213,11 +216,15 @@ func (b *browser) check(view string) {
 			for _, violation := range act(b, "run axe", chromedp.Evaluate[[]string](runAxe, chromedp.EvalAwaitPromise)) {
 				b.t.Errorf("%s, %d pixels wide, %s: %s", view, width, scheme, violation)
 			}
-			picture, name := string(act(b, "take a picture", chromedp.FullScreenshot(100))), fmt.Sprintf("%s-%d-%s.png", view, width, scheme)
-			writeFile(b.t, filepath.Join(b.t.ArtifactDir(), name), picture)
-			if *pictures != "" && width == 1440 && scheme == "light" {
-				writeFile(b.t, filepath.Join(*pictures, view+".png"), picture)
-			}
+			name := fmt.Sprintf("%s-%d-%s.png", view, width, scheme)
+			writeFile(b.t, filepath.Join(b.t.ArtifactDir(), name), string(act(b, "take a picture", chromedp.FullScreenshot(100))))
+		}
+	}
+	if *pictures != "" && slices.Contains(pictured, view) {
+		b.resize(1100, "light")
+		path := filepath.Join(*pictures, view+".png")
+		if err := os.WriteFile(path, act(b, "take a picture", chromedp.CaptureScreenshot()), 0o644); err != nil {
+			b.t.Fatal(err)
 		}
 	}
 }

@@ -56,18 +56,18 @@ func defined(t *testing.T) []string {
 	return metricNames(string(out))
 }
 
-// TestMetrics: alerts and the dashboard are about metrics that there are, and each metric is in the README.
+// TestMetrics: alerts and the dashboard are about metrics that there are, and each metric is in docs/metrics.md.
 func TestMetrics(t *testing.T) {
-	exist, readme := defined(t), metricNames(read(t, "../../README.md"))
+	exist, documented := defined(t), metricNames(read(t, "../../docs/metrics.md"))
 	if len(exist) < 25 {
 		t.Fatalf("the sources define %q only", exist)
 	}
 	for _, name := range exist {
-		if !slices.Contains(readme, name) {
-			t.Errorf("the README does not have %s", name)
+		if !slices.Contains(documented, name) {
+			t.Errorf("docs/metrics.md does not have %s", name)
 		}
 	}
-	for _, file := range []string{"../../README.md", monitoring + "alerts.yml", monitoring + "alerts_test.yml", monitoring + "dashboard.json", "../../docs/alerts.md"} {
+	for _, file := range []string{"../../docs/metrics.md", monitoring + "alerts.yml", monitoring + "alerts_test.yml", monitoring + "dashboard.json", "../../docs/alerts.md"} {
 		for _, name := range metricNames(read(t, file)) {
 			if !slices.Contains(exist, name) {
 				t.Errorf("%s names %s, which no source defines", file, name)

@@ -91,6 +91,10 @@ func TestDoctor(t *testing.T) {
 		{"a scope without a repository", put("key.pub", publicKey(t), 0o600), doctorStorage + key, warned("policies", "policy prod: there is no repository shop/web", "scopes")},
 		{"policies without a host", put("key.pub", publicKey(t), 0o600), doctorStorage + strings.Replace(key, "registryhost: registry.test, ", "", 1), warned("policies", "host, which is not configured", "imageapi.registryhost")},
 		{"no cluster", nil, doctorStorage + "imageapi: {auth: {kubeconfigfile: DIR/own, delegation: {enabled: true, kubeconfigfile: DIR/none}}}\n", failed("cluster", "no such file", "delegation.kubeconfigfile")},
+		{"changes that wait", func(t *testing.T, dir string) {
+			must(t, os.MkdirAll(filepath.Join(dir, "registry/tallyman/pending"), 0o700))
+			must(t, os.WriteFile(filepath.Join(dir, "registry/tallyman/pending/20260101t000000.000000-a"), []byte("{}"), 0o600))
+		}, doctorStorage, warned("records", "1 changes of the registry wait", "the log")},
 		{"no process", nil, doctorStorage, warned("process", "no process serves 127.0.0.1:1", "tallyman serve")},
 		{"everybody may push", nil, strings.Replace(doctorStorage, "storage", "http: {addr: ':1'}\nstorage", 1), failed("exposure", "everybody who reaches :1 may push", "htpasswd")},
 		{"everybody may profile", nil, strings.Replace(doctorStorage, "storage", "http: {addr: '127.0.0.1:1', debug: {addr: ':2'}}\nstorage", 1), failed("exposure", "may read profiles", "http.debug.addr")},

@@ -26,7 +26,7 @@ const (
 // Finding is the outcome of one check.
 type Finding struct {
 	// Area is the part of the set-up: configuration, storage, store, certificates, access, policies, cluster,
-	// process, or exposure.
+	// records, process, or exposure.
 	Area   string `json:"area"`
 	Status Status `json:"status"`
 	// Message says how it is, with the reason.
@@ -95,6 +95,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 		{"access", checkAccess},
 		{"policies", checkPolicies},
 		{"cluster", checkCluster},
+		{"records", checkRecords},
 		{"process", checkProcess},
 		{"exposure", checkExposure},
 	} {

@@ -55,7 +55,7 @@ var allowed = map[string][]string{
 	"tallyman/config":                   {"signatures"},
 	"tallyman/internal/cputime":         {},
 	"tallyman/internal/crash":           {},
-	"tallyman/internal/doctor":          {"config", "imageapi/access", "registry", "storage/bolt"},
+	"tallyman/internal/doctor":          {"config", "imageapi/access", "imageapi/records", "registry", "registry/journal", "storage/bolt"},
 	"tallyman/internal/e2e":             {},
 	"tallyman/internal/house":           {},
 	"tallyman/internal/image-apiserver": {"imageapi", "imageapi/openapi"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -61,7 +62,7 @@ func examine(cmd *cobra.Command, args []string, dataDirectory string) []doctor.F
 	if err != nil {
 		return []doctor.Finding{doctor.Unreadable(err)}
 	}
-	return doctor.Examine(cmd.Context(), doctor.Options{
+	findings := doctor.Examine(cmd.Context(), doctor.Options{
 		Config: c, StorePath: c.StorePath(dataDirectory), Host: registryHost(c), Address: listenAddress(c),
 		Policies: func() error {
 			_, _, err := signatureOptions(c)
@@ -73,6 +74,10 @@ func examine(cmd *cobra.Command, args []string, dataDirectory string) []doctor.F
 			return delegation.ClientConfig()
 		},
 	})
+	if content, err := os.ReadFile(configurationPath(args)); err == nil { // there is none without a configuration
+		doctor.Locate(findings, content)
+	}
+	return findings
 }
 
 func printFindings(w io.Writer, output string, findings []doctor.Finding, worst doctor.Status) error {
@@ -84,7 +89,10 @@ func printFindings(w io.Writer, output string, findings []doctor.Finding, worst 
 	var b strings.Builder
 	for _, f := range findings {
 		fmt.Fprintf(&b, "%-8s %-14s %s\n", f.Status, f.Area, f.Message)
-		if f.Fix != "" {
+		switch {
+		case f.Line > 0:
+			fmt.Fprintf(&b, "%23s → line %d, %s\n", "", f.Line, f.Fix)
+		case f.Fix != "":
 			fmt.Fprintf(&b, "%23s → %s\n", "", f.Fix)
 		}
 	}

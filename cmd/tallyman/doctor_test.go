@@ -134,6 +134,9 @@ func (b *broken) run(t *testing.T) {
 		if f.Area == b.want.Area && f.Status == b.want.Status && strings.Contains(f.Message, b.want.Message) && strings.Contains(f.Fix, b.want.Fix) {
 			found = true
 		}
+		if key, _, _ := strings.Cut(f.Fix, ": "); strings.HasPrefix(key, "storage.") && f.Line == 0 {
+			t.Errorf("%+v: no line of %s", f, path)
+		}
 		if f.Fix == "" != (f.Status == doctor.OK) {
 			t.Errorf("%+v: a fault has a fix, and nothing else has", f)
 		}

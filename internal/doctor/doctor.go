@@ -5,6 +5,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -33,6 +34,20 @@ type Finding struct {
 	Message string `json:"message"`
 	// Fix is the line of the configuration, or the action, that mends it; empty if nothing is wrong.
 	Fix string `json:"fix,omitempty"`
+	// Line is the line of the configuration with the key that Fix begins with, or with the section where it
+	// belongs; 0 if there is none.
+	Line int `json:"line,omitempty"`
+}
+
+// Locate sets the Line of each finding, by the content of the configuration's file.
+func Locate(findings []Finding, content []byte) {
+	for i := range findings {
+		key := findings[i].Fix
+		if end := strings.IndexAny(key, ": ,"); end >= 0 {
+			key = key[:end]
+		}
+		findings[i].Line = config.Line(content, key)
+	}
 }
 
 // Options say what is looked at.

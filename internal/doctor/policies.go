@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/distribution/distribution/v3/registry/storage/driver"
-	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
 )
 
 func checkPolicies(ctx context.Context, r *report, o *Options) {
@@ -28,13 +27,9 @@ func checkPolicies(ctx context.Context, r *report, o *Options) {
 
 // checkScopes warns of scopes that cover no repository.
 func checkScopes(ctx context.Context, r *report, o *Options) {
-	c := o.Config.Registry
-	if c.Storage.Type() == "inmemory" {
-		return
-	}
-	d, err := factory.Create(ctx, c.Storage.Type(), c.Storage.Parameters())
-	if err != nil {
-		return // the storage's own check says so
+	d := openStorage(ctx, o)
+	if d == nil {
+		return // there is nothing, or the storage's own check says so
 	}
 	for i := range o.Config.ImageAPI.Signatures.Policies {
 		policy := &o.Config.ImageAPI.Signatures.Policies[i]

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
-
 	"tallyman/imageapi/records"
 	"tallyman/registry/journal"
 	"tallyman/storage/bolt"
@@ -13,17 +11,13 @@ import (
 
 // checkRecords says whether the records agree with the registry, as far as it is known without a comparison.
 func checkRecords(ctx context.Context, r *report, o *Options) {
-	c := o.Config.Registry
-	if c.Storage.Type() == "inmemory" {
-		return
-	}
-	d, err := factory.Create(ctx, c.Storage.Type(), c.Storage.Parameters())
-	if err != nil {
-		return // the storage's own check says so
+	d := openStorage(ctx, o)
+	if d == nil {
+		return // there is nothing, or the storage's own check says so
 	}
 	switch files, err := journal.New(d).Files(ctx); {
 	case err != nil:
-		r.fail("storage."+c.Storage.Type(), "the journal of changes cannot be listed: %v", err)
+		r.fail("storage."+o.Config.Registry.Storage.Type(), "the journal of changes cannot be listed: %v", err)
 	case len(files) > 0:
 		r.warn("the log of the process says why", "%d changes of the registry wait to be recorded", len(files))
 	default:

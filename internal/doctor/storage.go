@@ -55,6 +55,19 @@ func checkStorage(ctx context.Context, r *report, o *Options) {
 	checkDriver(ctx, r, key, d)
 }
 
+// openStorage returns the registry's storage; nil if it cannot be opened, or is gone with its process.
+func openStorage(ctx context.Context, o *Options) driver.StorageDriver {
+	c := o.Config.Registry
+	if c.Storage.Type() == "inmemory" {
+		return nil
+	}
+	d, err := factory.Create(ctx, c.Storage.Type(), c.Storage.Parameters())
+	if err != nil {
+		return nil
+	}
+	return d
+}
+
 // writable reports whether a directory is there. It is an error if it, or the nearest directory above it that is
 // there, cannot be written to.
 func writable(path string) (there bool, err error) {

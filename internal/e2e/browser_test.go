@@ -35,7 +35,49 @@ type browser struct {
 
 	mu       sync.Mutex
 	problems []string
-	requests []string // the URLs that were asked for
+	requests []string         // the URLs that were asked for
+	faults   map[string]int64 // the status of answers to URLs with a text; 0 is none at all
+	held     []fetch.RequestID
+}
+
+// disturb has requests whose URL contains a text answered with a status, or not at all if that is 0, until recover.
+func (b *browser) disturb(text string, status int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.faults = map[string]int64{text: status}
+}
+
+// recover ends disturb, and lets requests go on that were held.
+func (b *browser) recover() {
+	b.mu.Lock()
+	held := b.held
+	b.faults, b.held = nil, nil
+	b.mu.Unlock()
+	for _, id := range held {
+		_, _ = chromedp.Call(b.ctx, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: id}) // the page may have given up
+	}
+}
+
+// proceed lets a request go on, or disturbs it.
+func (b *browser) proceed(e *fetch.EventRequestPaused) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for text, status := range b.faults {
+		switch {
+		case !strings.Contains(e.Request.URL, text):
+		case status == 0:
+			b.held = append(b.held, e.RequestID)
+			return
+		default:
+			go func() {
+				_, _ = chromedp.Call(b.ctx, fetch.FulfillRequest, fetch.FulfillRequestParams{RequestID: e.RequestID, ResponseCode: status})
+			}()
+			return
+		}
+	}
+	go func() {
+		_, _ = chromedp.Call(b.ctx, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: e.RequestID})
+	}() // the browser may be gone
 }
 
 // openBrowser starts Chromium with an empty profile.
@@ -79,9 +121,7 @@ func (b *browser) note(s *server, event any) {
 	problem := ""
 	switch e := event.(type) {
 	case *fetch.EventRequestPaused:
-		go func() {
-			_, _ = chromedp.Call(b.ctx, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: e.RequestID})
-		}() // the browser may be gone
+		b.proceed(e)
 	case *fetch.EventAuthRequired:
 		cancelled := &fetch.AuthChallengeResponse{Response: fetch.AuthChallengeResponseResponseCancelAuth}
 		go func() {

@@ -113,6 +113,8 @@ func TestPage(t *testing.T) {
 	b.sees("Trusted", "Configuration", `["/bin/app","serve"]`, "COLOR=blue", "org.example.team=<b>blue</b>", "8080/tcp", "1000", "Signatures", "Referrers", "Where it is", "shop/web:built")
 	b.click("Shared with")
 	b.sees(second[7:19])
+	b.click("Content")
+	b.sees(`"predicateType": "https://sigstore.dev/cosign/sign/v1"`) // the signed statement, out of its envelope
 	b.click("Manifest")
 	b.sees(`"schemaVersion": 2`)
 	b.click("Image as YAML")
@@ -132,6 +134,21 @@ func TestPage(t *testing.T) {
 	b.sees("Not found")
 	b.open(s.url("/ui/#/a/b/c/d"))
 	b.sees("No such page")
+
+	// A server that takes its time, or has a fault.
+	b.disturb("/imagestreams?", 0)
+	b.open(s.url("/ui/"))
+	b.sees("Reading the repositories")
+	b.check("loading")
+	b.recover()
+	b.sees("2 repositories")
+	b.disturb("/imagestreamimages/", 500)
+	b.open(s.url("/ui/#/shop/web@" + built))
+	b.sees("Something went wrong")
+	b.check("error")
+	b.recover()
+	b.click("Try again")
+	b.sees("Layers")
 
 	// The server goes away and comes back: the page goes on by itself.
 	b.open(s.url("/ui/"))

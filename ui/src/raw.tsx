@@ -3,11 +3,7 @@ import { useState } from "preact/hooks";
 import { asYAML, getText, path, registryPath } from "./api";
 import type { Place } from "./image";
 import { Copy, Loading, Problem, useLoaded } from "./parts";
-
-const manifestTypes = [
-  "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
-  "application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json",
-].join(", ");
+import { indented, manifestTypes } from "./text";
 
 type Text = "manifest" | "yaml";
 
@@ -32,12 +28,4 @@ function RawText({ namespace, stream, repository, image, text }: Place & { text:
   if (loaded.error !== undefined) return <Problem error={loaded.error} retry={loaded.again} />;
   if (loaded.value === undefined) return <Loading>Reading …</Loading>;
   return <div class="raw"><Copy text={loaded.value} label="Copy the text" /><pre tabIndex={0} aria-label={text === "yaml" ? "Image as YAML" : "Manifest"}><code>{loaded.value}</code></pre></div>;
-}
-
-function indented(json: string): string {
-  try {
-    return JSON.stringify(JSON.parse(json), null, 2);
-  } catch {
-    return json;
-  }
 }

@@ -45,8 +45,9 @@ class Tags {
     if (stream === undefined) await get(path("imagestreams", this.namespace, this.name), undefined, signal); // says why
     const before = this.state.get().tags;
     const tags = new Map((stream?.status.tags ?? []).map(({ tag, items }): [string, Tag] => {
-      const round = (before.get(tag)?.round ?? -1) + 1;
-      return [tag, { name: tag, round, ...(items?.[0] && { head: items[0] }) }];
+      const [known, head] = [before.get(tag), items?.[0]];
+      if (known && known.head?.image === head?.image) return [tag, known];
+      return [tag, { name: tag, round: known ? known.round + 1 : 0, ...(head && { head }) }];
     }));
     this.state.set({ ...(stream && { stream }), tags });
     return found.metadata.resourceVersion;

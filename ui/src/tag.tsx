@@ -39,7 +39,9 @@ class WatchedTag {
 
   private async read(signal?: AbortSignal): Promise<void> {
     const tag = await get<ImageTag>(path("imagetags", this.namespace, this.name), undefined, signal);
-    this.state.set({ tag, round: this.state.get().round + 1, deleted: false });
+    const { tag: before, round } = this.state.get();
+    const same = before?.metadata.resourceVersion === tag.metadata.resourceVersion;
+    this.state.set({ tag, round: same ? round : round + 1, deleted: false });
   }
 }
 

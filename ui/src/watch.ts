@@ -49,6 +49,9 @@ async function run<T extends KubeObject | Table>(o: WatchOptions<T>, stop: Abort
       if (stop.aborted) return;
       if (isFailure(error, 410)) {
         version = "";
+      } else if (isFailure(error, 504)) {
+        version = ""; // the server does not know that version yet, as after its store was put back
+        connected(o, false);
       } else if (isPermanent(error)) {
         throw error;
       } else {

@@ -5,6 +5,7 @@ import { newer, type Repository, select, tagsOf } from "../src/catalog";
 import { ago, kindOf, short, size } from "../src/format";
 import { addressOf, addressOfImage, addressOfTag, parse } from "../src/router";
 import { authorization, signIn, signOut } from "../src/session";
+import { indented, statementOf } from "../src/text";
 import { trustOf } from "../src/trust";
 import type { Image } from "../src/types";
 
@@ -71,6 +72,20 @@ test("trust is that of the stream's repository", () => {
     assert.equal(trustOf(given).state, state);
     assert.equal(trustOf(given).reason, reason);
   }
+});
+
+test("a signed statement is taken out of its envelope", () => {
+  const statement = `{"predicate":"naïve"}`;
+  const payload = Buffer.from(statement).toString("base64");
+  for (const [text, want] of [
+    [JSON.stringify({ payload }), statement],
+    [JSON.stringify({ dsseEnvelope: { payload } }), statement],
+    [`{"payload":7}`, `{"payload":7}`],
+    [`{"payload":"%"}`, `{"payload":"%"}`],
+    ["no JSON", "no JSON"],
+  ] as const) assert.equal(statementOf(text), want);
+  assert.equal(indented(`{"a":[1]}`), `{\n  "a": [\n    1\n  ]\n}`);
+  assert.equal(indented("no JSON"), "no JSON");
 });
 
 test("credentials are those of HTTP", () => {

@@ -55,6 +55,19 @@ test("a watch begins anew when its version is forgotten, as an answer or as an e
   assert.deepEqual(from, ["10", "20", "30"]);
 });
 
+test("a watch begins anew when its version is from the future, as after a restored backup", async () => {
+  const from: string[] = [];
+  answer((url) => {
+    from.push(url.searchParams.get("resourceVersion") ?? "");
+    if (from.length === 1) return new Response(JSON.stringify({ kind: "Status", code: 504, message: "Too large resource version" }), { status: 504 });
+    return new Promise(() => {});
+  });
+  const w = start(from);
+  await eventually(() => from.length === 2);
+  w.stop();
+  assert.deepEqual(from, ["10", "20"]);
+});
+
 test("a watch that is refused ends, and says why", async () => {
   answer(() => new Response(JSON.stringify({ kind: "Status", code: 403, message: "forbidden: no" }), { status: 403 }));
   const w = start([]);

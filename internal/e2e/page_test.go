@@ -57,14 +57,13 @@ func TestPage(t *testing.T) {
 	built := crane(t, "digest", s.addr+"/shop/web:built")
 	crane(t, "index", "append", "-m", s.addr+"/shop/web@"+second, "-t", s.addr+"/shop/web:multi")
 	multi := crane(t, "digest", s.addr+"/shop/web:multi")
-	for _, signed := range []struct {
-		name string
-		key  *signtest.Key
-	}{{built, key}, {multi, stranger}} {
-		subject := digest.Digest(signed.name)
-		bundle := signtest.Referrer(subject, signed.key.Bundle(signtest.Statement(subject, signatures.PredicateCosignSign, nil)))
+	sign := func(name string, key *signtest.Key) {
+		subject := digest.Digest(name)
+		bundle := signtest.Referrer(subject, key.Bundle(signtest.Statement(subject, signatures.PredicateCosignSign, nil)))
 		s.pushArtifact("shop/web", bundle.Digest.String(), bundle)
 	}
+	sign(built, key)
+	sign(multi, stranger)
 	b.fill("input[type=search]", "ba")
 	b.sees("1 found", "team/deep/base")
 	b.seesNone("shop/web")
@@ -125,6 +124,20 @@ func TestPage(t *testing.T) {
 	b.check("index")
 	b.click(second[7:19])
 	b.sees("@" + second[:19])
+
+	// A verdict arrives while one looks at the image, and at its tag.
+	b.open(s.url("/ui/#/shop/web@" + first))
+	b.sees("Unsigned", "Live")
+	sign(first, stranger)
+	b.sees("Not trusted")
+	b.open(s.url("/ui/#/shop/web:v1"))
+	b.sees("Not trusted", "Live")
+	sign(first, key)
+	b.sees("✓ Trusted")
+	b.open(s.url("/ui/#/shop/web"))
+	b.sees("4 tags", "Live", "base")
+	sign(crane(t, "digest", s.addr+"/shop/web:base"), key)
+	b.seesNone("Unsigned") // it was the last one
 
 	// What is not there, and addresses that are none.
 	b.open(s.url("/ui/#/shop/web@sha256:" + strings.Repeat("0", 64)))

@@ -1,5 +1,6 @@
 // One image: layers, configuration, children, signatures, referrers, and the raw texts.
 import type { ComponentChildren } from "preact";
+import { useEffect } from "preact/hooks";
 import { asMetadata, get, isFailure, path } from "./api";
 import { exactly, kindOf, size } from "./format";
 import { Layers } from "./layers";
@@ -10,10 +11,16 @@ import { platformsOf, Pull } from "./repository";
 import { addressOf, addressOfImage } from "./router";
 import { signerOf, trustOf, verdict } from "./trust";
 import type { Image, ImageStreamImage, RunConfig, Signature } from "./types";
+import { watchImages } from "./watch";
 
 export function ImageView({ namespace, stream, digest }: { namespace: string; stream: string; digest: string }) {
   const loaded = useLoaded(`${namespace}/${stream}@${digest}`, (signal) =>
     get<ImageStreamImage>(path("imagestreamimages", namespace, `${stream}@${digest}`), undefined, signal));
+  useEffect(() => {
+    const watch = watchImages(namespace, `image=${digest}`, loaded.again, loaded.again);
+    void watch.ready.then(loaded.again); // it may have changed between the two
+    return watch.stop;
+  }, [namespace, stream, digest]);
   const repository = loaded.value?.image.dockerImageReference?.replace(/^[^/]*\//, "").replace(/@.*$/, "") ?? `${namespace}/${stream}`;
   return (
     <section>

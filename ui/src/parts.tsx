@@ -117,5 +117,5 @@ export function useLoaded<T>(key: string, load: (signal: AbortSignal) => Promise
     return () => stop.abort();
   }, [key, round]);
   const present = state.key === key ? state : {};
-  return { ...present, again: () => setRound(round + 1) };
+  return { ...present, again: () => setRound((r) => r + 1) };
 }

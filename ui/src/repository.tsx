@@ -8,7 +8,7 @@ import { addressOfImage, addressOfTag } from "./router";
 import { signal, useSignal } from "./signal";
 import { trustOf } from "./trust";
 import type { ImageStream, ImageTag, KubeObject, List, TagEvent } from "./types";
-import { listAndWatch } from "./watch";
+import { listAndWatch, watchImages } from "./watch";
 
 const pageSize = 50;
 
@@ -21,21 +21,27 @@ interface Tag {
 interface State {
   stream?: ImageStream;
   tags: ReadonlyMap<string, Tag>;
+  reads: number; // counts the times at which the rows have to be read again
   error?: unknown;
 }
 
 /** The tags of a repository, kept current by a watch of the namespace's image tags. */
 class Tags {
-  readonly state = signal<State>({ tags: new Map() });
+  readonly state = signal<State>({ tags: new Map(), reads: 0 });
   readonly close: () => void;
 
   constructor(private readonly namespace: string, private readonly name: string) {
-    this.close = listAndWatch<KubeObject>({
+    const images = watchImages(namespace, "", (changed) => this.changed(changed), () => this.readAgain());
+    const stop = listAndWatch<KubeObject>({
       url: path("imagetags", namespace), accept: asMetadata,
-      list: (signal) => this.list(signal),
+      list: async (signal) => {
+        await images.ready;
+        return this.list(signal);
+      },
       event: (type, object) => this.event(type, object),
       refused: (error) => this.state.set({ ...this.state.get(), error }),
     });
+    this.close = () => { stop(); images.stop(); };
   }
 
   private async list(signal: AbortSignal): Promise<string> {
@@ -49,16 +55,25 @@ class Tags {
       if (known && known.head?.image === head?.image) return [tag, known];
       return [tag, { name: tag, round: known ? known.round + 1 : 0, ...(head && { head }) }];
     }));
-    this.state.set({ ...(stream && { stream }), tags });
+    this.state.set({ ...(stream && { stream }), tags, reads: this.state.get().reads });
     return found.metadata.resourceVersion;
   }
 
   private event(type: string, { metadata }: KubeObject): void {
-    if (!metadata.name.startsWith(`${this.name}:`)) return;
-    const name = metadata.name.slice(this.name.length + 1);
-    if (type === "DELETED") return this.change((tags) => tags.delete(name));
-    // The event says which tag has changed; the object has its history and its Image.
-    inTurn(() => get<ImageTag>(path("imagetags", this.namespace, metadata.name))).then((tag) => {
+    if (type !== "DELETED") this.changed(metadata.name);
+    else if (metadata.name.startsWith(`${this.name}:`)) this.change((tags) => tags.delete(metadata.name.slice(this.name.length + 1)));
+  }
+
+  private readAgain(): void {
+    const state = this.state.get();
+    this.state.set({ ...state, reads: state.reads + 1 });
+  }
+
+  /** Reads a tag, with its history and its Image, after it or its Image has changed. */
+  private changed(object: string): void {
+    if (!object.startsWith(`${this.name}:`)) return;
+    const name = object.slice(this.name.length + 1);
+    inTurn(() => get<ImageTag>(path("imagetags", this.namespace, object))).then((tag) => {
       const head = tag.status?.items?.[0];
       if (head) this.change((tags) => tags.set(name, { name, head, round: (tags.get(name)?.round ?? 0) + 1 }));
     }, () => {}); // it has been deleted: that is the next event
@@ -101,7 +116,7 @@ export function RepositoryView({ namespace, stream }: { namespace: string; strea
         <div class="wide">
           <table class="list">
             <thead><tr><th scope="col">Tag</th><th scope="col">Pushed</th><th scope="col">By</th><th scope="col">Image</th><th scope="col">Platforms</th><th scope="col" class="number">Size</th><th scope="col">Signatures</th></tr></thead>
-            <tbody>{found.slice(0, shown).map((t) => <TagRow key={`${t.name}@${t.round}`} namespace={namespace} stream={stream} tag={t} />)}</tbody>
+            <tbody>{found.slice(0, shown).map((t) => <TagRow key={`${t.name}@${t.round}@${state.reads}`} namespace={namespace} stream={stream} tag={t} />)}</tbody>
           </table>
         </div>
       )}

@@ -7,7 +7,7 @@ import { Pull, Pusher, pushersOf } from "./repository";
 import { addressOf, addressOfImage } from "./router";
 import { signal, useSignal } from "./signal";
 import type { ImageTag, KubeObject, List } from "./types";
-import { listAndWatch } from "./watch";
+import { listAndWatch, watchImages } from "./watch";
 
 interface State {
   tag?: ImageTag;
@@ -22,19 +22,23 @@ class WatchedTag {
 
   constructor(private readonly namespace: string, private readonly name: string) {
     const fieldSelector = `metadata.name=${name}`;
-    this.close = listAndWatch<KubeObject>({
+    const refresh = () => void this.read().catch(() => {}); // it has been deleted: that is the next event
+    const images = watchImages(namespace, fieldSelector, refresh, refresh);
+    const stop = listAndWatch<KubeObject>({
       url: path("imagetags", namespace), accept: asMetadata, query: { fieldSelector },
       list: async (signal) => {
         const list = await get<List<KubeObject>>(`${path("imagetags", namespace)}?${new URLSearchParams({ fieldSelector, limit: "1" })}`, asMetadataList, signal);
+        await images.ready;
         await this.read(signal);
         return list.metadata.resourceVersion;
       },
       event: (type) => {
         if (type === "DELETED") this.state.set({ ...this.state.get(), deleted: true });
-        else void this.read().catch(() => {}); // it has been deleted: that is the next event
+        else refresh();
       },
       refused: (error) => this.state.set({ ...this.state.get(), error }),
     });
+    this.close = () => { stop(); images.stop(); };
   }
 
   private async read(signal?: AbortSignal): Promise<void> {

@@ -1,8 +1,8 @@
 // An ordinary Kubernetes watch: it goes on from its last resourceVersion after a broken connection, and begins
 // anew, as an informer does, if the server has forgotten that version (410).
-import { Failure, isFailure, open } from "./api";
+import { asMetadata, asMetadataList, Failure, get, isFailure, open, path } from "./api";
 import { signal } from "./signal";
-import type { KubeObject, Status, Table, WatchEvent } from "./types";
+import type { KubeObject, List, Status, Table, WatchEvent } from "./types";
 
 /** Whether all watches of the page are connected; undefined if there are none. */
 export const live = signal<boolean | undefined>(undefined);
@@ -12,6 +12,35 @@ function connected(watch: object, yes: boolean | undefined): void {
   if (yes === undefined) watches.delete(watch);
   else watches.set(watch, yes);
   live.set(watches.size === 0 ? undefined : [...watches.values()].every((up) => up));
+}
+
+// A page that is hidden holds no connection: a browser allows a host six of them by HTTP/1.1, for all its tabs. Its
+// watches go on from their last resourceVersion when it is shown again.
+let shown = !document.hidden;
+const pauses = new Set<AbortController>();
+const waiting = new Set<() => void>();
+
+function setShown(yes: boolean): void {
+  shown = yes;
+  if (yes) for (const go of [...waiting]) go();
+  else for (const pause of pauses) pause.abort();
+}
+
+document.addEventListener("visibilitychange", () => setShown(!document.hidden));
+addEventListener("pagehide", () => setShown(false));
+addEventListener("pageshow", () => setShown(!document.hidden));
+
+async function untilShown(stop: AbortSignal): Promise<void> {
+  if (shown || stop.aborted) return;
+  await new Promise<void>((resolve) => {
+    const go = () => {
+      waiting.delete(go);
+      stop.removeEventListener("abort", go);
+      resolve();
+    };
+    waiting.add(go);
+    stop.addEventListener("abort", go);
+  });
 }
 
 export interface WatchOptions<T> {
@@ -34,6 +63,37 @@ export function listAndWatch<T extends KubeObject | Table>(o: WatchOptions<T>): 
   return () => stop.abort();
 }
 
+/** A watch of Images: ready once it misses no further change, or is refused. */
+export interface ImagesWatch {
+  ready: Promise<void>;
+  stop: () => void;
+}
+
+/**
+ * Calls changed for each image stream tag of a namespace whose Image has changed, by a verdict for example, and missed
+ * when changes may have been missed. Read an Image after ready, or it may be out of date. A viewer who may not watch
+ * them gets no calls.
+ */
+export function watchImages(namespace: string, fieldSelector: string, changed: (name: string) => void, missed: () => void): ImagesWatch {
+  const url = path("imagestreamtags", namespace);
+  const query: Record<string, string> = fieldSelector === "" ? {} : { fieldSelector };
+  let known = () => {};
+  let lists = 0;
+  const ready = new Promise<void>((resolve) => { known = resolve; });
+  const stop = listAndWatch<KubeObject>({
+    url, accept: asMetadata, query,
+    list: async (signal) => {
+      const list = await get<List<KubeObject>>(`${url}?${new URLSearchParams({ ...query, limit: "1" })}`, asMetadataList, signal);
+      if (lists++ > 0) missed();
+      known();
+      return list.metadata.resourceVersion;
+    },
+    event: (type, object) => { if (type !== "DELETED") changed(object.metadata.name); },
+    refused: () => known(), // the view says why by itself
+  });
+  return { ready, stop };
+}
+
 const shortest = 500;
 const longest = 8_000;
 
@@ -44,6 +104,7 @@ async function run<T extends KubeObject | Table>(o: WatchOptions<T>, stop: Abort
     const started = Date.now();
     try {
       if (version === "") version = await o.list(stop);
+      await untilShown(stop);
       version = await follow(o, version, stop);
     } catch (error) {
       if (stop.aborted) return;
@@ -72,9 +133,13 @@ function isPermanent(error: unknown): boolean {
 async function follow<T extends KubeObject | Table>(o: WatchOptions<T>, from: string, stop: AbortSignal): Promise<string> {
   let version = from;
   const query = new URLSearchParams({ ...o.query, watch: "true", allowWatchBookmarks: "true", resourceVersion: from });
-  const response = await open(`${o.url}?${query}`, o.accept, stop);
-  connected(o, true);
+  const pause = new AbortController();
+  const end = () => pause.abort();
+  pauses.add(pause);
+  stop.addEventListener("abort", end);
   try {
+    const response = await open(`${o.url}?${query}`, o.accept, pause.signal);
+    connected(o, true);
     for await (const line of lines(response.body)) {
       const event = JSON.parse(line) as WatchEvent<T>;
       if (event.type === "ERROR") {
@@ -86,7 +151,10 @@ async function follow<T extends KubeObject | Table>(o: WatchOptions<T>, from: st
     }
   } catch (error) {
     if (error instanceof Failure || stop.aborted) throw error;
-    connected(o, false); // the connection has broken: go on from the last event
+    if (!pause.signal.aborted) connected(o, false); // the connection has broken: go on from the last event
+  } finally {
+    pauses.delete(pause);
+    stop.removeEventListener("abort", end);
   }
   return version;
 }

@@ -6,9 +6,17 @@ export function answer(with_: Answer): void {
   next = with_;
 }
 
+/** Hides or shows the page. */
+export function setHidden(hidden: boolean): void {
+  page.hidden = hidden;
+  for (const listener of listeners) listener();
+}
+
 const storage = new Map<string, string>();
+const listeners: (() => void)[] = [];
+const page = { baseURI: "http://registry.test/ui/", hidden: false, addEventListener: (_: string, listener: () => void) => listeners.push(listener) };
 Object.assign(globalThis, {
-  document: { baseURI: "http://registry.test/ui/" },
+  document: page,
   location: { hash: "" },
   window: globalThis,
   addEventListener: () => {},
@@ -19,7 +27,10 @@ Object.assign(globalThis, {
   },
   fetch: async (url: string, init?: { signal?: AbortSignal | null }) => {
     const aborted = new Promise<never>((_, reject) => init?.signal?.addEventListener("abort", () => reject(new DOMException("aborted", "AbortError"))));
-    return Promise.race([aborted, Promise.resolve().then(() => next(new URL(url, "http://registry.test/")))]);
+    const response = await Promise.race([aborted, Promise.resolve().then(() => next(new URL(url, "http://registry.test/")))]);
+    if (response.body === null || !init?.signal) return response;
+    const body = response.body.pipeThrough(new TransformStream<Uint8Array, Uint8Array>(), { signal: init.signal });
+    return new Response(body, { status: response.status }); // it ends when the request is aborted
   },
 });
 

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import "./browser";
 import { listAndWatch, live } from "../src/watch";
 import type { KubeObject } from "../src/types";
-import { answer, eventually } from "./browser";
+import { answer, eventually, setHidden } from "./browser";
 
 const event = (type: string, name: string, resourceVersion: string) => `${JSON.stringify({ type, object: { kind: "x", metadata: { name, resourceVersion } } })}\n`;
 
@@ -66,6 +66,31 @@ test("a watch begins anew when its version is from the future, as after a restor
   await eventually(() => from.length === 2);
   w.stop();
   assert.deepEqual(from, ["10", "20"]);
+});
+
+test("a page that is hidden has no connection, and goes on when it is shown", async () => {
+  const from: string[] = [];
+  let cancelled = false;
+  answer((url) => {
+    from.push(url.searchParams.get("resourceVersion") ?? "");
+    if (from.length > 1) return new Promise(() => {});
+    return new Response(new ReadableStream({
+      start(c) { c.enqueue(new TextEncoder().encode(event("ADDED", "a", "11"))); },
+      cancel() { cancelled = true; },
+    }));
+  });
+  const w = start(from);
+  await eventually(() => w.seen.length === 1);
+  setHidden(true);
+  await new Promise((r) => setTimeout(r, 1500)); // longer than a watch waits before it goes on
+  assert.deepEqual(from, ["10"]);
+  assert.notEqual(live.get(), false);
+  assert.ok(cancelled);
+  setHidden(false);
+  await eventually(() => from.length === 2);
+  w.stop();
+  assert.deepEqual(from, ["10", "11"]);
+  assert.equal(w.lists(), 1);
 });
 
 test("a watch that is refused ends, and says why", async () => {

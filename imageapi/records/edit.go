@@ -27,10 +27,10 @@ type TagState struct {
 	Revision int64
 }
 
-// TagEdit is what a client of the API changes of a tag, besides the manifest that it points to.
+// TagEdit is a change of a tag by a client of the API, besides the manifest that it points to.
 type TagEdit struct {
 	Tag string
-	// Spec is what the tag is to have, nil for none.
+	// Spec is the new spec of the tag, nil for none.
 	Spec *imagev1.TagReference
 	// Status, if set, is to take the place of Before, as far as they differ. Both point to the same manifest.
 	Status, Before *imagev1.NamedTagEventList

@@ -72,7 +72,7 @@ func noteTracked(ctx context.Context) {
 type followingKey struct{}
 
 // WithFollowing returns a context whose changes of tags follow those of the tags that they track: the spec
-// of a tag is still the reason for what it points to.
+// of a tag is still the reason for its target.
 func WithFollowing(ctx context.Context) context.Context {
 	return context.WithValue(ctx, followingKey{}, true)
 }

@@ -16,7 +16,7 @@ type Registry interface {
 	Untag(ctx context.Context, m Move) error
 	// Add adds a manifest to a repository, with all that it needs, for a user.
 	Add(ctx context.Context, user, repository string, name digest.Digest, content Content) error
-	// MayUntag fails if the registry does not delete one of some tags of a repository, whoever asks.
+	// MayUntag fails if the registry does not delete one of some tags of a repository, for any client.
 	MayUntag(ctx context.Context, repository string, tags []string) error
 }
 

@@ -141,7 +141,7 @@ func (c *Config) askForCertificates() error {
 	if !auth.needsClientCertificates() {
 		return nil
 	}
-	if server.Certificate == "" && server.LetsEncrypt.CacheFile == "" && auth.KubeconfigFile == "" && c.ImageAPI.TLS.Certificate == "" {
+	if !c.HasCertificate() && auth.KubeconfigFile == "" && c.ImageAPI.TLS.Certificate == "" {
 		return errors.New("imageapi.auth.clientcafile, imageapi.auth.requestheader, imageapi.auth.delegation: client certificates need TLS: " +
 			"want http.tls.certificate and http.tls.key, or imageapi.tls")
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 
@@ -67,10 +66,7 @@ func newAccess(cmd *cobra.Command, c *config.Config) (*access.Access, *tls.Certi
 
 // warnOfPlainHTTP warns of credentials on a network where anybody can read them.
 func warnOfPlainHTTP(c *config.Config) {
-	host, _, err := net.SplitHostPort(c.Registry.HTTP.Addr)
-	ip := net.ParseIP(host)
-	loopback := err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
-	if c.Registry.HTTP.TLS.Certificate == "" && c.Registry.HTTP.TLS.LetsEncrypt.CacheFile == "" && !loopback && c.Registry.HTTP.Net != "unix" {
+	if !c.HasCertificate() && !c.IsLocal() {
 		slog.Warn("credentials are configured, and plain HTTP is served on an address that is not loopback: they can be read on the network; set http.tls",
 			"addr", c.Registry.HTTP.Addr)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/distribution/v3/registry/storage/driver"
 	goredis "github.com/redis/go-redis/v9"
 	"k8s.io/client-go/rest"
 
@@ -74,6 +75,7 @@ type Options struct {
 type report struct {
 	area     string
 	findings []Finding
+	storage  driver.StorageDriver // nil until checkStorage has opened it, and if it keeps nothing
 }
 
 func (r *report) ok(format string, args ...any) {

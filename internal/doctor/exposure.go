@@ -2,16 +2,15 @@ package doctor
 
 import (
 	"context"
-	"net"
 
+	"tallyman/config"
 	"tallyman/registry"
 )
 
 // checkExposure says what clients without credentials may do at each door.
 func checkExposure(_ context.Context, r *report, o *Options) {
 	c := o.Config.Registry
-	here := loopback(c.HTTP.Addr) || c.HTTP.Net == "unix"
-	encrypted := c.HTTP.TLS.Certificate != "" || c.HTTP.TLS.LetsEncrypt.CacheFile != ""
+	here, encrypted := o.Config.IsLocal(), o.Config.HasCertificate()
 	open := registry.AnonymousPull(c)
 	where := "everybody who reaches " + c.HTTP.Addr
 	if here {
@@ -40,17 +39,10 @@ func checkExposure(_ context.Context, r *report, o *Options) {
 	if !here && !encrypted && (!open || auth.KubeconfigFile != "" || auth.TokenFile != "") {
 		r.warn("http.tls", "credentials are sent to %s, and can be read on the network: it is plain HTTP", c.HTTP.Addr)
 	}
-	if debug := c.HTTP.Debug.Addr; debug != "" && !loopback(debug) {
+	if debug := c.HTTP.Debug.Addr; debug != "" && !config.IsLoopback(debug) {
 		r.fail("http.debug.addr: 127.0.0.1:5001", "http.debug: everybody who reaches %s may read profiles and metrics, and fail the registry's health", debug)
 	}
 	if o.Config.UsesRedis() && c.HTTP.Secret == "" {
 		r.warn("http.secret: the same random text for all replicas", "http.secret is not set: an upload that goes on at another replica fails")
 	}
-}
-
-// loopback reports whether only this host reaches an address.
-func loopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	ip := net.ParseIP(host)
-	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }

@@ -27,8 +27,7 @@ func checkPolicies(ctx context.Context, r *report, o *Options) {
 
 // checkScopes warns of scopes that cover no repository.
 func checkScopes(ctx context.Context, r *report, o *Options) {
-	d := openStorage(ctx, o)
-	if d == nil {
+	if r.storage == nil {
 		return // there is nothing, or the storage's own check says so
 	}
 	for i := range o.Config.ImageAPI.Signatures.Policies {
@@ -41,7 +40,7 @@ func checkScopes(ctx context.Context, r *report, o *Options) {
 			if strings.ContainsAny(scope, "*:") || scope == "" {
 				continue // every repository, or a tag
 			}
-			if _, err := d.Stat(ctx, "/docker/registry/v2/repositories/"+scope); errors.As(err, &driver.PathNotFoundError{}) {
+			if _, err := r.storage.Stat(ctx, "/docker/registry/v2/repositories/"+scope); errors.As(err, &driver.PathNotFoundError{}) {
 				r.warn("imageapi.signatures.policies[].scopes", "policy %s: there is no repository %s", policy.Name, scope)
 			}
 		}

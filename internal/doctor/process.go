@@ -17,7 +17,7 @@ func checkProcess(ctx context.Context, r *report, o *Options) {
 		return
 	}
 	scheme := "http"
-	if tls := &o.Config.Registry.HTTP.TLS; tls.Certificate != "" || tls.LetsEncrypt.CacheFile != "" {
+	if o.Config.HasCertificate() {
 		scheme = "https"
 	}
 	code, body, err := ask(ctx, o, scheme+"://"+o.Address+"/readyz?verbose")

@@ -11,11 +11,10 @@ import (
 
 // checkRecords says whether the records agree with the registry, as far as it is known without a comparison.
 func checkRecords(ctx context.Context, r *report, o *Options) {
-	d := openStorage(ctx, o)
-	if d == nil {
+	if r.storage == nil {
 		return // there is nothing, or the storage's own check says so
 	}
-	switch files, err := journal.New(d).Files(ctx); {
+	switch files, err := journal.New(r.storage).Files(ctx); {
 	case err != nil:
 		r.fail("storage."+o.Config.Registry.Storage.Type(), "the journal of changes cannot be listed: %v", err)
 	case len(files) > 0:

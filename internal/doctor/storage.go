@@ -34,6 +34,12 @@ func checkStorage(ctx context.Context, r *report, o *Options) {
 		r.warn("storage: {filesystem: {rootdirectory: /var/lib/registry}}", "inmemory: all content is gone when the process ends")
 		return
 	}
+	d, err := factory.Create(ctx, kind, c.Storage.Parameters())
+	if err != nil {
+		r.fail(key, "%s: %v", kind, err)
+		return
+	}
+	r.storage = d // not before: some drivers return a nil pointer with their error
 	if kind == "filesystem" {
 		root, _ := c.Storage.Parameters()["rootdirectory"].(string)
 		if root == "" {
@@ -47,25 +53,7 @@ func checkStorage(ctx context.Context, r *report, o *Options) {
 			return
 		}
 	}
-	d, err := factory.Create(ctx, kind, c.Storage.Parameters())
-	if err != nil {
-		r.fail(key, "%s: %v", kind, err)
-		return
-	}
 	checkDriver(ctx, r, key, d)
-}
-
-// openStorage returns the registry's storage; nil if it cannot be opened, or is gone with its process.
-func openStorage(ctx context.Context, o *Options) driver.StorageDriver {
-	c := o.Config.Registry
-	if c.Storage.Type() == "inmemory" {
-		return nil
-	}
-	d, err := factory.Create(ctx, c.Storage.Type(), c.Storage.Parameters())
-	if err != nil {
-		return nil
-	}
-	return d
 }
 
 // writable reports whether a directory is there. It is an error if it, or the nearest directory above it that is

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -411,15 +412,19 @@ func writeFile(t testing.TB, path, content string) {
 	}
 }
 
-// htpasswdFile writes a file with one user of the registry.
-func htpasswdFile(t testing.TB, name, password string) string {
+// htpasswdFile writes a file with users of the registry: names, each followed by its password.
+func htpasswdFile(t testing.TB, credentials ...string) string {
 	t.Helper()
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
+	content := ""
+	for user := range slices.Chunk(credentials, 2) {
+		hash, err := bcrypt.GenerateFromPassword([]byte(user[1]), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content += user[0] + ":" + string(hash) + "\n"
 	}
 	path := filepath.Join(t.TempDir(), "htpasswd")
-	writeFile(t, path, name+":"+string(hash)+"\n")
+	writeFile(t, path, content)
 	return path
 }
 

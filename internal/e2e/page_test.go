@@ -14,7 +14,6 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/opencontainers/go-digest"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
@@ -176,16 +175,8 @@ func TestPage(t *testing.T) {
 
 // TestPageAccess: the page shows its viewer what the API lets the viewer read, and asks for credentials itself.
 func TestPageAccess(t *testing.T) {
-	users := ""
-	for _, user := range []string{"admin", "anna", "otto"} {
-		hash, err := bcrypt.GenerateFromPassword([]byte(user+"'s pässword"), bcrypt.MinCost)
-		if err != nil {
-			t.Fatal(err)
-		}
-		users += user + ":" + string(hash) + "\n"
-	}
-	htpasswd, rbac := filepath.Join(t.TempDir(), "htpasswd"), filepath.Join(t.TempDir(), "rbac.yml")
-	writeFile(t, htpasswd, users)
+	htpasswd := htpasswdFile(t, "admin", "admin's pässword", "anna", "anna's pässword", "otto", "otto's pässword")
+	rbac := filepath.Join(t.TempDir(), "rbac.yml")
 	writeFile(t, rbac, `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -296,7 +287,7 @@ var (
 	pageTags         = flag.Int("page-tags", 1, "how many tags each of them has")
 )
 
-// TestPageLarge: the page never asks for a list without a limit, and draws a part of what it has. With
+// TestPageLarge: every list that the page asks for has a limit, and it draws a part of the rows. With
 // `make page` it measures the page with 100 000 Images.
 func TestPageLarge(t *testing.T) {
 	s := startWithConfig(t, strings.Replace(plainConfig, "level: info", "level: error, accesslog: {disabled: true}", 1))

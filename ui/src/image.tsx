@@ -1,6 +1,6 @@
 // One image: layers, configuration, children, signatures, referrers, and the raw texts.
 import type { ComponentChildren } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { asMetadata, get, isFailure, path } from "./api";
 import { exactly, kindOf, size } from "./format";
 import { Layers } from "./layers";
@@ -14,13 +14,14 @@ import type { Image, ImageStreamImage, RunConfig, Signature } from "./types";
 import { watchImages } from "./watch";
 
 export function ImageView({ namespace, stream, digest }: { namespace: string; stream: string; digest: string }) {
-  const loaded = useLoaded(`${namespace}/${stream}@${digest}`, (signal) =>
-    get<ImageStreamImage>(path("imagestreamimages", namespace, `${stream}@${digest}`), undefined, signal));
-  useEffect(() => {
-    const watch = watchImages(namespace, `image=${digest}`, loaded.again, loaded.again);
-    void watch.ready.then(loaded.again); // it may have changed between the two
-    return watch.stop;
-  }, [namespace, stream, digest]);
+  const again = useRef(() => {});
+  const images = useMemo(() => watchImages(namespace, `image=${digest}`, () => again.current(), () => again.current()), [namespace, digest]);
+  useEffect(() => images.stop, [images]);
+  const loaded = useLoaded(`${namespace}/${stream}@${digest}`, async (signal) => {
+    await images.ready;
+    return get<ImageStreamImage>(path("imagestreamimages", namespace, `${stream}@${digest}`), undefined, signal);
+  });
+  again.current = loaded.again;
   const repository = loaded.value?.image.dockerImageReference?.replace(/^[^/]*\//, "").replace(/@.*$/, "") ?? `${namespace}/${stream}`;
   return (
     <section>

@@ -13,6 +13,43 @@ type Read struct {
 	Terms bool
 }
 
+// Memory is memory for values that are read, used up and read no more, such as those of a page of a list.
+// Its zero value, and nil, have none yet.
+type Memory struct{ free []byte }
+
+type memoryKey struct{}
+
+// WithMemory returns a context for reads whose values may be in m: they are valid until its Reset.
+func WithMemory(ctx context.Context, m *Memory) context.Context {
+	return context.WithValue(ctx, memoryKey{}, m)
+}
+
+// MemoryOf returns the Memory of a context, nil if it has none.
+func MemoryOf(ctx context.Context) *Memory {
+	m, _ := ctx.Value(memoryKey{}).(*Memory)
+	return m
+}
+
+// Take returns an empty slice with room for size bytes, from nil in memory of its own.
+func (m *Memory) Take(size int) []byte {
+	if m == nil {
+		return make([]byte, 0, size)
+	}
+	used := len(m.free)
+	if cap(m.free)-used < size { // values of before keep theirs
+		m.free, used = make([]byte, 0, max(size, 2*cap(m.free))), 0
+	}
+	m.free = m.free[:used+size]
+	return m.free[used : used : used+size]
+}
+
+// Reset has the memory be used again. Of nil, it does nothing.
+func (m *Memory) Reset() {
+	if m != nil {
+		m.free = m.free[:0]
+	}
+}
+
 // GetRequest asks for the entries under Keys.
 type GetRequest struct {
 	Keys []string

@@ -75,7 +75,7 @@ func (k *keysRead) Scan(ctx context.Context, r storage.ScanRequest) (*storage.Sc
 // TestMemory: an Image with its records and terms has a bounded size in Redis, and a selector reads its
 // hits, not all Images.
 func TestMemory(t *testing.T) {
-	server := redistest.Any(t, "redis-server")
+	server := redistest.Start(t, "redis-server")
 	store, err := redis.Open(t.Context(), redis.Options{
 		Client: goredis.UniversalOptions{Addrs: []string{server.Addr}}, History: storage.HistoryBounds{MaxBytes: 1 << 20, MaxEntries: 1, MaxAge: time.Second},
 	})

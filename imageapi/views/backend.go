@@ -150,6 +150,7 @@ func (b *Backend) Scan(ctx context.Context, req storage.ScanRequest) (*storage.S
 	if req.Term != "" {
 		return nil, storage.ErrNoIndex
 	}
+	ctx = storage.WithMemory(ctx, nil) // some of the records are remembered
 	source := storage.ScanRequest{From: b.sourceOf(req.From), To: b.sourceOf(req.To), Limit: req.Limit, Revision: req.Revision, Count: req.Count, Read: bodies}
 	for {
 		page, err := b.Backend.Scan(ctx, source)

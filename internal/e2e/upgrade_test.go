@@ -204,7 +204,7 @@ func TestUpgradeEmbedded(t *testing.T) {
 	s.checkMetadata(t)
 	s.stop()
 	out, err := exec.Command(old, s.args...).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "format 3") {
+	if err == nil || !strings.Contains(string(out), "format 4") {
 		t.Errorf("the version before does not refuse the store clearly: %v\n%s", err, tail(string(out), 5))
 	}
 }

@@ -44,7 +44,7 @@ const (
 	// formatVersion is the layout of the file. Open upgrades a file of an older one, from
 	// oldestFormat on, in one small transaction: values of the old layout are read as they
 	// are, and stored anew when they are written or indexed. It refuses any other.
-	formatVersion = 3
+	formatVersion = 4
 	oldestFormat  = 1
 	lockTimeout   = time.Second
 	// maxBatch bounds how many waiting commits share one transaction.

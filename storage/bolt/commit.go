@@ -236,7 +236,7 @@ func (t *transaction) check(m *storage.Mutation, found **record) (current *stora
 	if m.Expect == storage.AnyRevision || r.at() == m.Expect && (r != nil || m.Operation != storage.Delete) {
 		return nil, true
 	}
-	return r.entry(m.Key, &storage.Read{}), false
+	return r.entry(m.Key, &storage.Read{}, nil), false
 }
 
 // apply changes the record under the key of m, and adds e to the log.

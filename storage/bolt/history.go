@@ -223,7 +223,7 @@ func (s *Store) readLog(ctx context.Context, req *storage.LogRequest) ([]storage
 func (e *logEntry) change(tx *bbolt.Tx, read *storage.Read) storage.Change {
 	return storage.Change{
 		Revision: e.revision, Key: e.key, Commit: e.commit, Before: e.before, Delete: e.deleted,
-		Previous: e.recordBefore(tx, read).entry(e.key, read), Current: e.recordAfter(tx, read).entry(e.key, read),
+		Previous: e.recordBefore(tx, read).entry(e.key, read, nil), Current: e.recordAfter(tx, read).entry(e.key, read, nil),
 	}
 }
 

@@ -19,7 +19,7 @@ func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetRe
 		result.Revision = decodeRevision(tx.Bucket(metaBucket).Get(revisionKey))
 		data := tx.Bucket(dataBucket)
 		for i, key := range req.Keys {
-			result.Entries[i] = decodeRecord(data.Get([]byte(key))).entry(key, &req.Read)
+			result.Entries[i] = decodeRecord(data.Get([]byte(key))).entry(key, &req.Read, nil)
 		}
 		return nil
 	})
@@ -49,7 +49,7 @@ func (s *Store) Scan(ctx context.Context, req storage.ScanRequest) (*storage.Sca
 			}
 			result.Revision = end
 		}
-		p := &page{req: req, result: result}
+		p := &page{req: req, result: result, memory: storage.MemoryOf(ctx)}
 		if req.Count {
 			result.Count, counted = s.countOf(rest{result.Revision, req.From, req.To})
 			p.req.Count = !counted
@@ -148,6 +148,7 @@ type page struct {
 	result *storage.ScanResult
 	count  int64
 	size   int // of the sections of result
+	memory *storage.Memory
 }
 
 // fill merges the current entries of the range with the past ones, which win.
@@ -155,7 +156,7 @@ func (p *page) fill(tx *bbolt.Tx, past map[string]*undo) {
 	keys := slices.Sorted(maps.Keys(past))
 	next := p.keys(tx)
 	data := tx.Bucket(dataBucket)
-	for key, ok := next(); ok; key, ok = next() {
+	for key, stored, ok := next(); ok; key, stored, ok = next() {
 		for len(keys) > 0 && keys[0] < key {
 			p.addPast(tx, keys[0], past[keys[0]], false)
 			keys = keys[1:]
@@ -165,8 +166,11 @@ func (p *page) fill(tx *bbolt.Tx, past map[string]*undo) {
 			keys = keys[1:]
 		} else {
 			// A damaged index may have keys that are not there.
-			if r := p.record(data, key); r != nil || p.full() {
-				p.add(key, r)
+			if stored == nil && !p.full() {
+				stored = data.Get([]byte(key))
+			}
+			if stored != nil || p.full() {
+				p.addStored(key, stored)
 			}
 		}
 		if p.done() {
@@ -181,17 +185,9 @@ func (p *page) fill(tx *bbolt.Tx, past map[string]*undo) {
 	}
 }
 
-// record reads the current record of key, but not one that is only counted.
-func (p *page) record(data *bbolt.Bucket, key string) *record {
-	if p.full() {
-		return nil
-	}
-	return decodeRecord(data.Get([]byte(key)))
-}
-
-// keys returns an iterator over the keys of the range that are there now, or over
-// those with the term.
-func (p *page) keys(tx *bbolt.Tx) func() (string, bool) {
+// keys returns an iterator over the keys of the range that are there now, with their records, or over
+// those with the term, without.
+func (p *page) keys(tx *bbolt.Tx) func() (key string, stored []byte, ok bool) {
 	bucket, prefix := dataBucket, []byte{}
 	if p.req.Term != "" {
 		term := storage.HashTerm(p.req.Term)
@@ -200,18 +196,21 @@ func (p *page) keys(tx *bbolt.Tx) func() (string, bool) {
 	c := tx.Bucket(bucket).Cursor()
 	to := append(slices.Clone(prefix), p.req.To...)
 	started := false
-	return func() (string, bool) {
-		var k []byte
+	return func() (string, []byte, bool) {
+		var k, v []byte
 		if started {
-			k, _ = c.Next()
+			k, v = c.Next()
 		} else {
 			started = true
-			k, _ = c.Seek(append(slices.Clone(prefix), p.req.From...))
+			k, v = c.Seek(append(slices.Clone(prefix), p.req.From...))
 		}
 		if k == nil || bytes.Compare(k, to) >= 0 {
-			return "", false
+			return "", nil, false
 		}
-		return string(k[len(prefix):]), true
+		if p.req.Term != "" {
+			v = nil
+		}
+		return string(k[len(prefix):]), v, true
 	}
 }
 
@@ -236,6 +235,15 @@ func (p *page) addPast(tx *bbolt.Tx, key string, u *undo, listed bool) {
 	p.add(key, u.first.recordBefore(tx, &read))
 }
 
+// addStored is add for a record that is decoded only if the page has room for it.
+func (p *page) addStored(key string, stored []byte) {
+	var r *record
+	if !p.full() {
+		r = decodeRecord(stored)
+	}
+	p.add(key, r)
+}
+
 func (p *page) add(key string, r *record) {
 	p.count++
 	if p.full() {
@@ -246,7 +254,7 @@ func (p *page) add(key string, r *record) {
 		p.result.Entries = append(p.result.Entries, storage.Entry{Key: key, Revision: r.at()})
 		return
 	}
-	e := r.entry(key, &p.req.Read)
+	e := r.entry(key, &p.req.Read, p.memory)
 	p.size += e.Value.Size()
 	p.result.Entries = append(p.result.Entries, *e)
 }

@@ -69,16 +69,29 @@ func decodeRecord(b []byte) *record {
 	}
 	d := &decoder{rest: b[1:]}
 	r := &record{revision: decodeRevision(d.take(8))}
-	for range d.uvarint() {
+	parts := d.uvarint()
+	r.parts = make([]part, 0, min(parts, uint64(len(d.rest)))) // each has more than a byte
+	for range parts {
 		if d.err != nil {
 			break
 		}
-		r.parts = append(r.parts, part{name: string(d.bytes()), revision: int64(d.uvarint()), data: d.bytes()})
+		r.parts = append(r.parts, part{name: partName(d.bytes()), revision: int64(d.uvarint()), data: d.bytes()})
 	}
 	if d.err != nil {
 		return &record{revision: r.revision, damaged: true}
 	}
 	return r
+}
+
+// partName returns the name of a part, without memory of its own for those of nearly all parts.
+func partName(name []byte) string {
+	switch string(name) {
+	case storage.SectionBody:
+		return storage.SectionBody
+	case storage.SectionBrief:
+		return storage.SectionBrief
+	}
+	return string(name)
 }
 
 // bodyOf returns the record that stands for a value of format 1.
@@ -141,8 +154,8 @@ func wants(read *storage.Read, name string) bool {
 	return read.Wants(section.Owner(name))
 }
 
-// entry returns the parts of r that read asks for, in memory of its own; nil for nil.
-func (r *record) entry(key string, read *storage.Read) *storage.Entry {
+// entry returns the parts of r that read asks for, in memory, which may be nil; nil for nil.
+func (r *record) entry(key string, read *storage.Read, memory *storage.Memory) *storage.Entry {
 	if r == nil {
 		return nil
 	}
@@ -157,7 +170,7 @@ func (r *record) entry(key string, read *storage.Read) *storage.Entry {
 		if strings.HasPrefix(p.name, groupPrefix) || section.Owner(p.name) != p.name || !read.Wants(p.name) || read.Fresh && p.revision < body {
 			continue
 		}
-		data, err := section.Join(p.name, p.data, r.data)
+		data, err := section.Join(memory.Take(section.Size(p.data)), p.name, p.data, r.data)
 		if err != nil {
 			e.Err = &storage.CorruptError{Reason: "section " + p.name + ": " + err.Error()}
 			continue
@@ -179,7 +192,7 @@ func (r *record) put(m *storage.Mutation, revision int64, cutter *section.Cutter
 	}
 	set := func(name string, data []byte) {
 		at, found := after.find(name)
-		if found && data != nil && bytes.Equal(after.parts[at].data, data) {
+		if found && data != nil && same(name, after.parts[at].data, data) {
 			return
 		}
 		if found {
@@ -219,12 +232,21 @@ func (r *record) put(m *storage.Mutation, revision int64, cutter *section.Cutter
 	return after, moved
 }
 
-// encodingOf returns the encoding of a section. Lists read thousands of briefs, which are small.
+// same reports whether two parts have the same data. A section that was stored by another codec stays:
+// those that are made of it would count as older.
+func same(name string, a, b []byte) bool {
+	if strings.HasPrefix(name, groupPrefix) {
+		return bytes.Equal(a, b)
+	}
+	return section.Equal(a, b)
+}
+
+// encodingOf returns the encoding of a section. Lists read thousands of them, and briefs are small.
 func encodingOf(name string) func(dst, data []byte) []byte {
 	if name == storage.SectionBrief {
 		return section.AppendUncompressed
 	}
-	return section.Append
+	return section.AppendFast
 }
 
 func appendBytes(b, field []byte) []byte {

@@ -192,6 +192,7 @@ func (e *EncodedList) stream(out *encoding.ListWriter) error {
 
 // eachItem calls fn with each encoded item, which fn must not keep.
 func (e *EncodedList) eachItem(fn func([]byte) error) error {
+	e.lister.memory = &storage.Memory{}
 	var scratch []byte
 	page := e.first
 	for {

@@ -38,9 +38,10 @@ type lister struct {
 	lastKey  string // last entry looked at
 	more     bool   // entries after lastKey exist
 	keysOnly bool
-	brief    bool          // the answer needs briefs alone
-	hold     *storage.Hold // on the history after pinned, while there are more pages
-	twice    bool          // the range is read once more: the hold stays
+	brief    bool            // the answer needs briefs alone
+	memory   *storage.Memory // of the values of a page, if they are used up before the next one
+	hold     *storage.Hold   // on the history after pinned, while there are more pages
+	twice    bool            // the range is read once more: the hold stays
 
 	selector *selector
 	terms    []string // those of which each entry of the list carries one, if it is read by term
@@ -129,7 +130,8 @@ func (l *lister) next(ctx context.Context) ([]storage.Entry, error) {
 			return nil, Unavailable(err)
 		}
 	}
-	result, err := l.readPage(ctx)
+	l.memory.Reset()
+	result, err := l.readPage(storage.WithMemory(ctx, l.memory))
 	if err != nil {
 		return nil, l.failure(ctx, err)
 	}

@@ -188,7 +188,7 @@ func (e *EncodedList) measureBriefs(key string, opts k8sstorage.ListOptions) (to
 	if err != nil {
 		return false, err
 	}
-	l.brief, l.pageBytes = e.store.opts.Brief != nil, listPageBytes
+	l.brief, l.pageBytes, l.memory = e.store.opts.Brief != nil, listPageBytes, &storage.Memory{}
 	m := measurement{inBrief: true}
 	err = l.each(e.ctx, func(entry *storage.Entry) (bool, error) {
 		if !l.brief {

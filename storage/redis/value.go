@@ -42,7 +42,7 @@ func decodeValue(key string, r reply, read *storage.Read) *storage.Entry {
 		if section.Owner(name) != name || !read.Wants(name) {
 			continue
 		}
-		decoded, err := section.Join(name, []byte(data), func(chunk string) []byte { return chunks[chunk] })
+		decoded, err := section.Join(nil, name, []byte(data), func(chunk string) []byte { return chunks[chunk] })
 		if err != nil || !ok {
 			e.Err = &storage.CorruptError{Reason: "section " + name + ": " + section.ErrMalformed.Error()}
 			continue

@@ -95,23 +95,22 @@ func chunkName(section string, digest []byte) string {
 	return section + chunkDivider + base64.RawURLEncoding.EncodeToString(digest)
 }
 
-// Join is Decode for a section that may be in chunks. part returns an encoded part by its
+// Join is AppendDecoded for a section that may be in chunks. part returns an encoded part by its
 // name, nil if it is missing.
-func Join(name string, encoded []byte, part func(name string) []byte) ([]byte, error) {
+func Join(dst []byte, name string, encoded []byte, part func(name string) []byte) ([]byte, error) {
 	size, body, ok := split(encoded)
 	if !ok || body[0] != codecList {
-		return Decode(encoded)
+		return AppendDecoded(dst, encoded)
 	}
 	if size != 0 || len(body) < 5 || binary.BigEndian.Uint32(body[1:]) != crc32.Checksum(body[5:], castagnoli) || len(body[5:])%digestSize != 0 {
 		return nil, ErrMalformed
 	}
-	var data []byte
+	start := len(dst)
 	for digests := body[5:]; len(digests) > 0; digests = digests[digestSize:] {
-		chunk, err := Decode(part(chunkName(name, digests[:digestSize])))
-		if err != nil || len(data)+len(chunk) > maxSize {
+		var err error
+		if dst, err = AppendDecoded(dst, part(chunkName(name, digests[:digestSize]))); err != nil || len(dst)-start > maxSize {
 			return nil, ErrMalformed
 		}
-		data = append(data, chunk...)
 	}
-	return data, nil
+	return dst, nil
 }

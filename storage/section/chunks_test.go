@@ -52,7 +52,7 @@ func TestChunks(t *testing.T) {
 		if size > len(test.data) {
 			t.Errorf("%s: the parts say that they have %d bytes of %d", name, size, len(test.data))
 		}
-		joined, err := Join("body", parts[0].Data, func(name string) []byte { return byName[name] })
+		joined, err := Join(nil, "body", parts[0].Data, func(name string) []byte { return byName[name] })
 		if err != nil || !bytes.Equal(joined, test.data) {
 			t.Errorf("%s: joined to %d bytes of %d, %v", name, len(joined), len(test.data), err)
 		}
@@ -103,12 +103,12 @@ func TestJoinMalformed(t *testing.T) {
 		"cut short":        list[:len(list)-1],
 		"with a size":      append([]byte{'1'}, list...),
 	} {
-		if _, err := Join("body", encoded, func(name string) []byte { return byName[name] }); !errors.Is(err, ErrMalformed) {
+		if _, err := Join(nil, "body", encoded, func(name string) []byte { return byName[name] }); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for _, p := range parts[1:] {
-		joined, err := Join("body", list, func(name string) []byte {
+		joined, err := Join(nil, "body", list, func(name string) []byte {
 			if name == p.Name {
 				return nil
 			}

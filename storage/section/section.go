@@ -10,8 +10,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"slices"
 	"strconv"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -24,6 +26,7 @@ const (
 	codecPlain   = 'p' // the data as it is, without a checksum: written by format 1 only
 	codecChecked = 'c' // CRC-32C of the data, 4 bytes, then the data
 	codecZstd    = 'z' // a zstd frame, which has a checksum
+	codecS2      = 's' // CRC-32C of the data, 4 bytes, then the data as a block of S2
 )
 
 const (
@@ -42,6 +45,22 @@ var (
 func Append(dst, data []byte) []byte {
 	if encoded, ok := appendCompressed(dst, data); ok {
 		return encoded
+	}
+	return AppendUncompressed(dst, data)
+}
+
+// AppendFast is Append for a store whose space is a disk: an Image takes half as much again, and is
+// encoded and decoded in a third of the time.
+func AppendFast(dst, data []byte) []byte {
+	if len(data) >= minCompress {
+		sized := appendSize(dst, data)
+		start := len(sized) + 5
+		encoded := slices.Grow(sized, 5+s2.MaxEncodedLen(len(data)))[:start]
+		encoded[start-5] = codecS2
+		binary.BigEndian.PutUint32(encoded[start-4:], crc32.Checksum(data, castagnoli))
+		if block := s2.Encode(encoded[start:cap(encoded)], data); len(block) < len(data) {
+			return encoded[:start+len(block)]
+		}
 	}
 	return AppendUncompressed(dst, data)
 }
@@ -87,28 +106,65 @@ func Size(encoded []byte) int {
 	return size
 }
 
+// Equal reports whether two encoded sections have the same data, by whatever codec.
+func Equal(a, b []byte) bool {
+	_, bodyA, okA := split(a)
+	_, bodyB, okB := split(b)
+	if !okA || !okB || bodyA[0] == bodyB[0] || Size(a) != Size(b) {
+		return bytes.Equal(a, b)
+	}
+	dataA, errA := Decode(a)
+	dataB, errB := Decode(b)
+	return errA == nil && errB == nil && bytes.Equal(dataA, dataB)
+}
+
 // Decode returns the data of an encoded section, in memory of its own.
-func Decode(encoded []byte) ([]byte, error) {
+func Decode(encoded []byte) ([]byte, error) { return AppendDecoded(nil, encoded) }
+
+// AppendDecoded appends the data of an encoded section to dst.
+func AppendDecoded(dst, encoded []byte) ([]byte, error) {
 	size, body, ok := split(encoded)
 	if !ok {
 		return nil, ErrMalformed
 	}
+	start := len(dst)
 	switch data := body[1:]; body[0] {
 	case codecPlain:
 		if len(data) == size {
-			return append([]byte{}, data...), nil
+			return append(grow(dst, size), data...), nil
 		}
 	case codecChecked:
 		if len(data) == size+4 && binary.BigEndian.Uint32(data) == crc32.Checksum(data[4:], castagnoli) {
-			return append([]byte{}, data[4:]...), nil
+			return append(grow(dst, size), data[4:]...), nil
 		}
 	case codecZstd:
-		decoded, err := decompressor.DecodeAll(data, make([]byte, 0, min(size, 64*len(data))))
-		if err == nil && len(decoded) == size {
+		decoded, err := decompressor.DecodeAll(data, grow(dst, min(size, 64*len(data))))
+		if err == nil && len(decoded) == start+size {
+			return decoded, nil
+		}
+	case codecS2:
+		if len(data) < 4 {
+			break
+		}
+		// The length is checked before there is memory for it.
+		if length, err := s2.DecodedLen(data[4:]); err != nil || length != size {
+			break
+		}
+		decoded := grow(dst, size)[:start+size]
+		_, err := s2.Decode(decoded[start:], data[4:])
+		if err == nil && binary.BigEndian.Uint32(data) == crc32.Checksum(decoded[start:], castagnoli) {
 			return decoded, nil
 		}
 	}
 	return nil, ErrMalformed
+}
+
+// grow returns dst with room for n more bytes. It is not nil.
+func grow(dst []byte, n int) []byte {
+	if dst == nil {
+		return make([]byte, 0, n)
+	}
+	return slices.Grow(dst, n)
 }
 
 // split takes an encoded section apart. body starts with the codec.

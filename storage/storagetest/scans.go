@@ -48,6 +48,35 @@ func testScanPages(t *testing.T, b storage.Backend) {
 	}
 }
 
+// testScanIntoMemory: values in a Memory are those of all pages that were read since its Reset. Reads without
+// one, and reads for others, are not concerned.
+func testScanIntoMemory(t *testing.T, b storage.Backend) {
+	value := func(page, n int) string { return strings.Repeat(fmt.Sprintf("%d/%d ", page, n), 100+400*n) }
+	for page := range 3 {
+		for n := range 5 {
+			put(t, b, fmt.Sprintf("/%d/%d", page, n), value(page, n), 0)
+		}
+	}
+	memory := &storage.Memory{}
+	kept := scan(t, b, storage.ScanRequest{From: "/", To: "0"}).Entries
+	for range 2 {
+		memory.Reset()
+		var pages [][]storage.Entry
+		for page := range 3 {
+			r, err := b.Scan(storage.WithMemory(t.Context(), memory), storage.ScanRequest{From: fmt.Sprintf("/%d/", page), To: fmt.Sprintf("/%d0", page)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pages = append(pages, r.Entries)
+		}
+		for i, e := range append(slices.Concat(pages...), kept...) {
+			if page, n := i/5%3, i%5; string(e.Value.Body()) != value(page, n) {
+				t.Fatalf("entry %d, %s, is %.20q", i, e.Key, e.Value.Body())
+			}
+		}
+	}
+}
+
 func testScanAtRevision(t *testing.T, b storage.Backend) {
 	a := put(t, b, "/a", "1", 0)
 	c := put(t, b, "/c", "1", 0)

@@ -25,6 +25,7 @@ func Run(t *testing.T, open Open) {
 		"CommitIsConditional":   testCommitIsConditional,
 		"ScanRange":             testScanRange,
 		"ScanPages":             testScanPages,
+		"ScanIntoMemory":        testScanIntoMemory,
 		"Pages":                 testPages,
 		"ScanAtRevision":        testScanAtRevision,
 		"ScanAgainstModel":      testScanAgainstModel,

@@ -20,19 +20,25 @@ import (
 	ourstorage "tallyman/storage"
 )
 
+// unlocking is a lock that is given back by a function.
+type unlocking func() (kept bool)
+
+// Unlock implements storage.Lock.
+func (u unlocking) Unlock() bool { return u() }
+
 // TestLock: each change is made under the lock that all processes share. Without
 // it the change is made all the same, and looked at again once it can be had.
 func TestLock(t *testing.T) {
 	var taken, held atomic.Int64 // a drain takes locks at the same time
 	free := true
 	kept := true
-	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, ...string) (func() bool, error) {
+	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, []string, ...string) (ourstorage.Lock, map[string]*ourstorage.Entry, error) {
 		if !free {
-			return nil, errors.New("taken")
+			return nil, nil, errors.New("taken")
 		}
 		taken.Add(1)
 		held.Add(1)
-		return func() bool { held.Add(-1); return kept }, nil
+		return unlocking(func() bool { held.Add(-1); return kept }), nil, nil
 	}}, nil)
 	one := h.mustPush("a", "v1", "one")
 	if taken.Load() != 2 || held.Load() != 0 { // the manifest's, and the tag's
@@ -122,9 +128,9 @@ func TestVerifiedOutsideLocks(t *testing.T) {
 	key := signtest.NewKey(t, "ecdsa-p256")
 	var held atomic.Int64
 	verifier := &outsideOfLocks{t: t, held: &held}
-	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, ...string) (func() bool, error) {
+	h := newHouseWith(t, tracker.Options{Lock: func(context.Context, []string, ...string) (ourstorage.Lock, map[string]*ourstorage.Entry, error) {
 		held.Add(1)
-		return func() bool { held.Add(-1); return true }, nil
+		return unlocking(func() bool { held.Add(-1); return true }), nil, nil
 	}}, func(backend ourstorage.Backend) rest.Verifier {
 		verifier.Verifier = newVerifier(t, key)(backend)
 		return verifier

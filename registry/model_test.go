@@ -212,10 +212,14 @@ func (w *world) begin() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	var lock func(context.Context, []string, ...string) (ourstorage.Lock, map[string]*ourstorage.Entry, error)
+	if w.intN(2) == 0 { // the store has locks, under which it reads
+		lock = readingLock(backend)
+	}
 	var track *tracker.Tracker
 	l.namespace, err = newNamespace(w.t.Context(), plain, d, map[string]any{trackerOption: newTracker(func(inner distribution.Namespace, d driver.StorageDriver) *tracker.Tracker {
 		track = tracker.New(inner, d, tracker.Options{
-			Catalog: l.catalog, Referrers: referring, Host: "registry.example.com", SignatureLimits: signatures.Limits{Content: 1000, PerImage: 10},
+			Catalog: l.catalog, Referrers: referring, Host: "registry.example.com", SignatureLimits: signatures.Limits{Content: 1000, PerImage: 10}, Lock: lock,
 		})
 		return track
 	})})

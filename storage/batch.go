@@ -36,7 +36,7 @@ func (b *Batch) Changes(key string) bool {
 	return slices.ContainsFunc(slices.Concat(b.changes, b.last), func(m Mutation) bool { return m.Key == key && m.Changes() })
 }
 
-// Commit makes all changes, in the order in which they were added. It returns false, and makes
+// Commit makes all changes, in the order in which they were added, and gives a lock back (WithLock). It returns false, and makes
 // none, if a key is not at the revision that its change expects, and fails with
 // ErrConditionFailed if a condition does not hold.
 func (b *Batch) Commit(ctx context.Context, backend Backend) (committed bool, err error) {
@@ -44,7 +44,7 @@ func (b *Batch) Commit(ctx context.Context, backend Backend) (committed bool, er
 	if len(changes) == 0 {
 		return true, nil
 	}
-	result, err := backend.Commit(ctx, append(changes, b.conditions...)...)
+	result, err := backend.Commit(withRelease(ctx), append(changes, b.conditions...)...)
 	switch {
 	case err != nil:
 		return false, err
@@ -52,8 +52,24 @@ func (b *Batch) Commit(ctx context.Context, backend Backend) (committed bool, er
 		return false, ErrConditionFailed
 	case result.Succeeded && !slices.ContainsFunc(changes, func(m Mutation) bool { return m.Changes() }):
 		return true, backend.Confirm(ctx) // of the state that is as it was to become
+	case result.Succeeded:
+		if written, ok := ctx.Value(writtenKey{}).(map[string]int64); ok {
+			for i := range changes {
+				if changes[i].Operation == Put {
+					written[changes[i].Key] = result.Revisions[i]
+				}
+			}
+		}
 	}
 	return result.Succeeded, nil
+}
+
+type writtenKey struct{}
+
+// WithWritten returns a context whose commit of a Batch adds to written, by key, the revisions of the entries
+// that it has put.
+func WithWritten(ctx context.Context, written map[string]int64) context.Context {
+	return context.WithValue(ctx, writtenKey{}, written)
 }
 
 type prefetchedKey struct{}
@@ -64,14 +80,25 @@ func WithPrefetched(ctx context.Context, entries map[string]*Entry) context.Cont
 	return context.WithValue(ctx, prefetchedKey{}, entries)
 }
 
-// Prefetch reads the entries under keys for WithPrefetched.
+// Prefetch reads the entries under keys for WithPrefetched, but for those that WithLock has.
 func Prefetch(ctx context.Context, b Backend, keys ...string) (map[string]*Entry, error) {
-	result, err := b.Get(ctx, GetRequest{Keys: keys})
+	entries, read := make(map[string]*Entry, len(keys)), takeRead(ctx)
+	var missing []string
+	for _, key := range keys {
+		if e, known := read[key]; known {
+			entries[key] = e
+		} else {
+			missing = append(missing, key)
+		}
+	}
+	if len(missing) == 0 {
+		return entries, nil
+	}
+	result, err := b.Get(ctx, GetRequest{Keys: missing})
 	if err != nil {
 		return nil, err
 	}
-	entries := make(map[string]*Entry, len(keys))
-	for i, key := range keys {
+	for i, key := range missing {
 		entries[key] = result.Entries[i]
 	}
 	return entries, nil

@@ -74,13 +74,13 @@ func historyMetrics(backend storage.Backend, c *config.Store) []prometheus.Colle
 
 // locker is a store whose locks are one for all processes on it.
 type locker interface {
-	Lock(ctx context.Context, names ...string) (unlock func() (kept bool), err error)
+	LockAndRead(ctx context.Context, keys []string, names ...string) (l storage.Lock, read map[string]*storage.Entry, err error)
 }
 
-// lockOf returns the store's Lock, nil if it is this process' own store.
-func lockOf(backend storage.Backend) func(context.Context, ...string) (func() bool, error) {
+// lockOf returns the store's LockAndRead, nil if it is this process' own store.
+func lockOf(backend storage.Backend) func(context.Context, []string, ...string) (storage.Lock, map[string]*storage.Entry, error) {
 	if l := sharedBy[locker](backend); l != nil {
-		return l.Lock
+		return l.LockAndRead
 	}
 	return nil
 }

@@ -80,7 +80,9 @@ func (c *Catalog) RecordWithoutImage(ctx context.Context, p Push) error {
 
 // placing is together for a move, with its references.
 func (c *Catalog) placing(ctx context.Context, m Move, fn func(ctx context.Context, change changer) error) error {
-	return c.referring(ctx, m.References, func() error { return c.together(rest.WithAccount(ctx, m.Repository), fn) })
+	return c.referring(ctx, m.References, func(ctx context.Context) error {
+		return c.together(rest.WithAccount(ctx, m.Repository), fn)
+	})
 }
 
 // hold adds to the commit that the repository holds the manifest, and that the tag of p points to
@@ -107,6 +109,17 @@ func (c *Catalog) hold(ctx context.Context, p *Push) (_ context.Context, added b
 
 // begin reads all that a move is going to change, and adds its references to the commit.
 func (c *Catalog) begin(ctx context.Context, m Move) (context.Context, error) {
+	entries, err := storage.Prefetch(ctx, c.backend, c.Keys(m)...)
+	if err != nil {
+		return nil, err
+	}
+	noteRead(ctx, entries)
+	ctx = storage.WithPrefetched(ctx, entries)
+	return ctx, c.addReferences(ctx, m.References)
+}
+
+// Keys returns the keys under which Record and MoveTag read: of references, those that their keys name.
+func (c *Catalog) Keys(m Move) []string {
 	names := append(slices.Clone(m.From), m.To)
 	slices.Sort(names)
 	var keys []string
@@ -116,19 +129,19 @@ func (c *Catalog) begin(ctx context.Context, m Move) (context.Context, error) {
 		}
 	}
 	for i := range m.References {
-		if key := m.References[i].Key(); !slices.Contains(keys, key) {
-			keys = append(keys, key)
+		r := &m.References[i]
+		if r.Signs() { // its signatures are brought up to date next
+			keys = append(keys, rest.Key(r.Subject))
 		}
+		keys = append(keys, r.Key())
 	}
 	var tags []string
 	if m.Tag != "" {
 		tags = append(tags, m.Tag)
 	}
-	ctx, err := c.records.Prefetch(ctx, m.Repository, m.To, tags, keys...)
-	if err != nil {
-		return ctx, err
-	}
-	return ctx, c.addReferences(ctx, m.References)
+	keys = append(keys, c.records.Keys(m.Repository, m.To, tags)...)
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }
 
 // Move says that a repository's tag points to the manifest To, "" for none, and to none of those in

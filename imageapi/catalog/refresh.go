@@ -13,7 +13,11 @@ import (
 // RefreshSignatures updates the signatures of an Image, by the content of repositories and by the present
 // policies. Without an Image there is nothing to do.
 func (c *Catalog) RefreshSignatures(ctx context.Context, name digest.Digest) error {
-	var known *reading
+	return c.refreshSignatures(ctx, name, nil)
+}
+
+// refreshSignatures is RefreshSignatures of an Image that may have been read already.
+func (c *Catalog) refreshSignatures(ctx context.Context, name digest.Digest, known *reading) error {
 	return ignoreNotFound(c.togetherOnce(ctx, func(ctx context.Context, change changer) error {
 		r := known
 		if known = nil; r == nil {

@@ -23,7 +23,7 @@ const TagsAtOnce = 60
 // as with any deletion, finalizers on it are waited for. Many tags go before, some at a time. The
 // references are changes of referrers that come with it. It returns the tags that it has removed.
 func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Digest, references ...Reference) (removed []string, err error) {
-	err = c.referring(ctx, references, func() error {
+	err = c.referring(ctx, references, func(ctx context.Context) error {
 		removed, err = c.remove(rest.WithAccount(storage.WithRemoval(ctx), repository), repository, name, references)
 		return err
 	})
@@ -42,9 +42,11 @@ func (c *Catalog) remove(ctx context.Context, repository string, name digest.Dig
 			}
 			more = len(tags) > TagsAtOnce
 			tags = tags[:min(len(tags), TagsAtOnce)]
-			if ctx, err = c.records.Prefetch(ctx, repository, name, tags, rest.Key(name), referrers.StampKey(name)); err != nil {
+			entries, err := storage.Prefetch(ctx, c.backend, append(c.records.Keys(repository, name, tags), rest.Key(name), referrers.StampKey(name))...)
+			if err != nil {
 				return err
 			}
+			ctx = storage.WithPrefetched(ctx, entries)
 			for _, tag := range tags {
 				if _, err := c.records.SetTag(ctx, batch, records.TagChange{Repository: repository, Tag: tag, Only: name}); err != nil {
 					return err

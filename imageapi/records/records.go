@@ -135,10 +135,9 @@ func (s *Store) completeValue() []byte {
 	return fmt.Appendf(nil, `{"namespace":%q,"streams":true}`, s.options.Names.Default())
 }
 
-// Prefetch reads the records of a manifest of a repository, "" for none, and of some of its tags, and the
-// entries under other keys, in one go. Hold, Release and SetTag find them in the context, which is for one Batch.
-func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Digest, tags []string, others ...string) (context.Context, error) {
-	keys := others
+// Keys returns the keys of the records of a manifest of a repository, "" for none, and of some of its tags,
+// which Hold, Release and SetTag find in a context of storage.WithPrefetched.
+func (s *Store) Keys(repository string, name digest.Digest, tags []string) (keys []string) {
 	if name != "" {
 		keys = append(keys, holdingKey(name, repository))
 	}
@@ -149,11 +148,7 @@ func (s *Store) Prefetch(ctx context.Context, repository string, name digest.Dig
 	if len(tags) > 0 {
 		keys = append(keys, s.streamKey(repository))
 	}
-	entries, err := storage.Prefetch(ctx, s.options.Backend, keys...)
-	if err != nil {
-		return nil, err
-	}
-	return storage.WithPrefetched(ctx, entries), nil
+	return keys
 }
 
 // get returns the entries under keys, nil where there is none.

@@ -22,15 +22,15 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 	defer end()
 	m, tags := journal.Entry{Repository: repository, Digest: name}, together(ctx, tags)
 	deleted, failure := false, error(nil) // of the deletion itself
-	alone := true
+	var locks *held
 	err := t.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
 		if deleted { // signatures were verified, while the registry may have changed
 			ctx, cancel := detached(ctx)
 			defer cancel()
 			return t.reconcile(ctx, m)
 		}
-		var unlock func()
-		unlock, alone = t.lock(ctx, m, tags...)
+		locks = t.lock(ctx, m, tags...)
+		unlock := locks.unlock
 		defer func() { unlock() }()
 		m.Subject = t.subjectOf(ctx, service, m)
 		if !noted {
@@ -45,7 +45,7 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 		deleted = true
 		removed, err := t.recordDeletion(ctx, m)
 		// Only if the tags that the request is going to delete are those that are recorded as deleted.
-		if err == nil && alone && m.Subject == "" && len(tags) > 0 && slices.Equal(tags, removed) {
+		if err == nil && locks.alone && m.Subject == "" && len(tags) > 0 && slices.Equal(tags, removed) {
 			requestOf(ctx).untagging = &untagging{repository, tags, unlock}
 			unlock = func() {} // at the end of the request
 		}
@@ -60,7 +60,7 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 	case err != nil:
 		logging.For(ctx).Warn("deletion not recorded yet", append(m.Attributes(), "err", err)...)
 		t.requeue(ctx, m)
-	case !alone:
+	case !locks.alone:
 		t.requeue(ctx, m)
 	default:
 		t.forget(ctx, m)

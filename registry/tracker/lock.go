@@ -7,12 +7,29 @@ import (
 
 	"tallyman/registry/journal"
 	"tallyman/registry/logging"
+	"tallyman/storage"
 )
 
+// held are locks that a change has.
+type held struct {
+	// alone is false if those that all processes share could not be taken.
+	alone bool
+	free  func() // of this process
+	// shared are those of all processes, nil for none, and read are entries that were read under them.
+	shared storage.Lock
+	read   map[string]*storage.Entry
+	lost   func() // called if a shared lock was lost
+}
+
 // lock takes the locks of the manifest and of the tag in m, or of the one that it has, and of other tags
-// of the repository, within this process and, with Options.Lock, among all processes. alone is false if
-// the shared locks could not be taken. If unlock finds that a shared lock was lost, m is reconciled again.
-func (t *Tracker) lock(ctx context.Context, m journal.Entry, tags ...string) (unlock func(), alone bool) {
+// of the repository, within this process and, with Options.Lock, among all processes. If it finds in the
+// end that a shared lock was lost, m is reconciled again.
+func (t *Tracker) lock(ctx context.Context, m journal.Entry, tags ...string) *held {
+	return t.lockAndRead(ctx, m, nil, tags...)
+}
+
+// lockAndRead is lock, and reads the entries under keys with the shared locks.
+func (t *Tracker) lockAndRead(ctx context.Context, m journal.Entry, read []string, tags ...string) *held {
 	var manifests, tagKeys []string
 	if m.Digest != "" {
 		manifests = []string{m.Repository + "@" + m.Digest.String()}
@@ -25,28 +42,43 @@ func (t *Tracker) lock(ctx context.Context, m journal.Entry, tags ...string) (un
 	}
 	freeManifest := t.manifestLocks.lock(manifests...)
 	freeTags := t.tagLocks.lock(tagKeys...) // after that of a manifest
-	free := func() {
+	h := &held{alone: true, free: func() {
 		freeTags()
 		freeManifest()
+	}}
+	if t.options.Lock == nil {
+		return h
 	}
 	keys := slices.Concat(manifests, tagKeys)
-	if t.options.Lock == nil {
-		return free, true
-	}
-	freeAll, err := t.options.Lock(ctx, keys...)
-	if err != nil {
+	var err error
+	if h.shared, h.read, err = t.options.Lock(ctx, read, keys...); err != nil {
 		logging.For(ctx).Warn("lock not taken, change requeued", "keys", keys, "err", err)
-		return free, false
+		h.alone, h.shared = false, nil
+		return h
 	}
-	return func() {
-		if !freeAll() {
-			ctx, cancel := detached(ctx)
-			defer cancel()
-			logging.For(ctx).Warn("lock lost while held, reconciling again", "keys", keys)
-			t.requeue(ctx, m)
-		}
-		free()
-	}, true
+	h.lost = func() {
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		logging.For(ctx).Warn("lock lost while held, reconciling again", "keys", keys)
+		t.requeue(ctx, m)
+	}
+	return h
+}
+
+// unlock gives the locks back.
+func (h *held) unlock() {
+	if h.shared != nil && !h.shared.Unlock() {
+		h.lost()
+	}
+	h.free()
+}
+
+// last returns a context for the last change under the locks, one commit, which gives the shared ones back.
+func (h *held) last(ctx context.Context) context.Context {
+	if h.shared == nil {
+		return ctx
+	}
+	return storage.WithLock(ctx, h.shared, h.read)
 }
 
 // gate is a lock that may be held while something outside is waited for. Tests with a simulated clock

@@ -48,13 +48,13 @@ func (t *Tracker) Pushed(ctx context.Context, repo distribution.Repository, p Pu
 			defer cancel()
 			return t.syncManifest(ctx, repo, m)
 		}
-		unlock, alone := t.lock(ctx, m)
-		defer unlock()
+		locks := t.lock(ctx, m)
+		defer locks.unlock()
 		if m.Digest, putErr = put(); putErr != nil {
 			return putErr
 		}
 		stored = true
-		return t.recordPush(ctx, repo, &m, p, alone)
+		return t.recordPush(locks.last(ctx), repo, &m, p, locks.alone)
 	})
 	if putErr != nil {
 		return putErr
@@ -109,9 +109,9 @@ func (t *Tracker) reconcile(ctx context.Context, m journal.Entry) error {
 
 // syncManifest reads the manifest: the repository holds it, or it does not.
 func (t *Tracker) syncManifest(ctx context.Context, repo distribution.Repository, m journal.Entry) error {
-	unlock, alone := t.lock(ctx, m)
-	defer unlock()
-	if !alone {
+	locks := t.lock(ctx, m)
+	defer locks.unlock()
+	if !locks.alone {
 		return errBusy
 	}
 	parsed, err := t.readManifest(ctx, repo, m.Digest)

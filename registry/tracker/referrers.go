@@ -41,6 +41,23 @@ func (t *Tracker) references(ctx context.Context, repo distribution.Repository, 
 	return append(all, ofTag...), err
 }
 
+// referencesOf returns the references of references without their content, as far as their keys tell.
+func referencesOf(e journal.Entry, m *manifest.Manifest) (all []catalog.Reference) {
+	if m != nil && m.Subject != "" {
+		all = append(all, catalog.Reference{Referrer: &referrers.Referrer{
+			Subject: m.Subject, Repository: e.Repository, Descriptor: imagespec.Descriptor{Digest: e.Digest},
+		}})
+	}
+	subject, refers := signatures.SignatureTag(e.Tag)
+	if !refers {
+		subject, refers = signatures.ReferrersTag(e.Tag)
+	}
+	if refers {
+		all = append(all, catalog.Reference{Referrer: &referrers.Referrer{Subject: subject, Repository: e.Repository, Tag: e.Tag}})
+	}
+	return all
+}
+
 // blobReader returns a reader of a repository's blobs.
 func blobReader(ctx context.Context, repo distribution.Repository) func(digest.Digest) ([]byte, error) {
 	return func(name digest.Digest) ([]byte, error) { return readBlob(ctx, repo, name, signatures.MaxBlob) }

@@ -8,6 +8,7 @@ import (
 	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
 
+	"tallyman/imageapi/catalog"
 	"tallyman/imageapi/records"
 	"tallyman/registry/journal"
 	"tallyman/registry/logging"
@@ -27,8 +28,7 @@ type stored struct {
 	repo    distribution.Repository
 	entry   journal.Entry
 	push    Push
-	alone   bool
-	unlock  func() // of the manifest and the tag
+	locks   *held // of the manifest and the tag
 }
 
 // untagging are tags that were recorded as deleted, with their manifest, while the registry has them
@@ -63,9 +63,9 @@ func (r *Request) End(ctx context.Context) error {
 		return nil
 	}
 	r.stored = nil
-	defer s.unlock()
+	defer s.locks.unlock()
 	err := s.tracker.options.Catalog.VerifyOutside(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		return s.tracker.recordPush(ctx, s.repo, &s.entry, s.push, s.alone)
+		return s.tracker.recordPush(ctx, s.repo, &s.entry, s.push, s.locks.alone)
 	})
 	return s.tracker.handleFailure(ctx, s.entry, err)
 }
@@ -73,10 +73,13 @@ func (r *Request) End(ctx context.Context) error {
 // store stores a manifest with put, and leaves it to Tagged or End to record it.
 func (r *Request) store(ctx context.Context, t *Tracker, repo distribution.Repository, p Push, put func() (digest.Digest, error)) error {
 	s := &stored{tracker: t, repo: repo, push: p, entry: journal.Entry{Repository: repo.Named().Name(), Digest: p.Digest}}
-	s.unlock, s.alone = t.lock(ctx, journal.Entry{Repository: s.entry.Repository, Digest: p.Digest, Tag: p.Tag})
+	m := journal.Entry{Repository: s.entry.Repository, Digest: p.Digest, Tag: p.Tag}
+	s.locks = t.lockAndRead(ctx, m, t.options.Catalog.Keys(catalog.Move{
+		Repository: m.Repository, Tag: m.Tag, To: m.Digest, References: referencesOf(m, p.Manifest),
+	}))
 	var err error
 	if s.entry.Digest, err = put(); err != nil {
-		s.unlock()
+		s.locks.unlock()
 		return err
 	}
 	r.stored = s

@@ -28,17 +28,16 @@ func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag 
 		if changed { // signatures were verified, while the registry may have changed
 			return t.moveTagAgain(ctx, repo, m, service, before)
 		}
-		var alone bool
 		if isUntagging(ctx, m.Repository, tag) { // to is "", and that is recorded
 			changeErr = change()
 			return changeErr
 		}
+		var locks *held
 		if with == nil {
-			var unlock func()
-			unlock, alone = t.lock(ctx, m)
-			defer unlock()
+			locks = t.lock(ctx, m)
+			defer locks.unlock()
 		} else {
-			alone = with.alone // it has both locks
+			locks = with.locks // it has both
 		}
 		var beforeErr error
 		before, beforeErr = pointsTo(ctx, service, tag)
@@ -48,16 +47,16 @@ func (t *Tracker) Tagged(ctx context.Context, repo distribution.Repository, tag 
 		changed = true
 		ctx, cancel := detached(ctx)
 		defer cancel()
-		if beforeErr != nil || !alone { // then some Image may carry the tag that is not known here
+		if beforeErr != nil || !locks.alone { // then some Image may carry the tag that is not known here
 			t.requeue(ctx, m)
 		}
 		if with == nil {
-			return t.moveTag(ctx, repo, tag, to, before)
+			return t.moveTag(locks.last(ctx), repo, tag, to, before)
 		}
-		defer with.unlock()
+		defer locks.unlock()
 		requestOf(ctx).stored = nil
 		m.Digest = with.entry.Digest
-		return t.recordPush(ctx, repo, &m, with.push, with.alone, before)
+		return t.recordPush(locks.last(ctx), repo, &m, with.push, locks.alone, before)
 	})
 	if changeErr != nil {
 		return changeErr
@@ -78,24 +77,24 @@ func (t *Tracker) moveTagAgain(ctx context.Context, repo distribution.Repository
 			return err
 		}
 	}
-	unlock, alone := t.lock(ctx, m.OfTag())
-	defer unlock()
-	if !alone {
+	locks := t.lock(ctx, m.OfTag())
+	defer locks.unlock()
+	if !locks.alone {
 		t.requeue(ctx, m.OfTag())
 	}
 	to, err := pointsTo(ctx, service, m.Tag)
 	if err != nil {
 		return err
 	}
-	return t.moveTag(ctx, repo, m.Tag, to, from)
+	return t.moveTag(locks.last(ctx), repo, m.Tag, to, from)
 }
 
 // recordAgain records a manifest with its tag. It returns false if the registry does not have the
 // two any more as they were stored.
 func (t *Tracker) recordAgain(ctx context.Context, repo distribution.Repository, m journal.Entry, service distribution.TagService, from digest.Digest) (recorded bool, err error) {
-	unlock, alone := t.lock(ctx, m)
-	defer unlock()
-	if !alone {
+	locks := t.lock(ctx, m)
+	defer locks.unlock()
+	if !locks.alone {
 		return false, errBusy
 	}
 	to, err := pointsTo(ctx, service, m.Tag)
@@ -152,9 +151,9 @@ func (t *Tracker) syncTag(ctx context.Context, repo distribution.Repository, m j
 // syncTagOnce returns the manifest that the tag points to. It fails with NotFound if there is no
 // Image of it.
 func (t *Tracker) syncTagOnce(ctx context.Context, repo distribution.Repository, m journal.Entry, holders imagesByTag) (to digest.Digest, err error) {
-	unlock, alone := t.lock(ctx, m)
-	defer unlock()
-	if !alone {
+	locks := t.lock(ctx, m)
+	defer locks.unlock()
+	if !locks.alone {
 		return "", errBusy
 	}
 	current, err := repo.Tags(ctx).Get(ctx, m.Tag)

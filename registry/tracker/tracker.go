@@ -26,6 +26,7 @@ import (
 	"tallyman/registry/configs"
 	"tallyman/registry/journal"
 	"tallyman/signatures"
+	"tallyman/storage"
 )
 
 // FailurePolicy is the treatment of a push that cannot be recorded.
@@ -68,9 +69,9 @@ type Options struct {
 	// SignatureLimits bounds the signatures of an Image. Required.
 	SignatureLimits signatures.Limits
 	// Lock, if set, takes locks, all or none, that are one for all processes which change the
-	// same registry at the same time. If it fails, or if unlock reports that a lock was
-	// lost meanwhile, the change is reconciled again.
-	Lock func(ctx context.Context, names ...string) (unlock func() (kept bool), err error)
+	// same registry at the same time, and reads entries of the store once it has them. If it fails, or
+	// if a lock was lost meanwhile, the change is reconciled again.
+	Lock func(ctx context.Context, keys []string, names ...string) (l storage.Lock, read map[string]*storage.Entry, err error)
 	// Alone, if set, reports whether no older version of this program uses the store. Nil means
 	// that there is none.
 	Alone func() bool

@@ -100,11 +100,21 @@ func appendMutation(args []any, m *storage.Mutation, expect int64, cutter *secti
 // by which the script knows a commit that it has made already. A full server makes room
 // first, as much as it can for a commit that removes something.
 func (s *Store) runCommit(ctx context.Context, script committer, format int, keys []string, mutations []any, all []storage.Mutation) (*storage.CommitResult, error) {
-	expired := s.takeExpired()
+	expired, token := s.takeExpired(), ""
+	released, _ := storage.Released(ctx).(*lock)
+	if released != nil && released.store != s {
+		released = nil
+	}
+	if released != nil {
+		token = released.token
+	}
 	args := append([]any{
-		format, len(all), s.clock(), s.bounds(), (s.opts.Timeout + outcomeSpare).Milliseconds(), len(expired),
+		format, len(all), s.clock(), s.bounds(), (s.opts.Timeout + outcomeSpare).Milliseconds(), len(expired), token,
 	}, mutations...)
 	keys, args = s.appendTrims(keys, args, expired)
+	if released != nil {
+		keys = append(keys, released.keys...)
+	}
 	run := s.runLimited
 	if s.waits() {
 		run = s.runDurably
@@ -128,6 +138,9 @@ func (s *Store) runCommit(ctx context.Context, script committer, format int, key
 	}
 	if r.integer(0) == 0 {
 		return s.conflict(r, all), nil
+	}
+	if released != nil && len(r) > 3 { // the first time: a retry does not know
+		released.give(r.integer(3) == 1)
 	}
 	if err := s.setExpired(r.list(2)); err != nil {
 		return nil, err

@@ -82,8 +82,8 @@ func TestFullServer(t *testing.T) {
 		_, err := s.Commit(context.Background(), storage.Mutation{Key: "/new", Value: value(), Expect: storage.AnyRevision})
 		return err
 	})
-	unlock, err := s.Lock(t.Context(), "a")
-	if err != nil || !unlock() {
+	lock, err := s.Lock(t.Context(), "a")
+	if err != nil || !lock.Unlock() {
 		t.Errorf("a lock: %v", err)
 	}
 }
@@ -105,8 +105,8 @@ func TestFullServerLocks(t *testing.T) {
 	if _, err := s.Commit(t.Context(), storage.Mutation{Key: "/b", Value: storage.Body([]byte("v"))}); !errors.Is(err, storage.ErrFull) {
 		t.Fatalf("a commit to a full server: %v", err)
 	}
-	unlock, err := s.Lock(t.Context(), "a")
-	if err != nil || !unlock() {
+	lock, err := s.Lock(t.Context(), "a")
+	if err != nil || !lock.Unlock() {
 		t.Errorf("a lock: %v", err)
 	}
 	if get(t, s, "/a") != "v" {

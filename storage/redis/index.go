@@ -134,11 +134,11 @@ func (s *Store) repair() {
 
 // rebuild makes the index of keys from the values.
 func (s *Store) rebuild(ctx context.Context) error {
-	unlock, err := s.Lock(ctx, "repair")
+	lock, err := s.Lock(ctx, "repair")
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer lock.Unlock()
 	entered := int64(0)
 	for _, prefix := range []string{s.valueKey(""), s.objectKey("")} {
 		n, err := s.rebuildFrom(ctx, prefix)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -23,30 +24,82 @@ const (
 
 var errLocked = errors.New("another process holds the lock")
 
+// lock is a storage.Lock.
+type lock struct {
+	store *Store
+	keys  []string
+	token string
+	stop  context.CancelFunc // of the renewal
+	// renewed has the result of the renewal, once it is stopped.
+	renewed chan bool
+	// given is set when a commit has given the locks back, kept if they were the holder's until then.
+	given, kept atomic.Bool
+}
+
 // Lock takes the locks called names, all or none, which are one for all processes on this store, and
-// keeps them until unlock, which reports whether they were kept all the time. It waits for
-// another process, but not for ever. A process that dies gives its locks back after two
-// seconds, one that hangs loses them then: locks make conflicts rare, and are no proof
-// against them.
-func (s *Store) Lock(ctx context.Context, names ...string) (unlock func() bool, err error) {
-	keys, token := make([]string, 0, len(names)), rand.Text()
-	for _, name := range names {
-		keys = append(keys, s.key("lock:"+name))
+// keeps them until they are given back. It waits for another process, but not for ever. A process that
+// dies gives its locks back after two seconds, one that hangs loses them then: locks make conflicts
+// rare, and are no proof against them.
+func (s *Store) Lock(ctx context.Context, names ...string) (storage.Lock, error) {
+	l := s.newLock(names)
+	err := waitForLock(ctx, func() (bool, error) { return s.takeLock(ctx, l.keys, l.token, lockTTL) })
+	if err != nil {
+		return nil, err
 	}
+	l.keep()
+	return l, nil
+}
+
+// LockAndRead is Lock, and reads the entries under keys, nil for those that are not there, in the same round
+// trip.
+func (s *Store) LockAndRead(ctx context.Context, keys []string, names ...string) (_ storage.Lock, read map[string]*storage.Entry, err error) {
+	if len(keys) == 0 {
+		l, err := s.Lock(ctx, names...)
+		return l, nil, err
+	}
+	l := s.newLock(names)
+	err = waitForLock(ctx, func() (bool, error) {
+		result, taken, err := s.getUnder(ctx, l, storage.GetRequest{Keys: keys})
+		if err != nil || !taken {
+			return false, err
+		}
+		read = make(map[string]*storage.Entry, len(keys))
+		for i, key := range keys {
+			read[key] = result.Entries[i]
+		}
+		return true, nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	l.keep()
+	return l, read, nil
+}
+
+func (s *Store) newLock(names []string) *lock {
+	l := &lock{store: s, keys: make([]string, 0, len(names)), token: rand.Text(), renewed: make(chan bool, 1)}
+	for _, name := range names {
+		l.keys = append(l.keys, s.key("lock:"+name))
+	}
+	return l
+}
+
+// waitForLock calls take until it has the locks, or until it is too late.
+func waitForLock(ctx context.Context, take func() (bool, error)) error {
 	for deadline := time.Now().Add(lockWait); ; {
-		taken, err := s.takeLock(ctx, keys, token, lockTTL)
+		taken, err := take()
 		switch {
 		case err != nil:
-			return nil, err
+			return err
 		case taken:
-			return s.keepLock(keys, token), nil
+			return nil
 		case time.Now().After(deadline):
-			return nil, errLocked
+			return errLocked
 		}
 		select {
 		case <-time.After(lockRetry):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
@@ -70,7 +123,7 @@ func (s *Store) EndLease(ctx context.Context, name, holder string) error {
 
 // takeLock takes locks, or renews them.
 func (s *Store) takeLock(ctx context.Context, keys []string, token string, ttl time.Duration) (taken bool, err error) {
-	return s.lockCall(ctx, lockScript, keys, token, ttl.Milliseconds())
+	return s.lockCall(ctx, lockScript, keys, token, ttl.Milliseconds(), 0)
 }
 
 func (s *Store) lockCall(ctx context.Context, script *goredis.Script, keys []string, args ...any) (ok bool, err error) {
@@ -82,11 +135,11 @@ func (s *Store) lockCall(ctx context.Context, script *goredis.Script, keys []str
 	return ok, err
 }
 
-// keepLock renews locks until unlock is called.
-func (s *Store) keepLock(keys []string, token string) (unlock func() bool) {
+// keep renews the locks until they are given back.
+func (l *lock) keep() {
 	ctx, cancel := context.WithCancel(context.Background())
+	l.stop = cancel
 	taken := time.Now()
-	kept := make(chan bool, 1)
 	go func() {
 		held := true
 		for held {
@@ -94,18 +147,29 @@ func (s *Store) keepLock(keys []string, token string) (unlock func() bool) {
 			if ctx.Err() != nil {
 				break
 			}
-			if ok, err := s.takeLock(ctx, keys, token, lockTTL); err == nil {
+			if ok, err := l.store.lockCall(ctx, lockScript, l.keys, l.token, lockTTL.Milliseconds(), 1); err == nil {
 				held = ok && time.Since(taken) < lockTTL // later it may have been another's meanwhile
 				taken = time.Now()
 			}
 		}
-		kept <- held
+		l.renewed <- held
 	}()
-	return func() bool {
-		cancel()
-		held := <-kept
-		// If this fails the locks go by themselves.
-		ours, err := s.lockCall(context.Background(), unlockScript, keys, token)
-		return held && err == nil && ours
+}
+
+// give notes that a commit has given the locks back, if they were the holder's until then.
+func (l *lock) give(kept bool) {
+	l.kept.Store(kept)
+	l.given.Store(true)
+}
+
+// Unlock implements storage.Lock.
+func (l *lock) Unlock() bool {
+	l.stop()
+	held := <-l.renewed
+	if l.given.Load() {
+		return l.kept.Load()
 	}
+	// If this fails the locks go by themselves.
+	ours, err := l.store.lockCall(context.Background(), unlockScript, l.keys, l.token)
+	return held && err == nil && ours
 }

@@ -90,11 +90,11 @@ func TestDocumentedPermissions(t *testing.T) {
 	if _, err := s.Scan(t.Context(), storage.ScanRequest{From: "/", To: "0", Count: true}); err != nil {
 		t.Error(err)
 	}
-	unlock, err := s.Lock(t.Context(), "a")
+	lock, err := s.Lock(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	unlock()
+	lock.Unlock()
 	if err := errors.Join(s.Compact(t.Context(), revision), s.Advance(t.Context(), revision)); err != nil {
 		t.Error(err)
 	}

@@ -155,20 +155,37 @@ const getBatch = 256
 
 // Get implements storage.Backend.
 func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetResult, error) {
+	result, _, err := s.getUnder(ctx, nil, req)
+	return result, err
+}
+
+// getUnder is Get once locks are taken. It returns false if another process holds one.
+func (s *Store) getUnder(ctx context.Context, locks *lock, req storage.GetRequest) (_ *storage.GetResult, taken bool, err error) {
 	if len(req.Keys) > getBatch {
-		return nil, fmt.Errorf("redis: want %d keys at once: at most %d", len(req.Keys), getBatch)
+		return nil, false, fmt.Errorf("redis: want %d keys at once: at most %d", len(req.Keys), getBatch)
 	}
 	names, terms := wants(&req.Read)
-	keys, args := []string{s.meta, s.index}, []any{formatAny, names, terms}
+	keys, args := []string{s.meta, s.index}, []any{formatAny, names, terms, 0, "", 0}
+	if locks != nil {
+		keys, args = append(keys, locks.keys...), []any{formatAny, names, terms, len(locks.keys), locks.token, lockTTL.Milliseconds()}
+	}
 	known := make([]*storage.Entry, len(req.Keys))
 	for i, key := range req.Keys {
 		known[i] = s.cache.Latest(key, &req.Read)
 		keys = append(keys, s.valueKey(key), s.objectKey(key))
 		args = append(args, digits(revisionOf(known[i])), "["+bound(key), "("+bound(key+"\x00"))
 	}
-	r, err := s.read(ctx, getScript, keys, args...)
+	r, err := reply(nil), error(nil)
+	if locks != nil {
+		r, err = s.run(ctx, getScript.onMaster, keys, args...)
+	} else {
+		r, err = s.read(ctx, getScript, keys, args...)
+	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	if len(r) == 1 && len(req.Keys) > 0 {
+		return nil, false, nil
 	}
 	result := &storage.GetResult{Revision: r.integer(0), Entries: make([]*storage.Entry, len(req.Keys))}
 	s.observe(result.Revision)
@@ -178,7 +195,7 @@ func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetRe
 		case len(value) == 0:
 			if _, revision, ok := splitMember(r.text(i + 1)); ok {
 				if _, err := s.forget(ctx, key, revision); err != nil {
-					return nil, err
+					return nil, true, err
 				}
 			}
 		case known[i] != nil && value.integer(0) == known[i].Revision:
@@ -188,5 +205,5 @@ func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetRe
 			s.cache.Add(key, result.Entries[i], &req.Read)
 		}
 	}
-	return result, nil
+	return result, true, nil
 }

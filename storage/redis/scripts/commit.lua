@@ -1,15 +1,15 @@
 -- One commit: check all conditions, write, index, add to the log, trim.
 -- KEYS: meta, index, log, terms, outcome, holds; of each mutation with a key: value,
---       history, object; of each entry to trim: its history
+--       history, object; of each entry to trim: its history; locks to give back
 -- ARGV: format, number of mutations, clock ('' for the server's), bounds of the history,
---       milliseconds to keep the outcome, number of entries to trim; each mutation; each
---       entry to trim
+--       milliseconds to keep the outcome, number of entries to trim, token of the locks;
+--       each mutation; each entry to trim
 -- A mutation is: put, delete or check, key, expected revision (-1 for any), number of
 --       sections, of each its name, whether it stays, data; number of groups, of each its
 --       name, operation, terms. Or: empty, start and end of the range in the index, term
 --       or '', start and end of the range of terms.
--- Replies {1, revisions} or {0, revision, mutation in conflict, entry in its way}, and
--- the entries to trim next.
+-- Replies {1, revisions, the entries to trim next, whether the locks were the caller's}, {1,
+-- revisions, nothing} to a retry, or {0, revision, mutation in conflict, entry in its way}.
 local function conflict(i, what) return {0, meta[2], i - 1, what} end
 
 if not whole(KEYS[2], meta[7]) or not whole(KEYS[4], meta[8]) then return evicted() end

@@ -6,7 +6,7 @@ if done then -- a retry of a commit whose answer got lost; WAIT is about this wr
   return {1, done, {}}
 end
 
-local arg, key = 7, 7
+local arg, key = 8, 7
 local function take()
   arg = arg + 1
   return ARGV[arg - 1]

@@ -9,4 +9,8 @@ redis.call('SET', KEYS[5], outcome, 'PX', ARGV[5])
 
 local exceeds = bounded(ARGV[4], now, KEYS[6], before)
 trimexceeding(KEYS[3], arg, arg + 3 * tonumber(ARGV[6]) - 1, key, exceeds)
-return {1, outcome, exceeding(KEYS[3], 4, exceeds)}
+local kept = 1
+for i = key + tonumber(ARGV[6]), #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[7] then redis.call('DEL', KEYS[i]) else kept = 0 end
+end
+return {1, outcome, exceeding(KEYS[3], 4, exceeds), kept}

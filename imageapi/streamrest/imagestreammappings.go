@@ -15,6 +15,7 @@ import (
 
 	"tallyman/imageapi/streams"
 	"tallyman/imageapi/streamwriter"
+	"tallyman/storage/objects"
 )
 
 const kindMapping = "ImageStreamMapping"
@@ -57,7 +58,7 @@ func (m *imageStreamMappings) Create(ctx context.Context, obj runtime.Object, va
 		}
 		held, err := m.resolver.image(ctx, p.stream, name.String())
 		if err != nil {
-			return err
+			return objects.Unavailable(err)
 		}
 		if held == "" {
 			return invalid(kindMapping, mapping.Name, field.NotFound(field.NewPath("image", "metadata", "name"), name.String()))

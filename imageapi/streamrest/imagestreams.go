@@ -85,8 +85,9 @@ func (s *imageStreams) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set 
 
 // Create implements rest.Creater.
 func (s *imageStreams) Create(ctx context.Context, obj runtime.Object, validate k8srest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
+	ctx, away := withOutage(ctx)
 	created, err := s.store.Create(ctx, obj, validate, options)
-	if err != nil || dryrun.IsDryRun(options.DryRun) {
+	if err = away.or(err); err != nil || dryrun.IsDryRun(options.DryRun) {
 		return created, err
 	}
 	return s.written(ctx, created), nil
@@ -102,8 +103,9 @@ func (s *imageStreams) Update(ctx context.Context, name string, info k8srest.Upd
 func (s *imageStreams) update(ctx context.Context, store *registry.Store, name string, info k8srest.UpdatedObjectInfo, create k8srest.ValidateObjectFunc,
 	update k8srest.ValidateObjectUpdateFunc, forceAllowCreate bool, options *metav1.UpdateOptions,
 ) (runtime.Object, bool, error) {
+	ctx, away := withOutage(ctx)
 	updated, created, err := store.Update(ctx, name, info, create, update, forceAllowCreate, options)
-	if err != nil || dryrun.IsDryRun(options.DryRun) {
+	if err = away.or(err); err != nil || dryrun.IsDryRun(options.DryRun) {
 		return updated, created, err
 	}
 	return s.written(ctx, updated), created, nil

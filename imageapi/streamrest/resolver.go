@@ -19,6 +19,7 @@ import (
 	"tallyman/imageapi"
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/streams"
+	"tallyman/storage/objects"
 )
 
 // resolver finds the manifests that spec tags name, as far as the user may read their streams.
@@ -49,6 +50,32 @@ func (r *resolver) resolve(ctx context.Context, before, after *imagev1.ImageStre
 		all.tag(ctx, after.Spec.Tags[i].Name)
 	}
 	return all.errs
+}
+
+// outage is a failure of the store while a stream was resolved: the strategies of apiserver can say of a
+// stream only that it is invalid.
+type outage struct{ err error }
+
+type outageKey struct{}
+
+// withOutage returns a context whose resolutions note a failure of the store.
+func withOutage(ctx context.Context) (context.Context, *outage) {
+	o := &outage{}
+	return context.WithValue(ctx, outageKey{}, o), o
+}
+
+func noteOutage(ctx context.Context, err error) {
+	if o, ok := ctx.Value(outageKey{}).(*outage); ok {
+		o.err = err
+	}
+}
+
+// or returns err, or the failure of the store that is behind it.
+func (o *outage) or(err error) error {
+	if err != nil && o.err != nil {
+		return objects.Unavailable(o.err)
+	}
+	return err
 }
 
 // tag resolves one spec tag, after those that it follows.
@@ -83,6 +110,7 @@ func (r *resolution) tag(ctx context.Context, name string) {
 	case errors.As(err, &ambiguous):
 		r.errs = append(r.errs, field.Invalid(path.Child("from", "name"), spec.From.Name, err.Error()))
 	case err != nil:
+		noteOutage(ctx, err)
 		r.errs = append(r.errs, field.InternalError(path.Child("from"), err))
 	case found != "":
 		r.point(name, imagev1.TagEvent{DockerImageReference: r.pullReference(own, found), Image: found.String(), Generation: ptr.Deref(spec.Generation, 0)})

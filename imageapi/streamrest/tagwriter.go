@@ -117,6 +117,7 @@ func admit(ctx context.Context, validate k8srest.ValidateObjectFunc, obj runtime
 // prepare completes and validates the stream that is to be.
 func (t *tagWriter) prepare(ctx context.Context, before, after *imagev1.ImageStream) error {
 	var errs field.ErrorList
+	ctx, away := withOutage(ctx)
 	if before == nil {
 		k8srest.FillObjectMetaSystemFields(after)
 		t.strategy.PrepareForCreate(ctx, after)
@@ -131,7 +132,7 @@ func (t *tagWriter) prepare(ctx context.Context, before, after *imagev1.ImageStr
 		t.settle(after)
 	}
 	if len(errs) > 0 {
-		return apierrors.NewInvalid(imagev1.GroupVersion.WithKind("ImageStream").GroupKind(), after.Name, errs)
+		return away.or(apierrors.NewInvalid(imagev1.GroupVersion.WithKind("ImageStream").GroupKind(), after.Name, errs))
 	}
 	return nil
 }

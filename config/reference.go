@@ -20,7 +20,7 @@ A variable overrides each key: ` + "`REGISTRY_IMAGEAPI_STORE_PATH`" + ` is ` + "
 Without a config.yml everything is in one data directory: ` + "`--data-dir`, `TALLYMAN_DATADIR`, or `~/.local/share/tallyman`" + `.
 
 More about [stores](sizing.md), [Redis](redis.md), [signatures](signatures.md), [tags](tags.md), [resync](resync.md),
-[imports](import-images.md), [users and roles](security.md) and [clusters](kubernetes.md).
+[imports](import-images.md), [users and roles](access.md) and [clusters](kubernetes.md).
 `
 
 // Reference returns the page about our section, in Markdown, from the comments of its fields.

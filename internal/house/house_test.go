@@ -70,7 +70,7 @@ var allowed = map[string][]string{
 	"tallyman/registry/journal":    {},
 	"tallyman/registry/listener":   {},
 	"tallyman/registry/logging":    {},
-	"tallyman/registry/tracker":    {"internal/crash", "imageapi/catalog", "imageapi/derive", "imageapi/records", "imageapi/referrers", "imageapi/rules", "registry/configs", "registry/journal", "registry/logging", "signatures", "signatures/manifest"},
+	"tallyman/registry/tracker":    {"internal/crash", "imageapi/catalog", "imageapi/derive", "imageapi/records", "imageapi/referrers", "imageapi/rules", "registry/configs", "registry/journal", "registry/logging", "signatures", "signatures/manifest", "storage"},
 	"tallyman/registry/resync":     {"imageapi/records", "internal/crash", "registry/journal", "registry/logging", "registry/tracker"},
 
 	"tallyman/imageapi":              {"imageapi/rules"},

@@ -68,3 +68,33 @@ func TestArchitecture(t *testing.T) {
 		}
 	}
 }
+
+// TestNamedTests: the tests, benchmarks and make targets that pages name are there.
+func TestNamedTests(t *testing.T) {
+	out, err := exec.Command("git", "-C", "../..", "grep", "-hoE", `^func (Test|Fuzz|Benchmark)[A-Za-z0-9]+\(`, "--", "*_test.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, named := read(t, "../../Makefile"), regexp.MustCompile("`(?:[^`]* )?((?:Test|Fuzz|Benchmark)[A-Z][A-Za-z0-9]*)(?: [^`]*)?`|`make ([a-z0-9]+)`")
+	tests, targets := 0, 0
+	for _, page := range pages(t) {
+		if page == "CHANGELOG.md" { // it tells of the past
+			continue
+		}
+		for _, match := range named.FindAllStringSubmatch(read(t, filepath.Join("../..", page)), -1) {
+			switch name, target := match[1], match[2]; {
+			case name != "":
+				if tests++; !strings.Contains(string(out), "func "+name) { // or the beginning of several
+					t.Errorf("%s names %s, which is not there", page, name)
+				}
+			default:
+				if targets++; !strings.Contains(makefile, "\n"+target+":") {
+					t.Errorf("%s names make %s, which is not there", page, target)
+				}
+			}
+		}
+	}
+	if tests < 20 || targets < 20 {
+		t.Errorf("the pages name %d tests and %d targets", tests, targets)
+	}
+}

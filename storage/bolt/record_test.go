@@ -1,6 +1,9 @@
 package bolt
 
 import (
+	"fmt"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -37,5 +40,46 @@ func TestTooManyParts(t *testing.T) {
 	r := decodeRecord([]byte{recordMark, 0, 0, 0, 0, 0, 0, 0, 9, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 'a'})
 	if r == nil || !r.damaged || r.revision != 9 {
 		t.Errorf("the record is %+v", r)
+	}
+}
+
+// TestScanIntoMemoryAllocates: a page that is read into the memory of the one before takes no memory for values.
+func TestScanIntoMemoryAllocates(t *testing.T) {
+	const entries, size = 50, 10 << 10
+	s, err := Open(Options{Path: filepath.Join(t.TempDir(), "images.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for n := range entries {
+		body := []byte(strings.Repeat(fmt.Sprintf("%05d", n), size/5))
+		if _, err := s.Commit(t.Context(), storage.Mutation{Key: fmt.Sprintf("/%03d", n), Value: storage.Body(body)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	memory := &storage.Memory{}
+	ctx := storage.WithMemory(t.Context(), memory)
+	scan := func() {
+		memory.Reset()
+		r, err := s.Scan(ctx, storage.ScanRequest{From: "/", To: "0", Read: storage.Read{Sections: []string{storage.SectionBody}}})
+		if err != nil || len(r.Entries) != entries || r.Entries[entries-1].Value.Size() != size {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	for range 5 { // the memory grows
+		scan()
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 20 {
+		scan()
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / 20 / entries; each > 1000 {
+		t.Errorf("an entry of %d bytes takes %d bytes", size, each)
 	}
 }

@@ -177,6 +177,31 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// TestImportKeepsPolicy: an import keeps the referencePolicy of a tag that has one, and brings its own to others.
+func TestImportKeepsPolicy(t *testing.T) {
+	u := newUpstream(t)
+	h := newHouse(t, imports.Registry{Host: u.host, Insecure: true})
+	h.push("elsewhere/app:v1", "a")
+	u.set("up/app:v1", "a")
+	policy := func(stream *imagev1.ImageStream, tag string) imagev1.TagReferencePolicyType {
+		return streams.SpecTag(stream, tag).ReferencePolicy.Type
+	}
+	importWith := func(tag string, want imagev1.TagReferencePolicyType) *imagev1.ImageStream {
+		request := u.importOf("new", "up/app:v1 to "+tag)
+		request.Spec.Images[0].ReferencePolicy.Type = want
+		return h.doImport(request).Status.Import
+	}
+	if got := policy(importWith("local", imagev1.LocalTagReferencePolicy), "local"); got != imagev1.LocalTagReferencePolicy {
+		t.Errorf("a new tag has %q", got)
+	}
+	if got := policy(importWith("unset", ""), "unset"); got != imagev1.SourceTagReferencePolicy {
+		t.Errorf("a new tag without one has %q", got)
+	}
+	if got := policy(importWith("unset", imagev1.LocalTagReferencePolicy), "unset"); got != imagev1.SourceTagReferencePolicy {
+		t.Errorf("a tag with one has %q now", got)
+	}
+}
+
 // TestImportRepository: the tags of a repository that are wanted most are imported.
 func TestImportRepository(t *testing.T) {
 	u := newUpstream(t)

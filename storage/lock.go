@@ -16,8 +16,9 @@ type held struct {
 
 type heldKey struct{}
 
-// WithLock returns a context for one Batch that is made under a lock, as the last thing. Its first Prefetch has
-// the entries of read, nil for those that are not there, and its commit gives the lock back where the store can.
+// WithLock returns a context for one Batch that is made under a lock. Its first Prefetch has the entries of
+// read, nil for those that are not there, and its commit gives the lock back where the store can. With a nil Lock
+// the lock stays.
 func WithLock(ctx context.Context, l Lock, read map[string]*Entry) context.Context {
 	return context.WithValue(ctx, heldKey{}, &held{l, read})
 }

@@ -30,6 +30,11 @@ func (c *Catalog) Remove(ctx context.Context, repository string, name digest.Dig
 	return removed, err
 }
 
+// RemovalKeys returns the keys under which Remove reads for a manifest with these tags.
+func (c *Catalog) RemovalKeys(repository string, name digest.Digest, tags []string) []string {
+	return append(c.records.Keys(repository, name, tags), rest.Key(name), referrers.StampKey(name))
+}
+
 func (c *Catalog) remove(ctx context.Context, repository string, name digest.Digest, references []Reference) (removed []string, err error) {
 	for more := true; more; {
 		var orphan *imagev1.Image
@@ -42,7 +47,7 @@ func (c *Catalog) remove(ctx context.Context, repository string, name digest.Dig
 			}
 			more = len(tags) > TagsAtOnce
 			tags = tags[:min(len(tags), TagsAtOnce)]
-			entries, err := storage.Prefetch(ctx, c.backend, append(c.records.Keys(repository, name, tags), rest.Key(name), referrers.StampKey(name))...)
+			entries, err := storage.Prefetch(ctx, c.backend, c.RemovalKeys(repository, name, tags)...)
 			if err != nil {
 				return err
 			}

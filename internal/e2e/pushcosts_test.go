@@ -91,7 +91,7 @@ func costs(t *testing.T, repository string) []costly {
 		{"signature", blobs(signatureBlobs...), image(signtest.ClassicTag(digest.FromString(one)), string(signature.Manifest)), pushCost{4, 1}},
 		{"untag", blobs(), remove("v3"), pushCost{3, 1}},
 		{"untag of a signed image", blobs(), remove("v1"), pushCost{3, 1}},
-		{"DELETE", blobs(), remove(digest.FromString(two).String()), pushCost{8, 0}},
+		{"DELETE", blobs(), remove(digest.FromString(two).String()), pushCost{7, 0}},
 	}
 }
 

@@ -29,7 +29,7 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 			defer cancel()
 			return t.reconcile(ctx, m)
 		}
-		locks = t.lock(ctx, m, tags...)
+		locks = t.lockAndRead(ctx, m, t.options.Catalog.RemovalKeys(repository, name, tags), tags...)
 		unlock := locks.unlock
 		defer func() { unlock() }()
 		m.Subject = t.subjectOf(ctx, service, m)
@@ -43,7 +43,7 @@ func (t *Tracker) Deleted(ctx context.Context, repository string, service distri
 			return nil
 		}
 		deleted = true
-		removed, err := t.recordDeletion(ctx, m)
+		removed, err := t.recordDeletion(locks.first(ctx), m)
 		// Only if the tags that the request is going to delete are those that are recorded as deleted.
 		if err == nil && locks.alone && m.Subject == "" && len(tags) > 0 && slices.Equal(tags, removed) {
 			requestOf(ctx).untagging = &untagging{repository, tags, unlock}

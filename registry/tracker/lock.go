@@ -73,6 +73,11 @@ func (h *held) unlock() {
 	h.free()
 }
 
+// first returns a context for the first change under the locks, which stay.
+func (h *held) first(ctx context.Context) context.Context {
+	return storage.WithLock(ctx, nil, h.read)
+}
+
 // last returns a context for the last change under the locks, one commit, which gives the shared ones back.
 func (h *held) last(ctx context.Context) context.Context {
 	if h.shared == nil {

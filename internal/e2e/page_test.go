@@ -147,20 +147,29 @@ func TestPage(t *testing.T) {
 	b.open(s.url("/ui/#/a/b/c/d"))
 	b.sees("No such page")
 
-	// A server that takes its time, or has a fault.
-	b.disturb("/imagestreams?", 0)
-	b.open(s.url("/ui/"))
-	b.sees("Reading the repositories")
-	b.check("loading")
-	b.recover()
-	b.sees("2 repositories")
-	b.disturb("/imagestreamimages/", 500)
-	b.open(s.url("/ui/#/shop/web@" + built))
-	b.sees("Something went wrong")
-	b.check("error")
-	b.recover()
-	b.click("Try again")
-	b.sees("Layers")
+	// A server that takes its time, or has a fault, in each view.
+	for _, view := range []struct{ name, address, asks, loading, shows string }{
+		{"", "/ui/", "/imagestreams?", "Reading the repositories", "2 repositories"},
+		{"repository-", "/ui/#/shop/web", "/imagestreams?", "Reading the tags", "4 tags"},
+		{"tag-", "/ui/#/shop/web:built", "/imagetags/", "Reading the tag", "History"},
+		{"image-", "/ui/#/shop/web@" + built, "/imagestreamimages/", "Reading the image", "Layers"},
+	} {
+		b.disturb(view.asks, 0)
+		b.open(s.url(view.address))
+		b.sees(view.loading)
+		b.check(view.name + "loading")
+		b.recover()
+		b.sees(view.shows)
+		b.disturb(view.asks, 500)
+		b.open(s.url(view.address))
+		b.sees("Something went wrong")
+		b.check(view.name + "error")
+		b.recover()
+		if strings.HasPrefix(view.name, "image") { // the others watch what they ask for
+			b.click("Try again")
+		}
+		b.sees(view.shows)
+	}
 
 	// The server goes away and comes back: the page goes on by itself.
 	b.open(s.url("/ui/"))

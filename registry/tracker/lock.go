@@ -21,14 +21,13 @@ type held struct {
 	lost   func() // called if a shared lock was lost
 }
 
-// lock takes the locks of the manifest and of the tag in m, or of the one that it has, and of other tags
-// of the repository, within this process and, with Options.Lock, among all processes. If it finds in the
-// end that a shared lock was lost, m is reconciled again.
-func (t *Tracker) lock(ctx context.Context, m journal.Entry, tags ...string) *held {
-	return t.lockAndRead(ctx, m, nil, tags...)
-}
+// lock takes the locks of the manifest and of the tag in m, or of the one that it has, within this process
+// and, with Options.Lock, among all processes. If it finds in the end that a shared lock was lost, m is
+// reconciled again.
+func (t *Tracker) lock(ctx context.Context, m journal.Entry) *held { return t.lockAndRead(ctx, m, nil) }
 
-// lockAndRead is lock, and reads the entries under keys with the shared locks.
+// lockAndRead is lock, also of other tags of the repository, and reads the entries under keys with the shared
+// locks.
 func (t *Tracker) lockAndRead(ctx context.Context, m journal.Entry, read []string, tags ...string) *held {
 	var manifests, tagKeys []string
 	if m.Digest != "" {

@@ -43,6 +43,7 @@ export class Catalog {
       event: (type, table) => {
         for (const row of table.rows ?? []) this.apply(type, repositoryOf(row));
       },
+      failing: (error) => { if (!this.state.get().loaded) this.update({ error }); },
       refused: (error) => this.update({ error, loaded: true, remaining: undefined }),
     });
   }

@@ -5,6 +5,7 @@ import { Failure } from "./api";
 import { ago, exactly, short } from "./format";
 import { signal, useSignal } from "./signal";
 import { type Trust } from "./trust";
+import { isPermanent } from "./watch";
 
 const now = signal(Date.now());
 setInterval(() => now.set(Date.now()), 10_000);
@@ -70,14 +71,14 @@ export function Loading({ children }: { children: ComponentChildren }) {
   return <p class="state" role="status">{children}</p>;
 }
 
-/** Says what went wrong, and what can be done about it. */
-export function Problem({ error, retry }: { error: unknown; retry?: () => void }) {
+/** Says what went wrong, and what can be done about it. watched is a view that goes on by itself after an outage. */
+export function Problem({ error, retry, watched }: { error: unknown; retry?: () => void; watched?: boolean }) {
   const status = error instanceof Failure ? error.status : -1;
   const message = error instanceof Error ? error.message : String(error);
   const [title, hint] = status === 403 ? ["Not allowed", "The signed-in user may not read this. An administrator can give a role for one namespace, such as registry-viewer."]
     : status === 401 ? ["Sign in", "The API wants to know who is asking."]
     : status === 404 ? ["Not found", "It may have been deleted."]
-    : ["Something went wrong", "The page tries again when asked to."];
+    : ["Something went wrong", watched && !isPermanent(error) ? "The page goes on by itself as soon as it can." : "The page tries again when asked to."];
   return (
     <div class="state problem" role="alert">
       <h2>{title}</h2>

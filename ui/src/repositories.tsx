@@ -37,7 +37,7 @@ export function Repositories({ query }: { query: URLSearchParams }) {
     return (
       <section>
         <h1>Repositories</h1>
-        <Problem error={state.error} retry={() => setRound(round + 1)} />
+        <Problem watched error={state.error} retry={() => setRound(round + 1)} />
         {isFailure(state.error, 403) && <NamespaceForm namespace={namespace} choose={(n) => change("namespace", n)} />}
       </section>
     );

@@ -39,6 +39,7 @@ class Tags {
         return this.list(signal);
       },
       event: (type, object) => this.event(type, object),
+      failing: (error) => { if (this.state.get().stream === undefined) this.state.set({ ...this.state.get(), error }); },
       refused: (error) => this.state.set({ ...this.state.get(), error }),
     });
     this.close = () => { stop(); images.stop(); };
@@ -97,7 +98,7 @@ export function RepositoryView({ namespace, stream }: { namespace: string; strea
   const found = useMemo(() => select(state.tags.values(), search, sort), [state.tags, search, sort]);
   const name = state.stream?.metadata.annotations?.["tallyman.dev/repository"] ?? `${namespace}/${stream}`;
 
-  if (state.error !== undefined) return <section><h1>{name}</h1><Problem error={state.error} retry={() => setAgain(again + 1)} /></section>;
+  if (state.error !== undefined) return <section><h1>{name}</h1><Problem watched error={state.error} retry={() => setAgain(again + 1)} /></section>;
   if (state.stream === undefined) return <section><h1>{name}</h1><Loading>Reading the tags …</Loading></section>;
   const reference = state.stream.status.publicDockerImageRepository || state.stream.status.dockerImageRepository || name;
   return (

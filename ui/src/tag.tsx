@@ -36,6 +36,7 @@ class WatchedTag {
         if (type === "DELETED") this.state.set({ ...this.state.get(), deleted: true });
         else refresh();
       },
+      failing: (error) => { if (this.state.get().tag === undefined) this.state.set({ ...this.state.get(), error }); },
       refused: (error) => this.state.set({ ...this.state.get(), error }),
     });
     this.close = () => { stop(); images.stop(); };
@@ -57,7 +58,7 @@ export function TagView({ namespace, stream, tag: name }: { namespace: string; s
   const repository = tag?.metadata.annotations?.["tallyman.dev/repository"] ?? `${namespace}/${stream}`;
   const title = <h1><a href={addressOf(namespace, stream)}>{repository}</a>:{name}</h1>;
 
-  if (error !== undefined) return <section>{title}<Problem error={error} retry={() => setAgain(again + 1)} /></section>;
+  if (error !== undefined) return <section>{title}<Problem watched error={error} retry={() => setAgain(again + 1)} /></section>;
   if (tag === undefined) return <section>{title}<Loading>Reading the tag …</Loading></section>;
   const head = tag.status?.items?.[0];
   const from = tag.spec?.from;

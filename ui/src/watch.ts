@@ -50,6 +50,8 @@ export interface WatchOptions<T> {
   /** Reads the present state and says from which resourceVersion to watch. */
   list(signal: AbortSignal): Promise<string>;
   event(type: "ADDED" | "MODIFIED" | "DELETED", object: T): void;
+  /** The list has failed, and is tried again. */
+  failing?(error: unknown): void;
   /** The list, or the watch, is refused. Nothing more is tried. */
   refused(error: unknown): void;
 }
@@ -63,7 +65,7 @@ export function listAndWatch<T extends KubeObject | Table>(o: WatchOptions<T>): 
   return () => stop.abort();
 }
 
-/** A watch of Images: ready once it misses no further change, or is refused. */
+/** A watch of Images: ready once it misses no further change, or has failed. */
 export interface ImagesWatch {
   ready: Promise<void>;
   stop: () => void;
@@ -89,6 +91,10 @@ export function watchImages(namespace: string, fieldSelector: string, changed: (
       return list.metadata.resourceVersion;
     },
     event: (type, object) => { if (type !== "DELETED") changed(object.metadata.name); },
+    failing: () => { // the view says why by itself, and reads again once this goes on
+      lists++;
+      known();
+    },
     refused: () => known(), // the view says why by itself
   });
   return { ready, stop };
@@ -117,6 +123,7 @@ async function run<T extends KubeObject | Table>(o: WatchOptions<T>, stop: Abort
         throw error;
       } else {
         connected(o, false);
+        if (version === "") o.failing?.(error);
       }
     }
     if (Date.now() - started > longest) delay = shortest;
@@ -125,7 +132,8 @@ async function run<T extends KubeObject | Table>(o: WatchOptions<T>, stop: Abort
   }
 }
 
-function isPermanent(error: unknown): boolean {
+/** Whether it is of no use to try again. */
+export function isPermanent(error: unknown): boolean {
   return !(error instanceof Failure) || (error.status >= 400 && error.status < 500 && error.status !== 429 && error.status !== 408);
 }
 

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import "./browser";
-import { listAndWatch, live } from "../src/watch";
+import { Failure } from "../src/api";
+import { listAndWatch, live, watchImages } from "../src/watch";
 import type { KubeObject } from "../src/types";
 import { answer, eventually, setHidden } from "./browser";
 
@@ -91,6 +92,41 @@ test("a page that is hidden has no connection, and goes on when it is shown", as
   w.stop();
   assert.deepEqual(from, ["10", "11"]);
   assert.equal(w.lists(), 1);
+});
+
+test("a list that fails says why, and is tried again", async () => {
+  const failures: string[] = [];
+  let lists = 0;
+  answer(() => new Promise(() => {}));
+  const stop = listAndWatch<KubeObject>({
+    url: "/apis/x", accept: "application/json",
+    list: async () => {
+      if (lists++ < 2) throw new Failure(lists === 1 ? 503 : 0, `away ${lists}`);
+      return "10";
+    },
+    event: () => {},
+    failing: (error) => failures.push(String(error)),
+    refused: () => failures.push("refused"),
+  });
+  await eventually(() => lists === 3);
+  stop();
+  assert.deepEqual(failures, ["Error: away 1", "Error: away 2"]);
+});
+
+test("Images that cannot be listed for now keep no view waiting, and are read again afterwards", async () => {
+  let lists = 0;
+  answer((url) => {
+    if (url.searchParams.has("watch")) return new Promise(() => {});
+    if (lists++ === 0) return new Response(JSON.stringify({ kind: "Status", code: 503, message: "away" }), { status: 503 });
+    return new Response(JSON.stringify({ metadata: { resourceVersion: "10" }, items: [] }));
+  });
+  let missed = 0;
+  const images = watchImages("team", "", () => {}, () => missed++);
+  await images.ready;
+  assert.equal(missed, 0);
+  await eventually(() => missed === 1);
+  images.stop();
+  assert.equal(lists, 2);
 });
 
 test("a watch that is refused ends, and says why", async () => {

@@ -21,6 +21,7 @@ import (
 
 var (
 	manyImages = flag.String("many-images", "400", "numbers of Images of TestManyImages")
+	manyStores = flag.String("many-stores", onBolt+","+onRedis, "stores of TestManyImages")
 	manyTime   = flag.Duration("many-time", 200*time.Millisecond, "time of each load of TestManyImages")
 )
 
@@ -42,7 +43,7 @@ func TestManyImages(t *testing.T) {
 		}
 		file := filepath.Join(t.TempDir(), "export")
 		unit.write(t, file, number/unitImages)
-		for _, store := range []string{onBolt, onRedis} {
+		for store := range strings.SplitSeq(*manyStores, ",") {
 			m := &populated{t: t, load: load, images: number}
 			m.start(store, file)
 			row := m.measure()

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/distribution/distribution/v3"
@@ -120,5 +121,48 @@ func (h *house) pushTogether(repository, tag string, a signtest.Artifact) {
 	}
 	if err := errors.Join(repo.Tags(ctx).Tag(ctx, tag, imagespec.Descriptor{Digest: descriptor.Digest}), request.End(ctx)); err != nil {
 		h.t.Fatal(err)
+	}
+}
+
+// TestDeletionReadUnderLock: a deletion that has read with its lock leaves the Image to a repository that has got
+// the manifest since, and takes a tag with it that it has got since.
+func TestDeletionReadUnderLock(t *testing.T) {
+	for between, want := range map[string]string{"": "gone", "b:v1": "b b:v1", "a:late": "gone"} {
+		t.Run(between, func(t *testing.T) {
+			var h *house
+			var name digest.Digest
+			armed := false
+			h = newHouseWith(t, tracker.Options{Lock: func(ctx context.Context, keys []string, names ...string) (ourstorage.Lock, map[string]*ourstorage.Entry, error) {
+				l, read, err := readingLock(h.store)(ctx, keys, names...)
+				repository, tag, ok := strings.Cut(between, ":")
+				if ok = ok && armed; ok {
+					push := catalog.Push{Repository: repository, Tag: tag, Digest: name, Manifest: &manifest.Manifest{Kind: manifest.Image, MediaType: imagespec.MediaTypeImageManifest}}
+					if image, getErr := h.catalog.Get(ctx, name); getErr != nil {
+						t.Error(getErr)
+					} else if recordErr := h.catalog.Record(ctx, push, image.DeepCopy()); recordErr != nil {
+						t.Error(recordErr)
+					}
+				}
+				armed = false
+				return l, read, err
+			}}, nil)
+			name = h.mustPush("a", "v1", "one")
+			armed = true
+			request := &tracker.Request{}
+			ctx := tracker.WithRequest(t.Context(), request)
+			manifests, err := h.repository(h.namespace, "a").Manifests(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(manifests.Delete(ctx, name), request.End(ctx)); err != nil {
+				t.Fatal(err)
+			}
+			if got := h.lives(name); got != want {
+				t.Errorf("the image lives in %q, want %q", got, want)
+			}
+			if armed {
+				t.Error("the deletion took no lock")
+			}
+		})
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/server"
 	"tallyman/imageapi/streamrest"
+	"tallyman/imageapi/streams"
 	"tallyman/imageapi/verification"
 	"tallyman/internal/crash"
 	"tallyman/registry"
@@ -200,7 +201,8 @@ func newAPI(c *config.Config, resources *images, who *access.Access, status *res
 		return nil, err
 	}
 	namespaced, err := streamrest.New(streamrest.Options{
-		Backend: resources.backend, Images: resources.images, Records: resources.catalog.Records(), Host: cmp.Or(registryHost(c), externalAddress(c)), Registry: changes,
+		Backend: resources.backend, Images: resources.images, Records: resources.catalog.Records(), Registry: changes,
+		Hosts:      streams.Hosts{Own: cmp.Or(registryHost(c), externalAddress(c)), Public: registryHost(c)},
 		Authorizer: who.Authorizer, Imports: importing,
 	})
 	if err != nil {

@@ -29,6 +29,7 @@ import (
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/streamrest"
+	"tallyman/imageapi/streams"
 	"tallyman/storage"
 	"tallyman/storage/memory"
 )
@@ -55,7 +56,7 @@ func newListers(t *testing.T, backend storage.Backend) *listers {
 	}
 	t.Cleanup(i.Close)
 	kept := records.New(records.Options{Backend: backend, Now: func() time.Time { return time.Unix(1e9, 0) }}) // ages of years
-	namespaced, err := streamrest.New(streamrest.Options{Backend: backend, Images: i, Records: kept, Host: "host:5000"})
+	namespaced, err := streamrest.New(streamrest.Options{Backend: backend, Images: i, Records: kept, Hosts: streams.Hosts{Own: "host:5000"}})
 	if err != nil {
 		t.Fatal(err)
 	}

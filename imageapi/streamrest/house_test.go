@@ -27,6 +27,7 @@ import (
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
+	"tallyman/imageapi/streams"
 	"tallyman/imageapi/streamwriter"
 	"tallyman/signatures"
 	"tallyman/signatures/manifest"
@@ -36,6 +37,9 @@ import (
 
 // TestMain fails if a test leaves a goroutine behind.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// hosts are the registry's addresses.
+var hosts = streams.Hosts{Own: "host:5000", Public: "registry.example.com"}
 
 // house is a store with the resources, and the registry's way in.
 type house struct {
@@ -143,7 +147,7 @@ func newHouseOn(t testing.TB, backend storage.Backend, allowed ...imports.Regist
 			t.Fatal(err)
 		}
 	}
-	if h.Resources, err = New(Options{Imports: client, Backend: backend, Images: images, Records: kept, Host: "host:5000", Registry: h, Authorizer: authorizer.AuthorizerFunc(h.Authorize)}); err != nil {
+	if h.Resources, err = New(Options{Imports: client, Backend: backend, Images: images, Records: kept, Hosts: hosts, Registry: h, Authorizer: authorizer.AuthorizerFunc(h.Authorize)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.Close)

@@ -40,9 +40,9 @@ var (
 
 // newImageStreams opens the imagestreams resource. host is the registry's own host[:port] for pull
 // references, "" for none.
-func newImageStreams(backend storage.Backend, host string, writer *streamwriter.Writer, strategy streamStrategy, changes streamwriter.Registry) (*imageStreams, error) {
+func newImageStreams(backend storage.Backend, hosts streams.Hosts, writer *streamwriter.Writer, strategy streamStrategy, changes streamwriter.Registry) (*imageStreams, error) {
 	opened, err := newResource(options{
-		backend: views.ImageStreams(backend, strategy.resolver.names, host, writer), prefix: views.ImageStreamPrefix, resource: imageapi.ImageStreams, singular: "imagestream", short: "is", all: true,
+		backend: views.ImageStreams(backend, strategy.resolver.names, hosts, writer), prefix: views.ImageStreamPrefix, resource: imageapi.ImageStreams, singular: "imagestream", short: "is", all: true,
 		key: streamKey, table: streams.ImageStreamTable,
 		newFunc: func() runtime.Object { return &imagev1.ImageStream{} },
 		newList: func() runtime.Object { return &imagev1.ImageStreamList{} },

@@ -137,7 +137,7 @@ func TestWatchManyTags(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		fresh, err := newImageStreams(h.backend, "host:5000", nil, h.streams.store.CreateStrategy.(streamStrategy), h) // it remembers nothing
+		fresh, err := newImageStreams(h.backend, hosts, nil, h.streams.store.CreateStrategy.(streamStrategy), h) // it remembers nothing
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +169,7 @@ func TestListManyTags(t *testing.T) {
 		h.push("team/"+repository+":v1", repository)
 	}
 	fresh := func() *imageStreams {
-		r, err := newImageStreams(h.backend, "host:5000", nil, h.streams.store.CreateStrategy.(streamStrategy), h)
+		r, err := newImageStreams(h.backend, hosts, nil, h.streams.store.CreateStrategy.(streamStrategy), h)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,8 +27,8 @@ type Options struct {
 	Images *rest.Images
 	// Records are those of tags and holdings. Required.
 	Records *records.Store
-	// Host is the registry's own host[:port] for pull references, "" for none.
-	Host string
+	// Hosts are the registry's addresses.
+	Hosts streams.Hosts
 	// Registry changes the registry. Required.
 	Registry streamwriter.Registry
 	// Authorizer says which streams of other namespaces a user may tag images from. Required.
@@ -53,11 +53,11 @@ type Resources struct {
 // New opens the resources. The caller closes them before the backend, and runs Run.
 func New(o Options) (*Resources, error) {
 	names := o.Records.Names()
-	r := &Resources{writer: streamwriter.New(streamwriter.Options{Backend: o.Backend, Records: o.Records, Registry: o.Registry, Host: o.Host})}
-	finder := &resolver{records: o.Records, names: names, host: o.Host, authorizer: o.Authorizer}
+	r := &Resources{writer: streamwriter.New(streamwriter.Options{Backend: o.Backend, Records: o.Records, Registry: o.Registry, Hosts: o.Hosts})}
+	finder := &resolver{records: o.Records, names: names, host: o.Hosts.Own, authorizer: o.Authorizer}
 	strategy, shown := streamStrategy{imageapi.Scheme, generators.SimpleNameGenerator, finder}, &images{o.Images, o.Backend}
 	var err error
-	if r.streams, err = newImageStreams(o.Backend, o.Host, r.writer, strategy, o.Registry); err != nil {
+	if r.streams, err = newImageStreams(o.Backend, o.Hosts, r.writer, strategy, o.Registry); err != nil {
 		return nil, err
 	}
 	streamTags, err := newImageStreamTags(o.Backend)

@@ -202,7 +202,7 @@ func TestNewStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := created.(*imagev1.ImageStream)
-	if h.shows(got) != "1 ext=1 prod=1 | prod a#1" || got.UID == "" || got.Annotations["tallyman.dev/repository"] != "team/new" || got.Annotations["note"] != "x" || got.Status.DockerImageRepository != "host:5000/team/new" {
+	if h.shows(got) != "1 ext=1 prod=1 | prod a#1" || got.UID == "" || got.Annotations["tallyman.dev/repository"] != "team/new" || got.Annotations["note"] != "x" || got.Status.DockerImageRepository != "host:5000/team/new" || got.Status.PublicDockerImageRepository != "registry.example.com/team/new" {
 		t.Errorf("%s: %+v", h.shows(got), got)
 	}
 	if kind, obj := w.next(); kind != watch.Added || h.shows(obj) != "1 ext=1" {

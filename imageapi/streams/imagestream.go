@@ -124,13 +124,15 @@ func newestFirst(a, b imagev1.NamedTagEventList) int {
 }
 
 // ImageStream returns an ImageStream with its tags, sorted by name, as OpenShift shows it. stored is the
-// stream as it is stored, without them. host is the registry's own host[:port] for pull references, ""
-// for none. If there are more tags than an ImageStream shows, it has the annotation
+// stream as it is stored, without them. If there are more tags than an ImageStream shows, it has the annotation
 // rules.AnnotationTruncated.
-func ImageStream(stored *imagev1.ImageStream, tags *Tags, host, repository string) *imagev1.ImageStream {
+func ImageStream(stored *imagev1.ImageStream, tags *Tags, hosts Hosts, repository string) *imagev1.ImageStream {
 	shown := *stored
 	all, cut := tags.shown()
-	shown.Status = imagev1.ImageStreamStatus{DockerImageRepository: RepositoryReference(host, repository)}
+	shown.Status = imagev1.ImageStreamStatus{DockerImageRepository: RepositoryReference(hosts.Own, repository)}
+	if hosts.Public != "" {
+		shown.Status.PublicDockerImageRepository = RepositoryReference(hosts.Public, repository)
+	}
 	shown.Spec.Tags = nil
 	for i := range all {
 		tag := &all[i]
@@ -166,6 +168,14 @@ func Stored(shown *imagev1.ImageStream) *imagev1.ImageStream {
 	}
 	delete(stored.Annotations, rules.AnnotationTruncated)
 	return stored
+}
+
+// Hosts are the addresses of the registry, each as host[:port], "" for none.
+type Hosts struct {
+	// Own is that of pull references.
+	Own string
+	// Public is the one that the operator has given the registry, for clients everywhere.
+	Public string
 }
 
 // RepositoryReference returns the pull reference of a repository, without a tag. host is the registry's own

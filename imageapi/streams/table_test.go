@@ -102,7 +102,7 @@ func TestManyTags(t *testing.T) {
 			item := imagev1.TagEvent{Created: created, Image: digest, DockerImageReference: "host/team/app@" + digest}
 			tags.Add(fmt.Sprintf("v%05d", n*7919%number), &imagev1.ImageTag{Status: &imagev1.NamedTagEventList{Items: []imagev1.TagEvent{item, item, item}}})
 		}
-		stream := ImageStream(&imagev1.ImageStream{}, tags, "host", "team/app")
+		stream := ImageStream(&imagev1.ImageStream{}, tags, Hosts{Own: "host"}, "team/app")
 		size := 0
 		for i := range stream.Status.Tags {
 			size += (&shownTag{status: stream.Status.Tags[i]}).bytes()
@@ -182,7 +182,7 @@ func TestChangedTags(t *testing.T) {
 				next = want
 			}
 			tags = next
-			got, expected := ImageStream(&imagev1.ImageStream{}, tags, "host", "team/app"), ImageStream(&imagev1.ImageStream{}, want, "host", "team/app")
+			got, expected := ImageStream(&imagev1.ImageStream{}, tags, Hosts{Own: "host"}, "team/app"), ImageStream(&imagev1.ImageStream{}, want, Hosts{Own: "host"}, "team/app")
 			if !equality.Semantic.DeepEqual(got, expected) {
 				t.Fatalf("%d tags: %d and %d are shown", number, len(got.Status.Tags), len(expected.Status.Tags))
 			}

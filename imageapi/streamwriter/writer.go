@@ -35,8 +35,8 @@ type Options struct {
 	Records *records.Store
 	// Registry changes tags. Required.
 	Registry Registry
-	// Host is the registry's own host[:port] for pull references, "" for none.
-	Host string
+	// Hosts are the registry's addresses.
+	Hosts streams.Hosts
 }
 
 // Writer changes image streams.
@@ -74,7 +74,7 @@ func (w *Writer) Read(ctx context.Context, name streams.Stream, tags ...string) 
 		for tag, known := range read.Tags {
 			shown.Add(tag, known.Tag.DeepCopy())
 		}
-		state.Stream = streams.ImageStream(read.Stream, shown, w.options.Host, repository)
+		state.Stream = streams.ImageStream(read.Stream, shown, w.options.Hosts, repository)
 		state.Stream.ResourceVersion = strconv.FormatInt(read.Revision, 10)
 	}
 	return state, nil

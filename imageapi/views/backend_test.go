@@ -32,7 +32,7 @@ func TestRecordsInOwnMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for prefix, view := range map[string]func(storage.Backend) *Backend{
-		ImageStreamPrefix:    func(b storage.Backend) *Backend { return ImageStreams(b, names, "", nil) },
+		ImageStreamPrefix:    func(b storage.Backend) *Backend { return ImageStreams(b, names, streams.Hosts{}, nil) },
 		ImageStreamTagPrefix: ImageStreamTags,
 	} {
 		b := &ownMemory{Backend: memory.New(memory.Options{}), t: t}

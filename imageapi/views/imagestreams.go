@@ -17,10 +17,9 @@ import (
 const ImageStreamPrefix = "/imagestreams+tags/"
 
 // ImageStreams returns the ImageStreams of the records in a store, with their tags. The resourceVersion
-// of one is the revision of its last change, or of one of its tags. host is the registry's own
-// host[:port] for pull references, "" for none. A writer writes them.
-func ImageStreams(b storage.Backend, names streams.Names, host string, writer StreamWriter) *Backend {
-	return &Backend{b, &imageStreams{names, host, writer, newTagCache()}}
+// of one is the revision of its last change, or of one of its tags. A writer writes them.
+func ImageStreams(b storage.Backend, names streams.Names, hosts streams.Hosts, writer StreamWriter) *Backend {
+	return &Backend{b, &imageStreams{names, hosts, writer, newTagCache()}}
 }
 
 // StreamWriter changes ImageStreams.
@@ -32,7 +31,7 @@ type StreamWriter interface {
 
 type imageStreams struct {
 	names  streams.Names
-	host   string
+	hosts  streams.Hosts
 	writer StreamWriter
 	cache  *tagCache
 }
@@ -95,7 +94,7 @@ func (v *imageStreams) imageStream(change, stored *storage.Entry, tags *streams.
 	if err != nil {
 		return corrupt(change, err), nil
 	}
-	return encode(streams.ImageStream(stream, tags, v.host, repository), change.Revision)
+	return encode(streams.ImageStream(stream, tags, v.hosts, repository), change.Revision)
 }
 
 func (*imageStreams) affected(_ context.Context, _ *snapshot, c *storage.Change) ([]string, error) {

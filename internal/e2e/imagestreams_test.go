@@ -160,8 +160,12 @@ func TestFollowTags(t *testing.T) {
 // TestWaitForTags: kubectl wait works on image stream tags: until one is there, has something, or is gone.
 func TestWaitForTags(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
+	s := startWithConfig(t, plainConfig+"imageapi: {registryhost: registry.example.com, auth: {kubeconfigfile: DIR/kubeconfig}}\n")
 	pushSmallImage(s, "team/other", "other") // so that the namespace is not empty
+	shown := s.kubectl("get", "is", "-n", "team", "other", "-o", "jsonpath={.status.dockerImageRepository} {.status.publicDockerImageRepository}")
+	if want := "registry.example.com/team/other registry.example.com/team/other"; shown != want {
+		t.Errorf("the repository is shown as %s, want %s", shown, want)
+	}
 	wait := func(condition string, change func()) {
 		t.Helper()
 		ended := make(chan string, 1)

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
 
@@ -27,7 +26,9 @@ const (
 type Tags struct {
 	kept []shownTag
 	size int
-	cut  bool // something was left out
+	cut  bool // something was left out, if only history
+	// left is the newest tag that was left out, nil for none: all that are newer are kept.
+	left *shownTag
 }
 
 type shownTag struct {
@@ -41,8 +42,11 @@ func (t *Tags) Add(name string, tag *imagev1.ImageTag) {
 	added.status.Tag = name
 	t.kept, t.size = append(t.kept, added), t.size+added.bytes()
 	if t.size > keptTagBytes+maxTagBytes { // not with each
-		t.kept, t.size = newest(t.kept, keptTagBytes)
-		t.cut = true
+		var left *shownTag
+		t.kept, t.size, left = newest(t.kept, keptTagBytes)
+		if t.cut = true; t.left == nil || left != nil && newestFirst(left.status, t.left.status) < 0 {
+			t.left = left
+		}
 	}
 }
 
@@ -52,27 +56,37 @@ func (t *Tags) Len() int { return len(t.kept) }
 // Changed returns the tags after changes of some, by their names; nil is a tag that is gone. ok is false if
 // that depends on something that was left out.
 func (t *Tags) Changed(changes map[string]*imagev1.ImageTag) (changed *Tags, ok bool) {
-	changed = &Tags{kept: make([]shownTag, 0, len(t.kept)+len(changes)), cut: t.cut}
-	var oldest time.Time
+	changed = &Tags{kept: make([]shownTag, 0, len(t.kept)+len(changes)), cut: t.cut, left: t.left}
 	for i := range t.kept {
 		tag := &t.kept[i]
-		if at := pushed(&tag.status); i == 0 || at.Before(oldest) {
-			oldest = at
-		}
 		if _, replaced := changes[tag.status.Tag]; !replaced {
 			changed.kept, changed.size = append(changed.kept, *tag), changed.size+tag.bytes()
 		}
 	}
 	for name, tag := range changes {
-		if tag == nil {
-			continue
+		if tag != nil {
+			changed.Add(name, tag)
 		}
-		if t.cut && pushed(tag.Status).Before(oldest) { // others that were left out may come before it
-			return nil, false
-		}
-		changed.Add(name, tag)
 	}
-	return changed, !t.cut || changed.size > maxTagBytes
+	return changed, !changed.cut || changed.newerThanLeft() > maxTagBytes
+}
+
+// newerThanLeft returns the size of the tags that are newer than those that were left out, without history.
+func (t *Tags) newerThanLeft() (size int) {
+	for i := range t.kept {
+		if tag := t.kept[i]; t.left == nil || newestFirst(tag.status, t.left.status) < 0 {
+			tag.forget()
+			size += tag.bytes()
+		}
+	}
+	return size
+}
+
+// forget leaves the history out.
+func (s *shownTag) forget() {
+	if items := s.status.Items; len(items) > 1 {
+		s.status.Items = items[:1:1]
+	}
 }
 
 // bytes returns about the size of a tag in JSON.
@@ -90,26 +104,26 @@ func (s *shownTag) bytes() int {
 	return size
 }
 
-// newest returns the tags that were pushed last, without history, as many as fit, and their size.
-func newest(tags []shownTag, bytes int) (kept []shownTag, size int) {
+// newest returns the tags that were pushed last, without history, as many as fit, their size, and the first that
+// does not fit, nil for none.
+func newest(tags []shownTag, bytes int) (kept []shownTag, size int, left *shownTag) {
 	kept = slices.Clone(tags)
 	slices.SortStableFunc(kept, func(a, b shownTag) int { return newestFirst(a.status, b.status) })
 	for i := range kept {
-		if items := kept[i].status.Items; len(items) > 1 {
-			kept[i].status.Items = items[:1:1]
-		}
+		kept[i].forget()
 		if size += kept[i].bytes(); size > bytes && i > 0 {
-			return kept[:i], size - kept[i].bytes()
+			first := kept[i]
+			return kept[:i], size - first.bytes(), &first
 		}
 	}
-	return kept, size
+	return kept, size, nil
 }
 
 // shown returns the tags that an ImageStream shows, sorted by name.
 func (t *Tags) shown() (tags []shownTag, cut bool) {
 	tags, cut = slices.Clone(t.kept), t.cut
 	if cut || t.size > maxTagBytes {
-		tags, _ = newest(t.kept, maxTagBytes)
+		tags, _, _ = newest(t.kept, maxTagBytes)
 		cut = true
 	}
 	slices.SortFunc(tags, func(a, b shownTag) int { return cmp.Compare(a.status.Tag, b.status.Tag) })

@@ -192,3 +192,33 @@ func TestChangedTags(t *testing.T) {
 		}
 	}
 }
+
+// TestOldTagsKept: tags that are kept although newer ones were left out do not make up for those, when the
+// newest go.
+func TestOldTagsKept(t *testing.T) {
+	tag := func(clock int) *imagev1.ImageTag {
+		item := imagev1.TagEvent{Created: metav1.NewTime(now.Add(time.Duration(clock) * time.Second)), Image: "sha256:" + strings.Repeat("0", 64), DockerImageReference: strings.Repeat("x", 200)}
+		return &imagev1.ImageTag{Status: &imagev1.NamedTagEventList{Items: []imagev1.TagEvent{item}}}
+	}
+	tags, name := &Tags{}, func(clock int) string { return fmt.Sprintf("v%06d", clock+100_000) }
+	last := 0
+	for before := 0; last < 15_000 || tags.size > before; last++ { // until others have just been left out
+		before = tags.size
+		tags.Add(name(last), tag(last))
+	}
+	each := tags.size / tags.Len()
+	for clock := -1; tags.size < keptTagBytes+maxTagBytes-2*each; clock-- { // older than those that were left out
+		tags.Add(name(clock), tag(clock))
+	}
+	changes := map[string]*imagev1.ImageTag{}
+	for n := range (keptTagBytes - maxTagBytes/2) / each {
+		changes[name(last-1-n)] = nil
+	}
+	changed, ok := tags.Changed(changes)
+	if ok || changed.size <= maxTagBytes {
+		t.Errorf("%d bytes are kept, and known: %t", changed.size, ok)
+	}
+	if _, ok := tags.Changed(map[string]*imagev1.ImageTag{name(last - 1): nil, name(-1): tag(last)}); !ok {
+		t.Error("a small change is not known")
+	}
+}

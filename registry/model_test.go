@@ -212,7 +212,7 @@ func (w *world) begin() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var lock func(context.Context, []string, ...string) (ourstorage.Lock, map[string]*ourstorage.Entry, error)
+	var lock ourstorage.LockFunc
 	if w.intN(2) == 0 { // the store has locks, under which it reads
 		lock = readingLock(backend)
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // readingLock takes locks that nobody else has, and reads from a store.
-func readingLock(backend ourstorage.Backend) func(context.Context, []string, ...string) (ourstorage.Lock, map[string]*ourstorage.Entry, error) {
+func readingLock(backend ourstorage.Backend) ourstorage.LockFunc {
 	return func(ctx context.Context, keys []string, _ ...string) (ourstorage.Lock, map[string]*ourstorage.Entry, error) {
 		read := map[string]*ourstorage.Entry{}
 		for _, key := range keys {
@@ -32,7 +32,7 @@ func readingLock(backend ourstorage.Backend) func(context.Context, []string, ...
 	}
 }
 
-// TestReadUnderLock: a push records by what it has read with its lock, unless that has changed since.
+// TestReadUnderLock: a push uses the entries that it has read with its lock, and reads anew those that have changed since.
 func TestReadUnderLock(t *testing.T) {
 	const config = `{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}`
 	payload := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":` + config + `,"layers":[]}`)

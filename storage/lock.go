@@ -8,6 +8,10 @@ type Lock interface {
 	Unlock() (kept bool)
 }
 
+// LockFunc takes the lock of some names, all or none, and reads the entries under keys once it has it, nil for
+// those that are not there.
+type LockFunc func(ctx context.Context, keys []string, names ...string) (l Lock, read map[string]*Entry, err error)
+
 // held is a Lock, and the entries that were read when it was taken, nil once they are used.
 type held struct {
 	lock Lock
@@ -23,7 +27,7 @@ func WithLock(ctx context.Context, l Lock, read map[string]*Entry) context.Conte
 	return context.WithValue(ctx, heldKey{}, &held{l, read})
 }
 
-// takeRead returns the entries of WithLock, once: who asks again needs newer ones.
+// takeRead returns the entries of WithLock to the first call; a second try needs newer ones.
 func takeRead(ctx context.Context) map[string]*Entry {
 	h, ok := ctx.Value(heldKey{}).(*held)
 	if !ok {

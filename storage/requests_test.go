@@ -23,7 +23,7 @@ func TestPageSize(t *testing.T) {
 	}
 }
 
-// TestMemory: what is taken stays as it is until a Reset, and a page of the size of the one before needs no
+// TestMemory: slices that are taken keep their content until a Reset, and a page of the size of the one before needs no
 // memory of its own.
 func TestMemory(t *testing.T) {
 	m := &storage.Memory{}

@@ -78,7 +78,7 @@ type locker interface {
 }
 
 // lockOf returns the store's LockAndRead, nil if it is this process' own store.
-func lockOf(backend storage.Backend) func(context.Context, []string, ...string) (storage.Lock, map[string]*storage.Entry, error) {
+func lockOf(backend storage.Backend) storage.LockFunc {
 	if l := sharedBy[locker](backend); l != nil {
 		return l.LockAndRead
 	}

@@ -71,7 +71,7 @@ type Options struct {
 	// Lock, if set, takes locks, all or none, that are one for all processes which change the
 	// same registry at the same time, and reads entries of the store once it has them. If it fails, or
 	// if a lock was lost meanwhile, the change is reconciled again.
-	Lock func(ctx context.Context, keys []string, names ...string) (l storage.Lock, read map[string]*storage.Entry, err error)
+	Lock storage.LockFunc
 	// Alone, if set, reports whether no older version of this program uses the store. Nil means
 	// that there is none.
 	Alone func() bool

@@ -221,7 +221,7 @@ func TestRenewalTakesNothing(t *testing.T) {
 }
 
 // TestLockAndRead: a lock is taken and entries are read in one round trip, which sees the commits of the holder
-// before. Who does not get the lock waits.
+// before. Another process waits for the lock.
 func TestLockAndRead(t *testing.T) {
 	server := redistest.Any(t, flavor)
 	s, other := open(t, redis.Options{}, server.Addr), open(t, redis.Options{}, server.Addr)

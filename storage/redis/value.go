@@ -155,28 +155,26 @@ const getBatch = 256
 
 // Get implements storage.Backend.
 func (s *Store) Get(ctx context.Context, req storage.GetRequest) (*storage.GetResult, error) {
-	result, _, err := s.getUnder(ctx, nil, req)
+	result, _, err := s.getUnder(ctx, &lock{}, req)
 	return result, err
 }
 
-// getUnder is Get once locks are taken. It returns false if another process holds one.
+// getUnder is Get once locks, if there are any, are taken. It returns false if another process holds one.
 func (s *Store) getUnder(ctx context.Context, locks *lock, req storage.GetRequest) (_ *storage.GetResult, taken bool, err error) {
 	if len(req.Keys) > getBatch {
 		return nil, false, fmt.Errorf("redis: want %d keys at once: at most %d", len(req.Keys), getBatch)
 	}
 	names, terms := wants(&req.Read)
-	keys, args := []string{s.meta, s.index}, []any{formatAny, names, terms, 0, "", 0}
-	if locks != nil {
-		keys, args = append(keys, locks.keys...), []any{formatAny, names, terms, len(locks.keys), locks.token, lockTTL.Milliseconds()}
-	}
+	keys := append([]string{s.meta, s.index}, locks.keys...)
+	args := []any{formatAny, names, terms, len(locks.keys), locks.token, lockTTL.Milliseconds()}
 	known := make([]*storage.Entry, len(req.Keys))
 	for i, key := range req.Keys {
 		known[i] = s.cache.Latest(key, &req.Read)
 		keys = append(keys, s.valueKey(key), s.objectKey(key))
 		args = append(args, digits(revisionOf(known[i])), "["+bound(key), "("+bound(key+"\x00"))
 	}
-	r, err := reply(nil), error(nil)
-	if locks != nil {
+	var r reply
+	if len(locks.keys) > 0 {
 		r, err = s.run(ctx, getScript.onMaster, keys, args...)
 	} else {
 		r, err = s.read(ctx, getScript, keys, args...)

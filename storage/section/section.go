@@ -106,11 +106,11 @@ func Size(encoded []byte) int {
 	return size
 }
 
-// Equal reports whether two encoded sections have the same data, by whatever codec.
+// Equal reports whether two encoded sections have the same data, also if their codecs differ.
 func Equal(a, b []byte) bool {
-	_, bodyA, okA := split(a)
-	_, bodyB, okB := split(b)
-	if !okA || !okB || bodyA[0] == bodyB[0] || Size(a) != Size(b) {
+	sizeA, bodyA, okA := split(a)
+	sizeB, bodyB, okB := split(b)
+	if !okA || !okB || bodyA[0] == bodyB[0] || sizeA != sizeB {
 		return bytes.Equal(a, b)
 	}
 	dataA, errA := Decode(a)

@@ -72,7 +72,7 @@ func TestRelocate(t *testing.T) {
 	if tags, err := after.TagsOf(t.Context(), "app", "two", 0); err != nil || strings.Join(tags, " ") != "v1" {
 		t.Errorf("the tags of two are %v, %v", tags, err)
 	}
-	if to, err := after.Tags(t.Context(), "app"); err != nil || to != 2 {
-		t.Errorf("%d tags, %v", to, err)
+	if tags, _, err := after.TagNames(t.Context(), "app", -1, ""); err != nil || strings.Join(tags, " ") != "new v1" {
+		t.Errorf("the tags are %v, %v", tags, err)
 	}
 }

@@ -20,16 +20,6 @@ func repositoryOf(key string) string {
 // separator sorts below every character of a component.
 const separator = "!"
 
-// Tags returns the number of tags of a repository.
-func (s *Store) Tags(ctx context.Context, repository string) (int64, error) {
-	prefix := s.tagPrefix(repository)
-	page, err := s.options.Backend.Scan(ctx, storage.ScanRequest{From: prefix, To: prefix + "\xff", Limit: 1, KeysOnly: true, Count: true})
-	if err != nil {
-		return 0, err
-	}
-	return page.Count, nil
-}
-
 // EachRepository calls fn with every repository that has a record, by the components of their names.
 func (s *Store) EachRepository(ctx context.Context, fn func(name string) error) error {
 	return storage.Each(ctx, s.options.Backend, RepositoryPrefix, true, func(e *storage.Entry) error { return fn(repositoryOf(e.Key)) })

@@ -23,6 +23,8 @@ const (
 	// AnnotationTruncated is "true" if the server's annotations do not hold all that they are to
 	// say, such as tags and repositories (Kubernetes allows 256 KiB for all annotations).
 	AnnotationTruncated = AnnotationPrefix + "truncated"
+	// AnnotationTagCount is the number of tags of an image stream that is truncated.
+	AnnotationTagCount = AnnotationPrefix + "tag-count"
 	// AnnotationOrigin is "registry" on an Image that exists because a
 	// manifest was pushed; such an Image goes with the last repository.
 	AnnotationOrigin = AnnotationPrefix + "origin"

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	imagev1 "github.com/openshift/api/image/v1"
@@ -27,6 +28,7 @@ type Tags struct {
 	kept []shownTag
 	size int
 	cut  bool // something was left out, if only history
+	all  int  // tags that were pushed, those that were left out too
 	// left is the newest tag that was left out, nil for none: all that are newer are kept.
 	left *shownTag
 }
@@ -40,7 +42,7 @@ type shownTag struct {
 func (t *Tags) Add(name string, tag *imagev1.ImageTag) {
 	added := shownTag{spec: tag.Spec, status: *tag.Status}
 	added.status.Tag = name
-	t.kept, t.size = append(t.kept, added), t.size+added.bytes()
+	t.kept, t.size, t.all = append(t.kept, added), t.size+added.bytes(), t.all+pushes(tag)
 	if t.size > keptTagBytes+maxTagBytes { // not with each
 		var left *shownTag
 		t.kept, t.size, left = newest(t.kept, keptTagBytes)
@@ -53,10 +55,13 @@ func (t *Tags) Add(name string, tag *imagev1.ImageTag) {
 // Len returns the number of tags.
 func (t *Tags) Len() int { return len(t.kept) }
 
-// Changed returns the tags after changes of some, by their names; nil is a tag that is gone. ok is false if
-// that depends on something that was left out.
-func (t *Tags) Changed(changes map[string]*imagev1.ImageTag) (changed *Tags, ok bool) {
-	changed = &Tags{kept: make([]shownTag, 0, len(t.kept)+len(changes)), cut: t.cut, left: t.left}
+// TagChange is a tag before and after a change, nil where there is none.
+type TagChange struct{ Before, After *imagev1.ImageTag }
+
+// Changed returns the tags after changes of some, by their names. ok is false if that depends on something that
+// was left out.
+func (t *Tags) Changed(changes map[string]TagChange) (changed *Tags, ok bool) {
+	changed = &Tags{kept: make([]shownTag, 0, len(t.kept)+len(changes)), cut: t.cut, left: t.left, all: t.all}
 	for i := range t.kept {
 		tag := &t.kept[i]
 		if _, replaced := changes[tag.status.Tag]; !replaced {
@@ -64,8 +69,9 @@ func (t *Tags) Changed(changes map[string]*imagev1.ImageTag) (changed *Tags, ok 
 		}
 	}
 	for name, tag := range changes {
-		if tag != nil {
-			changed.Add(name, tag)
+		changed.all -= pushes(tag.Before)
+		if tag.After != nil {
+			changed.Add(name, tag.After)
 		}
 	}
 	return changed, !changed.cut || changed.newerThanLeft() > maxTagBytes
@@ -81,6 +87,16 @@ func (t *Tags) newerThanLeft() (size int) {
 	}
 	return size
 }
+
+// pushes returns 1 for a tag that status.tags shows, 0 for one that was not pushed, or is not there.
+func pushes(tag *imagev1.ImageTag) int {
+	if tag == nil || !inStatus(tag.Status) {
+		return 0
+	}
+	return 1
+}
+
+func inStatus(tag *imagev1.NamedTagEventList) bool { return len(tag.Items) > 0 || len(tag.Conditions) > 0 }
 
 // forget leaves the history out.
 func (s *shownTag) forget() {
@@ -138,8 +154,8 @@ func newestFirst(a, b imagev1.NamedTagEventList) int {
 }
 
 // ImageStream returns an ImageStream with its tags, sorted by name, as OpenShift shows it. stored is the
-// stream as it is stored, without them. If there are more tags than an ImageStream shows, it has the annotation
-// rules.AnnotationTruncated.
+// stream as it is stored, without them. If there are more tags than an ImageStream shows, it has the annotations
+// rules.AnnotationTruncated and rules.AnnotationTagCount.
 func ImageStream(stored *imagev1.ImageStream, tags *Tags, hosts Hosts, repository string) *imagev1.ImageStream {
 	shown := *stored
 	all, cut := tags.shown()
@@ -153,7 +169,7 @@ func ImageStream(stored *imagev1.ImageStream, tags *Tags, hosts Hosts, repositor
 		if tag.spec != nil {
 			shown.Spec.Tags = append(shown.Spec.Tags, *tag.spec)
 		}
-		if len(tag.status.Items) > 0 || len(tag.status.Conditions) > 0 {
+		if inStatus(&tag.status) {
 			shown.Status.Tags = append(shown.Status.Tags, tag.status)
 		}
 	}
@@ -162,11 +178,13 @@ func ImageStream(stored *imagev1.ImageStream, tags *Tags, hosts Hosts, repositor
 	}
 	shown.Annotations = maps.Clone(stored.Annotations)
 	delete(shown.Annotations, rules.AnnotationTruncated)
+	delete(shown.Annotations, rules.AnnotationTagCount)
 	if cut {
 		if shown.Annotations == nil {
 			shown.Annotations = map[string]string{}
 		}
 		shown.Annotations[rules.AnnotationTruncated] = "true"
+		shown.Annotations[rules.AnnotationTagCount] = strconv.Itoa(tags.all)
 	}
 	return &shown
 }
@@ -181,6 +199,7 @@ func Stored(shown *imagev1.ImageStream) *imagev1.ImageStream {
 		stored.Finalizers = nil
 	}
 	delete(stored.Annotations, rules.AnnotationTruncated)
+	delete(stored.Annotations, rules.AnnotationTagCount)
 	return stored
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -91,7 +92,11 @@ func streamCells(s *imagev1.ImageStream, now time.Time) []any {
 	if len(tags) > 0 && len(tags[0].Items) > 0 {
 		updated = ago(tags[0].Items[0].Created, now)
 	}
-	return []any{s.Name, repository, tagsCell(tags), updated}
+	all := len(tags)
+	if n, err := strconv.Atoi(s.Annotations[rules.AnnotationTagCount]); err == nil {
+		all = n
+	}
+	return []any{s.Name, repository, tagsCell(tags, all), updated}
 }
 
 func ago(t metav1.Time, now time.Time) string { return units.HumanDuration(now.Sub(t.Time)) + " ago" }
@@ -103,8 +108,8 @@ const (
 	tagsExcess = 10
 )
 
-// tagsCell is such as "v3,v2,v1 + 5 more...".
-func tagsCell(tags []imagev1.NamedTagEventList) string {
+// tagsCell is such as "v3,v2,v1 + 5 more...", for the newest of all tags.
+func tagsCell(tags []imagev1.NamedTagEventList, all int) string {
 	var shown []string
 	remaining := tagsWidth
 	for i := range tags {
@@ -112,7 +117,7 @@ func tagsCell(tags []imagev1.NamedTagEventList) string {
 		remaining -= len(tag) + 1
 		fits := remaining >= 0 || tagsExcess < remaining+len(tag) && tagsExcess >= -remaining
 		if i > 0 && !fits {
-			return fmt.Sprintf("%s + %d more...", strings.Join(shown, ","), len(tags)-i)
+			return fmt.Sprintf("%s + %d more...", strings.Join(shown, ","), all-i)
 		}
 		shown = append(shown, tag)
 	}

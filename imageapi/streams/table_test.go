@@ -115,6 +115,10 @@ func TestManyTags(t *testing.T) {
 		if first := stream.Status.Tags[0].Tag; size > maxTagBytes || cut != (number > 100) || last != fmt.Sprintf("v%05d", number-1) || cut && first != fmt.Sprintf("v%05d", number-len(stream.Status.Tags)) {
 			t.Errorf("%d tags: %d from %s to %s with %d bytes, marked %t", number, len(stream.Status.Tags), first, last, size, cut)
 		}
+		want := fmt.Sprintf("v%05d,v%05d,v%05d,v%05d,v%05d + %d more...", number-1, number-2, number-3, number-4, number-5, number-5)
+		if cell := streamCells(stream, now.Time)[2]; cell != want {
+			t.Errorf("%d tags: the table says %s, want %s", number, cell, want)
+		}
 	}
 }
 
@@ -150,17 +154,17 @@ func TestChangedTags(t *testing.T) {
 			return names
 		}
 		for round := range 22 {
-			changes := map[string]*imagev1.ImageTag{}
+			changes, former := map[string]TagChange{}, maps.Clone(all)
 			switch names := byAge(); round {
 			case 20: // those that are left out for long become others, which have never been pushed
 				for _, name := range names[:len(names)/7] {
 					all[name] = &imagev1.ImageTag{Spec: &imagev1.TagReference{Name: name}, Status: &imagev1.NamedTagEventList{}}
-					changes[name] = all[name]
+					changes[name] = TagChange{former[name], all[name]}
 				}
 			case 21: // and many of those that are shown go
 				for _, name := range names[len(names)-len(names)*23/100:] {
 					delete(all, name)
-					changes[name] = nil
+					changes[name] = TagChange{former[name], nil}
 				}
 			}
 			for range 1 + random.IntN(3) {
@@ -173,7 +177,7 @@ func TestChangedTags(t *testing.T) {
 				default:
 					push(name)
 				}
-				changes[name] = all[name]
+				changes[name] = TagChange{former[name], all[name]}
 			}
 			next, ok := tags.Changed(changes)
 			want := rebuild()
@@ -210,15 +214,15 @@ func TestOldTagsKept(t *testing.T) {
 	for clock := -1; tags.size < keptTagBytes+maxTagBytes-2*each; clock-- { // older than those that were left out
 		tags.Add(name(clock), tag(clock))
 	}
-	changes := map[string]*imagev1.ImageTag{}
+	changes := map[string]TagChange{}
 	for n := range (keptTagBytes - maxTagBytes/2) / each {
-		changes[name(last-1-n)] = nil
+		changes[name(last-1-n)] = TagChange{Before: tag(last - 1 - n)}
 	}
 	changed, ok := tags.Changed(changes)
 	if ok || changed.size <= maxTagBytes {
 		t.Errorf("%d bytes are kept, and known: %t", changed.size, ok)
 	}
-	if _, ok := tags.Changed(map[string]*imagev1.ImageTag{name(last - 1): nil, name(-1): tag(last)}); !ok {
+	if _, ok := tags.Changed(map[string]TagChange{name(last - 1): {Before: tag(last - 1)}, name(-1): {tag(-1), tag(last)}}); !ok {
 		t.Error("a small change is not known")
 	}
 }

@@ -96,23 +96,28 @@ func (c *tagCache) known(s *snapshot, change *storage.Entry) (*streams.Tags, boo
 	if !ok {
 		return nil, false
 	}
-	prefix, changed := tagPrefix(change), map[string]*imagev1.ImageTag{}
+	prefix, changed := tagPrefix(change), map[string]streams.TagChange{}
 	for key, entry := range s.known {
 		name, ok := strings.CutPrefix(key, prefix)
 		if !ok {
 			continue
 		}
-		tag, err := records.DecodeTag(entry)
-		if err != nil {
-			tag = nil // as in tagsIn
-		}
-		changed[name] = tag
+		changed[name] = streams.TagChange{Before: readableTag(s.before.known[key]), After: readableTag(entry)}
 	}
 	tags, ok := former.Changed(changed)
 	if ok {
 		c.remember(change, tags)
 	}
 	return tags, ok
+}
+
+// readableTag returns a tag, nil for none and for one that cannot be read, which is for `store check`.
+func readableTag(e *storage.Entry) *imagev1.ImageTag {
+	tag, err := records.DecodeTag(e)
+	if err != nil {
+		return nil
+	}
+	return tag
 }
 
 // tagPrefix starts the keys of the tags of a stream with a change.
@@ -135,11 +140,9 @@ func tagsIn(ctx context.Context, s *snapshot, changes []storage.Entry) ([]*strea
 		if !strings.HasPrefix(e.Key, prefix(at)) {
 			return nil // of a stream that is not there yet
 		}
-		tag, err := records.DecodeTag(e)
-		if err != nil {
-			return nil //nolint:nilerr // one that cannot be read is for `store check`
+		if tag := readableTag(e); tag != nil {
+			tags[at].Add(tagName(tag), tag)
 		}
-		tags[at].Add(tagName(tag), tag)
 		return nil
 	})
 	return tags, err

@@ -320,7 +320,7 @@ func TestPageLarge(t *testing.T) {
 	}).observe(document, {subtree: true, childList: true})`})
 	b.open(s.url("/ui/"))
 	whole := message.NewPrinter(language.English).Sprintf("%d repositories", *pageRepositories+1)
-	b.sees(whole, "big/tags")
+	b.sees(whole, "big/tags", "10,000")
 	b.seesNone("reading")
 	t.Logf("the first row is drawn after %.0f ms; with all %s the tab has %.1f MiB", act(b, "read the clock", chromedp.Evaluate[float64]("window.firstRow")), whole,
 		act(b, "read the memory", chromedp.Evaluate[float64]("performance.memory.usedJSHeapSize"))/(1<<20))

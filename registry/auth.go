@@ -42,12 +42,13 @@ func PasswordCheck(c *configuration.Configuration) (func(*http.Request) (name st
 // administratorAuth is the name under which distribution finds administrators.
 const administratorAuth = "administrator"
 
-// administrators lets a client with an administrator's token do everything, and asks another controller
-// about all others. The token is the password of a login with any name, as `oc registry login` and
-// `docker login` send it, or a bearer token.
+// administrators lets a client with an administrator's token do everything, those who may delete Images delete,
+// and asks another controller about all others. The token is the password of a login with any name, as
+// `oc registry login`, `oc adm prune images` and `docker login` send it, or a bearer token.
 type administrators struct {
 	auth.AccessController
-	isToken func(token string) bool
+	isToken   func(token string) bool
+	mayDelete func(r *http.Request, token string) (name string, ok bool)
 }
 
 // Authorized implements auth.AccessController.
@@ -56,14 +57,25 @@ func (a *administrators) Authorized(r *http.Request, access ...auth.Access) (*au
 	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); !basic && ok {
 		token = bearer
 	}
-	if token == "" || !a.isToken(token) {
-		return a.AccessController.Authorized(r, access...)
+	if token != "" && a.isToken != nil && a.isToken(token) {
+		return grantAll("admin", access), nil
 	}
-	grant := &auth.Grant{User: auth.UserInfo{Name: "admin"}}
+	grant, err := a.AccessController.Authorized(r, access...)
+	if err == nil || token == "" || a.mayDelete == nil || slices.ContainsFunc(access, func(a auth.Access) bool { return a.Action != "delete" }) {
+		return grant, err
+	}
+	if name, ok := a.mayDelete(r, token); ok {
+		return grantAll(name, access), nil
+	}
+	return grant, err
+}
+
+func grantAll(name string, access []auth.Access) *auth.Grant {
+	grant := &auth.Grant{User: auth.UserInfo{Name: name}}
 	for i := range access {
 		grant.Resources = append(grant.Resources, access[i].Resource)
 	}
-	return grant, nil
+	return grant
 }
 
 var registerAdministrators = sync.OnceValue(func() error { // distribution keeps it in a global
@@ -76,10 +88,10 @@ var registerAdministrators = sync.OnceValue(func() error { // distribution keeps
 	})
 })
 
-// addAdministrators has the registry's own auth, if it has one, let clients with administrators'
-// tokens in, as isToken knows them; nil if there are none.
-func addAdministrators(c *configuration.Configuration, isToken func(token string) bool) error {
-	if isToken == nil || AnonymousPull(c) {
+// addAdministrators has the registry's own auth, if it has one, let administrators in, and those who may delete,
+// as a knows them.
+func addAdministrators(c *configuration.Configuration, a administrators) error {
+	if a.isToken == nil && a.mayDelete == nil || AnonymousPull(c) {
 		return nil
 	}
 	if err := registerAdministrators(); err != nil {
@@ -89,7 +101,8 @@ func addAdministrators(c *configuration.Configuration, isToken func(token string
 	if err != nil {
 		return fmt.Errorf("auth.%s: %w", c.Auth.Type(), err)
 	}
-	c.Auth = configuration.Auth{administratorAuth: configuration.Parameters{administratorAuth: &administrators{own, isToken}}}
+	a.AccessController = own
+	c.Auth = configuration.Auth{administratorAuth: configuration.Parameters{administratorAuth: &a}}
 	return nil
 }
 

@@ -50,6 +50,9 @@ type ServeOptions struct {
 	// IsAdminToken knows administrators' tokens, which the registry honours besides its own auth; nil
 	// if there are none.
 	IsAdminToken func(token string) bool
+	// MayDelete returns the name of the user with a token if that user may delete all Images, and so the
+	// manifests and blobs of all repositories, besides those whom the registry's own auth lets. nil for nobody.
+	MayDelete func(r *http.Request, token string) (name string, ok bool)
 	// Certificate is served, besides plain HTTP on the same port, if http.tls has none.
 	Certificate *tls.Certificate
 	// SNICertificate and SNIKey are files with one more certificate, for clients that ask
@@ -167,7 +170,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		return nil, nil, nil, nil, err
 	}
 	c := o.Configuration
-	if err := addAdministrators(c, o.IsAdminToken); err != nil {
+	if err := addAdministrators(c, administrators{isToken: o.IsAdminToken, mayDelete: o.MayDelete}); err != nil {
 		return nil, nil, nil, nil, err
 	}
 	var changes *Changes

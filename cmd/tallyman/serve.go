@@ -252,6 +252,7 @@ func serveRegistry(ctx context.Context, c *config.Config, newAPI func(*registry.
 		Configuration: c.Registry,
 		NewAPI:        newAPI,
 		IsAdminToken:  who.IsAdminToken,
+		MayDelete:     who.MayDeleteImages,
 		Certificate:   certificate,
 
 		SNICertificate: c.ImageAPI.TLS.Certificate,

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"time"
 
+	imagev1 "github.com/openshift/api/image/v1"
 	"golang.org/x/time/rate"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -138,6 +139,19 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	a.Rules = authorizerunion.NewRuleResolvers(resolvers...)
 	a.Authorizer, err = authorizerunion.New(authorizers...)
 	return a, err
+}
+
+// MayDeleteImages returns the name of the user with a bearer token if that user may delete all Images.
+func (a *Access) MayDeleteImages(r *http.Request, token string) (name string, ok bool) {
+	asked := (&http.Request{Method: r.Method, URL: r.URL, RemoteAddr: r.RemoteAddr, Header: http.Header{"Authorization": {"Bearer " + token}}}).WithContext(r.Context())
+	known, ok, err := a.Authenticator.AuthenticateRequest(asked)
+	if err != nil || !ok {
+		return "", false
+	}
+	decision, _, err := a.Authorizer.Authorize(r.Context(), authorizer.AttributesRecord{
+		User: known.User, Verb: "delete", APIGroup: imagev1.GroupName, APIVersion: imagev1.GroupVersion.Version, Resource: "images", ResourceRequest: true,
+	})
+	return known.User.GetName(), err == nil && decision == authorizer.DecisionAllow
 }
 
 // redactingAuthorizer keeps from clients how a server is reached that is asked, and why that fails.

@@ -356,6 +356,42 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// TestMayDeleteImages: with the token of a user whose roles allow it in the whole cluster.
+func TestMayDeleteImages(t *testing.T) {
+	a := mustNew(t, Options{
+		AdminTokens:   []string{"secret"},
+		AnonymousRead: true,
+		TokenAuthFile: write(t, "tokens.csv", "p,pruner,1\nr,reader,2\nn,namespaced,3\n"),
+		RBACFile: write(t, "rbac.yaml", `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: a}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:image-pruner"}
+subjects: [{kind: User, name: pruner}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: b}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:image-reader"}
+subjects: [{kind: User, name: reader}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: c, namespace: team}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: registry-admin}
+subjects: [{kind: User, name: namespaced}]
+`),
+	})
+	for token, want := range map[string]string{"p": "pruner", "secret": "admin", "r": "", "n": "", "wrong": "", "": ""} {
+		r := httptest.NewRequest(http.MethodDelete, "/v2/team/app/manifests/x", nil)
+		r.SetBasicAuth("any", token)
+		name, ok := a.MayDeleteImages(r, token)
+		if ok != (want != "") || ok && name != want {
+			t.Errorf("%q: %s, %t, want %q", token, name, ok, want)
+		}
+	}
+}
+
 // TestTokenFileReload: the users in the file are known, at any time; a broken file changes
 // nothing.
 func TestTokenFileReload(t *testing.T) {

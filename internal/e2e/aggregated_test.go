@@ -185,6 +185,7 @@ func TestAggregated(t *testing.T) {
 		{"informer", a.testInformer},
 		{"admission", func(t *testing.T) { a.testAdmission(t, second) }},
 		{"owners", func(t *testing.T) { a.testOwners(t, second) }},
+		{"pruning", a.testPruning},
 		{"deletion policies", a.testDeletion},
 		{"garbage collection", a.testGarbageCollection},
 		{"past the aggregator", a.testDirect},

@@ -46,7 +46,7 @@ type ImageAPI struct {
 	Catalog            string        `yaml:"catalog" json:"catalog" jsonschema:"enum=driver,enum=store,description=Where _catalog comes from: the registry's storage; or the records of repositories with tags."`
 	Tags               []TagRule     `yaml:"tags" json:"tags" jsonschema:"description=Rules about tags. The first one that matches a tag applies."`
 	Streams            Streams       `yaml:"streams" json:"streams" jsonschema:"description=How repositories and their tags appear as image streams and image tags."`
-	Imports            Imports       `yaml:"imports" json:"imports" jsonschema:"description=Whether clients of the API may have images of other registries added by an imagestreamimport."`
+	Imports            Imports       `yaml:"imports" json:"imports" jsonschema:"description=Whether clients of the API may have images of other registries added by an imagestreamimport or a tag with a source there."`
 	UI                 UI            `yaml:"ui" json:"ui" jsonschema:"description=The page on which browsers see the registry."`
 	Auth               Auth          `yaml:"auth" json:"auth" jsonschema:"description=Authentication and authorization of requests to the API."`
 	Limits             Limits        `yaml:"limits" json:"limits" jsonschema:"description=Bounds of concurrent requests to the API; excess requests are answered 429. 0 is no limit. Administrators are not limited."`
@@ -99,9 +99,10 @@ type Streams struct {
 
 // Imports says which images of other registries clients may add.
 type Imports struct {
-	Enabled         bool             `yaml:"enabled" json:"enabled" jsonschema:"description=Serves imagestreamimports."`
+	Enabled         bool             `yaml:"enabled" json:"enabled" jsonschema:"description=Serves imagestreamimports\\, and imports the images of tags with a source in another registry."`
 	Registries      []ImportRegistry `yaml:"registries" json:"registries" jsonschema:"description=The registries that images may come from."`
-	CredentialsFile string           `yaml:"credentialsfile" json:"credentialsfile" jsonschema:"description=A Docker configuration file (config.json) with credentials for them. Each client that may import has their use."`
+	CredentialsFile string           `yaml:"credentialsfile" json:"credentialsfile" jsonschema:"description=A Docker configuration file (config.json) with credentials for them. Each client that may import or write image streams has their use."`
+	Interval        time.Duration    `yaml:"interval" json:"interval" jsonschema:"description=How often tags with importPolicy.scheduled are imported such as 15m. 0 is never."`
 }
 
 // ImportRegistry is a registry that images may come from.
@@ -224,6 +225,7 @@ func Defaults() ImageAPI {
 		InlineLimit:        256 << 10,
 		Backfill:           true,
 		Catalog:            "driver",
+		Imports:            Imports{Interval: 15 * time.Minute},
 		Resync:             Resync{Period: 24 * time.Hour, Grace: time.Hour, Removals: 10, CallsPerSecond: 500},
 		Signatures: Signatures{
 			Endpoint: true, CrossRepository: true,

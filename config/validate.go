@@ -125,6 +125,9 @@ func (i *Imports) validate(fault func(key string, value any, want string)) {
 	if i.Enabled && len(i.Registries) == 0 {
 		fault("imports.registries", "[]", "at least one registry that images may come from")
 	}
+	if i.Interval != 0 && i.Interval < time.Minute {
+		fault("imports.interval", i.Interval, "0, or at least 1m")
+	}
 	for n, registry := range i.Registries {
 		if _, err := path.Match(registry.Host, ""); registry.Host == "" || err != nil || strings.ContainsAny(registry.Host, "/@") {
 			fault(fmt.Sprintf("imports.registries[%d].host", n), fmt.Sprintf("%q", registry.Host), "a host[:port], such as registry.example.com or *.example.com:5000")

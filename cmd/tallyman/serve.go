@@ -22,6 +22,7 @@ import (
 
 	"tallyman/config"
 	"tallyman/imageapi/access"
+	"tallyman/imageapi/importer"
 	"tallyman/imageapi/imports"
 	"tallyman/imageapi/rest"
 	"tallyman/imageapi/server"
@@ -203,7 +204,7 @@ func newAPI(c *config.Config, resources *images, who *access.Access, status *res
 	namespaced, err := streamrest.New(streamrest.Options{
 		Backend: resources.backend, Images: resources.images, Records: resources.catalog.Records(), Registry: changes,
 		Hosts:      streams.Hosts{Own: cmp.Or(registryHost(c), externalAddress(c)), Public: registryHost(c)},
-		Authorizer: who.Authorizer, Imports: importing,
+		Authorizer: who.Authorizer, Imports: importing, ImportInterval: c.ImageAPI.Imports.Interval, Leases: sharedBy[importer.Leases](resources.backend),
 	})
 	if err != nil {
 		return nil, err

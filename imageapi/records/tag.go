@@ -242,12 +242,24 @@ func decode(e *storage.Entry, kind string, into runtime.Object) error {
 	return nil
 }
 
-// tagTerms returns the terms of an ImageTag: the manifest that it points to, and the tag of its stream that
-// it tracks.
+// Terms of ImageTags whose source is in another registry.
+const (
+	importTerm          = "import=pending"
+	importScheduledTerm = "import=scheduled"
+)
+
+// tagTerms returns the terms of an ImageTag: the manifest that it points to, the tag of its stream that it tracks,
+// and whether it is to be imported.
 func tagTerms(tag *imagev1.ImageTag) []string {
 	terms := []string{ImageTerm(points(tag))}
 	if tracked := trackedTag(tag); tracked != "" {
 		terms = append(terms, trackTerm(tracked))
+	}
+	if streams.ImportPending(tag) {
+		terms = append(terms, importTerm)
+	}
+	if streams.ImportScheduled(tag) {
+		terms = append(terms, importScheduledTerm)
 	}
 	return terms
 }

@@ -3,9 +3,11 @@ package records
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	imagev1 "github.com/openshift/api/image/v1"
 
 	"tallyman/imageapi/streams"
 	"tallyman/storage"
@@ -140,4 +142,47 @@ func (s *Store) EachTagRecord(ctx context.Context, repository string, fn func(ta
 func (s *Store) eachTag(ctx context.Context, repository string, fn func(e *storage.Entry, tag string) error) error {
 	prefix := s.tagPrefix(repository)
 	return storage.Each(ctx, s.options.Backend, prefix, false, func(e *storage.Entry) error { return fn(e, strings.TrimPrefix(e.Key, prefix)) })
+}
+
+// EachImport calls fn with the tags of all repositories whose source in another registry nobody has tried to import
+// since it was set or, if scheduled is set, that is to be imported again and again. It finds none before everything
+// in the registry has its records.
+func (s *Store) EachImport(ctx context.Context, scheduled bool, fn func(*imagev1.ImageTag) error) error {
+	if !s.indexed.Load() {
+		if complete, err := s.Complete(ctx); err != nil || !complete {
+			return err
+		}
+	}
+	term, wanted := importTerm, streams.ImportPending
+	if scheduled {
+		term, wanted = importScheduledTerm, streams.ImportScheduled
+	}
+	carries := func(e *storage.Entry) bool {
+		tag, err := DecodeTag(e)
+		return err == nil && tag != nil && wanted(tag)
+	}
+	var keys []string
+	err := s.each(ctx, TagPrefix, term, carries, func(e *storage.Entry) error {
+		keys = append(keys, e.Key)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for page := range slices.Chunk(keys, namesPage) {
+		result, err := s.options.Backend.Get(ctx, storage.GetRequest{Keys: page})
+		if err != nil {
+			return err
+		}
+		for _, e := range result.Entries {
+			tag, err := DecodeTag(e)
+			if err != nil || tag == nil || !wanted(tag) {
+				continue // it has changed since, or is for `store check`
+			}
+			if err := fn(tag); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -111,6 +111,9 @@ type item struct {
 	importPolicy    imagev1.TagImportPolicy
 	referencePolicy imagev1.TagReferencePolicy
 	whole           bool // the answer has its manifest
+	// asking is the spec of the tag that asks for it, nil if a request does: then one that the tag has got since
+	// stays as it is.
+	asking *imagev1.TagReference
 }
 
 // items returns the images of a request, of its repository none.
@@ -268,9 +271,12 @@ func failure(from reference.Named, err error) metav1.Status {
 	}
 	var status apierrors.APIStatus
 	var refused *streamwriter.RefusedError
+	var notAllowed *imports.NotAllowedError
 	switch kind := imports.KindOf(err); {
 	case errors.As(err, &status):
 		return status.Status()
+	case errors.As(err, &notAllowed):
+		return apierrors.NewForbidden(imageapi.ImageStreams, name, fmt.Errorf("importing images from it is forbidden: %w", err)).Status()
 	case errors.As(err, &refused):
 		return apierrors.NewForbidden(imageapi.ImageStreams, name, err).Status()
 	case kind == http.StatusNotFound:

@@ -2,18 +2,65 @@ package streamrest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
+	"github.com/distribution/reference"
 	imagev1 "github.com/openshift/api/image/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/utils/ptr"
 
 	"tallyman/imageapi/imports"
 	"tallyman/imageapi/streams"
 	"tallyman/imageapi/streamwriter"
 )
+
+// importUser is the user of imports that tags ask for.
+var importUser = &user.DefaultInfo{Name: "system:image-import-controller", Groups: []string{user.AllAuthenticated}}
+
+// errOther is for a tag that asks for something else meanwhile.
+var errOther = errors.New("the tag has another source now")
+
+// importTag imports the image that a tag asks for. It fails with the error that the tag shows, or with the one for
+// which it cannot show any.
+func (i *imageStreamImports) importTag(ctx context.Context, tag *imagev1.ImageTag) error {
+	name, _, err := streams.ParseTagName(tag.Name)
+	if err != nil {
+		return err
+	}
+	stream := streams.Stream{Namespace: tag.Namespace, Name: name}
+	wanted := item{tag: tag.Spec.Name, importPolicy: tag.Spec.ImportPolicy, referencePolicy: tag.Spec.ReferencePolicy, asking: tag.Spec}
+	if wanted.from, err = reference.ParseNormalizedNamed(tag.Spec.From.Name); err != nil {
+		return err // it was validated
+	}
+	ctx = request.WithUser(request.WithNamespace(ctx, tag.Namespace), importUser)
+	if err = i.copy(ctx, stream, &wanted); err != nil && !errors.Is(err, errOther) {
+		err = errors.Join(err, i.note(ctx, stream, &wanted, failure(wanted.from, err)))
+	}
+	if errors.Is(err, errOther) {
+		return nil
+	}
+	return err
+}
+
+// importTimeout bounds the import of an image that a tag asks for.
+const importTimeout = 15 * time.Minute
+
+// copy reads an image and adds it to a stream.
+func (i *imageStreamImports) copy(ctx context.Context, stream streams.Stream, wanted *item) error {
+	ctx, cancel := context.WithTimeout(ctx, importTimeout)
+	defer cancel()
+	image, err := i.read(ctx, wanted, &imagev1.ImageImportStatus{})
+	if err != nil {
+		return err
+	}
+	return i.add(ctx, stream, wanted, image)
+}
 
 // add adds an image to the repository of a stream, and has the tag point to it.
 func (i *imageStreamImports) add(ctx context.Context, stream streams.Stream, wanted *item, image *imports.Image) error {
@@ -73,12 +120,17 @@ func (i *imageStreamImports) tag(ctx context.Context, stream streams.Stream, wan
 			before = &imagev1.ImageStream{}
 		}
 		former := streams.SpecTag(before, wanted.tag)
+		if wanted.asking != nil && (former == nil || !equality.Semantic.DeepEqual(former, wanted.asking)) {
+			return errOther
+		}
 		spec := &imagev1.TagReference{Name: wanted.tag}
 		if former != nil {
 			spec = former.DeepCopy()
 		}
-		spec.From = &corev1.ObjectReference{Kind: streams.KindDockerImage, Name: wanted.from.String()}
-		spec.ImportPolicy = wanted.importPolicy
+		if wanted.asking == nil {
+			spec.From = &corev1.ObjectReference{Kind: streams.KindDockerImage, Name: wanted.from.String()}
+			spec.ImportPolicy = wanted.importPolicy
+		}
 		if spec.ReferencePolicy.Type == "" {
 			spec.ReferencePolicy = wanted.referencePolicy
 		}

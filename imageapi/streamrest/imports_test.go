@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"tallyman/imageapi/imports"
 	"tallyman/imageapi/streams"
@@ -199,6 +200,109 @@ func TestImportKeepsPolicy(t *testing.T) {
 	}
 	if got := policy(importWith("unset", imagev1.LocalTagReferencePolicy), "unset"); got != imagev1.SourceTagReferencePolicy {
 		t.Errorf("a tag with one has %q now", got)
+	}
+}
+
+// importPending imports that which tags ask for, as the importer does.
+func (h *house) importPending(scheduled bool) (errs []string) {
+	h.t.Helper()
+	if err := h.catalog.Records().SetComplete(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	err := h.catalog.Records().EachImport(h.t.Context(), scheduled, func(tag *imagev1.ImageTag) error {
+		if err := h.imports.importTag(h.t.Context(), tag); err != nil {
+			errs = append(errs, err.Error())
+		}
+		return nil
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return errs
+}
+
+// TestImportOfTags: tags with a source in another registry are imported once after each change of the source, and
+// scheduled ones again and again.
+func TestImportOfTags(t *testing.T) {
+	u := newUpstream(t)
+	h := newHouse(t, imports.Registry{Host: u.host, Insecure: true})
+	h.push("elsewhere/app:v1", "a")
+	h.push("elsewhere/app:v1", "b")
+	u.set("up/app:v1", "a")
+	set := func(tag, from string, change func(*imagev1.TagReference)) {
+		t.Helper()
+		spec := &imagev1.TagReference{From: &corev1.ObjectReference{Kind: streams.KindDockerImage, Name: from}, ImportPolicy: imagev1.TagImportPolicy{Insecure: true}}
+		if change != nil {
+			change(spec)
+		}
+		object := &imagev1.ImageStreamTag{ObjectMeta: metav1.ObjectMeta{Name: "new:" + tag}, Tag: spec}
+		if _, _, err := h.put(h.streamTags, "team", object.Name, object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scheduled := func(spec *imagev1.TagReference) { spec.ImportPolicy.Scheduled = true }
+	here := u.host + "/up/app:v1"
+	for _, step := range []struct {
+		name          string
+		do            func()
+		scheduled     bool
+		shows, failed string
+	}{
+		{"a new tag", func() { set("v1", here, nil) }, false, "2 v1=2 | v1 a#2", ""},
+		{"nothing to do", func() { u.set("up/app:v1", "b") }, false, "2 v1=2 | v1 a#2", ""},
+		{"a scheduled one", func() { set("s", here, scheduled) }, false, "4 s=4 v1=2 | s b#4 | v1 a#2", ""},
+		{"which is as it was", nil, true, "4 s=4 v1=2 | s b#4 | v1 a#2", ""},
+		{"and is another one", func() { u.set("up/app:v1", "a") }, true, "5 s=5 v1=2 | s a#5 b#4 | v1 a#2", ""},
+		{"one that is gone", func() { u.set("up/app:v1", "") }, true, "6 s=6 v1=2 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 "},
+		{"and again", nil, true, "6 s=6 v1=2 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 "},
+		{"which is not pending", nil, false, "6 s=6 v1=2 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 "},
+		{"another source", func() { set("v1", "registry.ltd/x/y:z", nil) }, false, "8 s=6 v1=8 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 v1 ImportSuccess=False Forbidden#8 "},
+		{"a mere reference", func() {
+			set("r", here, func(spec *imagev1.TagReference) { spec.Reference = true })
+		}, false, "9 r=9 s=6 v1=8 | r ->" + here + "#9 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 v1 ImportSuccess=False Forbidden#8 "},
+	} {
+		if step.do != nil {
+			step.do()
+		}
+		h.importPending(step.scheduled)
+		stream := h.get(h.streams, "team", "new").(*imagev1.ImageStream)
+		if got := h.shows(stream); got != step.shows || conditions(stream) != step.failed {
+			t.Errorf("%s: %s with %q, want %s with %q", step.name, got, conditions(stream), step.shows, step.failed)
+		}
+	}
+	if last := h.moves[len(h.moves)-1]; !strings.Contains(last, "system:image-import-controller") {
+		t.Errorf("the last move is %s", last)
+	}
+}
+
+// TestImportOfChangedTag: a source that is set while the former one is imported stays.
+func TestImportOfChangedTag(t *testing.T) {
+	u := newUpstream(t)
+	h := newHouse(t, imports.Registry{Host: u.host, Insecure: true})
+	h.push("elsewhere/app:v1", "a")
+	u.set("up/app:v1", "a")
+	object := &imagev1.ImageStreamTag{ObjectMeta: metav1.ObjectMeta{Name: "new:v1"}, Tag: &imagev1.TagReference{
+		From: &corev1.ObjectReference{Kind: streams.KindDockerImage, Name: u.host + "/up/app:v1"}, ImportPolicy: imagev1.TagImportPolicy{Insecure: true},
+	}}
+	if _, _, err := h.put(h.streamTags, "team", object.Name, object); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(tag *imagev1.ImageTag){
+		"found":     func(*imagev1.ImageTag) {},
+		"not found": func(tag *imagev1.ImageTag) { tag.Spec.From.Name = u.host + "/up/app:none" },
+	} {
+		if err := h.catalog.Records().SetComplete(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		err := h.catalog.Records().EachImport(t.Context(), false, func(tag *imagev1.ImageTag) error {
+			change(tag)
+			tag.Spec.Generation = ptr.To(*tag.Spec.Generation - 1) // as it was before
+			return h.imports.importTag(t.Context(), tag)
+		})
+		stream := h.get(h.streams, "team", "new").(*imagev1.ImageStream)
+		if got := h.shows(stream); err != nil || got != "1 v1=1" || conditions(stream) != "" {
+			t.Errorf("%s: %s with %q, %v", name, got, conditions(stream), err)
+		}
 	}
 }
 

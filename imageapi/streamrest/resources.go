@@ -2,6 +2,8 @@ package streamrest
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,6 +13,7 @@ import (
 	generators "k8s.io/apiserver/pkg/storage/names"
 
 	"tallyman/imageapi"
+	"tallyman/imageapi/importer"
 	"tallyman/imageapi/imports"
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/rest"
@@ -35,6 +38,11 @@ type Options struct {
 	Authorizer authorizer.Authorizer
 	// Imports reads images of other registries. Nil means that none are imported.
 	Imports *imports.Client
+	// ImportInterval is the time from one import of a tag with importPolicy.scheduled to the next. 0 means that
+	// none is scheduled.
+	ImportInterval time.Duration
+	// Leases are one for all processes on the store; nil if this is the only one.
+	Leases importer.Leases
 }
 
 // Resources are all namespaced resources. Create it with New.
@@ -48,6 +56,7 @@ type Resources struct {
 	mappings   *imageStreamMappings
 	imports    *imageStreamImports
 	writer     *streamwriter.Writer
+	importer   *importer.Importer // nil if there are no imports
 }
 
 // New opens the resources. The caller closes them before the backend, and runs Run.
@@ -77,12 +86,23 @@ func New(o Options) (*Resources, error) {
 		virtual:   virtual{"imagestreamimport"},
 		tagWriter: &tagWriter{writer: r.writer, strategy: strategy, of: imageapi.ImageStreamImports}, client: o.Imports, registry: o.Registry, streams: r.streams,
 	}
+	if o.Imports != nil {
+		r.importer = importer.New(importer.Options{Tags: o.Records, Import: r.imports.importTag, Interval: o.ImportInterval, Leases: o.Leases})
+	}
 	r.layers = &layers{streams: r.streams.resource, names: names, records: o.Records, backend: o.Backend}
 	return r, nil
 }
 
-// Run does what requests have begun, such as the deletion of all tags of a stream, until ctx ends.
-func (r *Resources) Run(ctx context.Context) { r.writer.Run(ctx) }
+// Run does what requests have begun, such as the deletion of all tags of a stream, and imports the images that
+// tags ask for, until ctx ends.
+func (r *Resources) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() { r.writer.Run(ctx) })
+	if r.importer != nil {
+		all.Go(func() { r.importer.Run(ctx) })
+	}
+	all.Wait()
+}
 
 // Storage returns the resources by the names under which the API has them.
 func (r *Resources) Storage() map[string]k8srest.Storage {

@@ -96,7 +96,9 @@ func pushes(tag *imagev1.ImageTag) int {
 	return 1
 }
 
-func inStatus(tag *imagev1.NamedTagEventList) bool { return len(tag.Items) > 0 || len(tag.Conditions) > 0 }
+func inStatus(tag *imagev1.NamedTagEventList) bool {
+	return len(tag.Items) > 0 || len(tag.Conditions) > 0
+}
 
 // forget leaves the history out.
 func (s *shownTag) forget() {

@@ -90,6 +90,31 @@ func Changed(namespace string, before, after *imagev1.TagReference) bool {
 		before.Reference != after.Reference || before.ImportPolicy.ImportMode != after.ImportPolicy.ImportMode
 }
 
+// ImportPending reports whether a tag has a source in another registry that nobody has tried to import since it
+// was set.
+func ImportPending(tag *imagev1.ImageTag) bool {
+	if !isImported(tag.Spec) {
+		return false
+	}
+	wanted, tried := ptr.Deref(tag.Spec.Generation, 0), int64(-1)
+	for _, item := range tag.Status.Items {
+		tried = max(tried, item.Generation)
+	}
+	for i := range tag.Status.Conditions {
+		tried = max(tried, tag.Status.Conditions[i].Generation)
+	}
+	return tried < wanted
+}
+
+// ImportScheduled reports whether a tag has a source in another registry that is to be imported again and again.
+func ImportScheduled(tag *imagev1.ImageTag) bool {
+	return isImported(tag.Spec) && tag.Spec.ImportPolicy.Scheduled
+}
+
+func isImported(spec *imagev1.TagReference) bool {
+	return spec != nil && spec.From != nil && spec.From.Kind == KindDockerImage && !spec.Reference
+}
+
 // SetGenerations sets the generations of a stream that is changed by a client, and of its spec tags, as
 // OpenShift does: each change of the spec is one more, and a spec tag has that of its last change. before
 // is nil for a new stream. A client can ask for a spec tag's content again by the generation 0.

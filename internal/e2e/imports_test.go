@@ -70,6 +70,15 @@ func TestImportImages(t *testing.T) {
 	}
 	command(t, nil, "crane", "validate", "--remote", s.addr+"/team/all:1.1", "--insecure")
 
+	// `oc tag` with a source in another registry asks for an import, which begins by itself.
+	source := from("vendor/app:1.1")
+	tag := &imagev1.ImageStreamTag{ObjectMeta: metav1.ObjectMeta{Name: "app:asked", Namespace: "team"}, Tag: &imagev1.TagReference{From: &source, ImportPolicy: insecure}}
+	if _, err := s.client().ImageStreamTags("team").Update(t.Context(), tag, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.kubectl("wait", "imagetag/app:asked", "-n", "team", "--for=jsonpath={.status.items[0].image}", "--timeout=2m")
+	command(t, nil, "crane", "validate", "--remote", s.addr+"/team/app:asked", "--insecure")
+
 	other := whole.DeepCopy()
 	other.Spec.Repository.From.Name = "registry.example.com/app"
 	if _, err := s.client().ImageStreamImports("team").Create(t.Context(), other, metav1.CreateOptions{}); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "not allowed by allow list") {

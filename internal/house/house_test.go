@@ -48,7 +48,7 @@ func packages(t *testing.T) []goPackage {
 // allowed has the packages of ours that each may import.
 var allowed = map[string][]string{
 	"tallyman/cmd/tallyman": {
-		"internal/crash", "internal/doctor", "internal/progress", "config", "imageapi/access", "imageapi/catalog", "imageapi/imports", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/server", "imageapi/streamrest", "imageapi/streams", "imageapi/verification",
+		"internal/crash", "internal/doctor", "internal/progress", "config", "imageapi/access", "imageapi/catalog", "imageapi/importer", "imageapi/imports", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/server", "imageapi/streamrest", "imageapi/streams", "imageapi/verification",
 		"registry", "registry/gc", "registry/logging", "registry/resync", "registry/tracker", "signatures", "signatures/policy",
 		"storage", "storage/bolt", "storage/check", "storage/objects", "storage/redis", "storage/migrate",
 	},
@@ -86,7 +86,8 @@ var allowed = map[string][]string{
 	"tallyman/imageapi/streams":      {"imageapi/rules", "signatures/manifest"},
 	"tallyman/imageapi/rest":         {"imageapi", "imageapi/compression", "imageapi/derive", "imageapi/protobuf", "imageapi/records", "imageapi/rules", "storage", "storage/encoding", "storage/objects"},
 	"tallyman/imageapi/imports":      {"imageapi/derive", "signatures/manifest"},
-	"tallyman/imageapi/streamrest":   {"imageapi", "imageapi/imports", "imageapi/records", "imageapi/rest", "imageapi/rules", "imageapi/streams", "imageapi/streamwriter", "imageapi/views", "storage", "storage/objects"},
+	"tallyman/imageapi/importer":     {"internal/crash"},
+	"tallyman/imageapi/streamrest":   {"imageapi", "imageapi/importer", "imageapi/imports", "imageapi/records", "imageapi/rest", "imageapi/rules", "imageapi/streams", "imageapi/streamwriter", "imageapi/views", "storage", "storage/objects"},
 	"tallyman/imageapi/streamwriter": {"imageapi", "imageapi/records", "imageapi/rules", "imageapi/streams", "storage", "storage/objects"},
 	"tallyman/imageapi/views":        {"imageapi", "imageapi/records", "imageapi/referrers", "imageapi/rest", "imageapi/rules", "imageapi/streams", "storage"},
 	"tallyman/imageapi/rules":        {"imageapi/derive", "signatures", "signatures/manifest"},

@@ -42,6 +42,23 @@ func TestClientPaths(t *testing.T) {
 	if get("/api/v1", &list); list.Kind != "APIResourceList" || list.GroupVersion != "v1" || list.Resources == nil {
 		t.Errorf("/api/v1: %+v", list)
 	}
+	var namespace struct {
+		Kind, APIVersion string
+		Metadata         struct{ Name string }
+		Status           struct{ Phase string }
+	}
+	// kubectl asks for the namespace of an object that it has not found, and reports its lack instead.
+	if get("/api/v1/namespaces/team", &namespace); namespace.Kind != "Namespace" || namespace.APIVersion != "v1" || namespace.Metadata.Name != "team" || namespace.Status.Phase != "Active" {
+		t.Errorf("a namespace: %+v", namespace)
+	}
+	for _, path := range []string{"/api/v1/namespaces/team/pods", "/api/v1/namespaces/Team", "/api/v1/namespaces/"} {
+		response, err := client.Get(config.Host + path)
+		must(t, err)
+		must(t, response.Body.Close())
+		if response.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, response.Status)
+		}
+	}
 	var user struct {
 		Kind, APIVersion string
 		Metadata         struct{ Name string }

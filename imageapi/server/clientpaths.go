@@ -3,7 +3,10 @@ package server
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server"
@@ -18,7 +21,24 @@ func installClientPaths(s *server.GenericAPIServer) {
 	paths.Handle("/api/v1", document(&metav1.APIResourceList{
 		TypeMeta: metav1.TypeMeta{Kind: "APIResourceList"}, GroupVersion: "v1", APIResources: []metav1.APIResource{},
 	}))
+	paths.HandlePrefix(namespacePath, http.HandlerFunc(serveNamespace))
 	paths.HandleFunc("/apis/user.openshift.io/v1/users/~", serveUser)
+}
+
+const namespacePath = "/api/v1/namespaces/"
+
+// serveNamespace answers with a namespace, as each one is there. kubectl asks for that of an object that it has not
+// found, and reports the lack of the namespace instead.
+func serveNamespace(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimPrefix(r.URL.Path, namespacePath)
+	if len(validation.NameIsDNSLabel(name, false)) > 0 {
+		http.NotFound(w, r)
+		return
+	}
+	document(&corev1.Namespace{
+		TypeMeta:   metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"},
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NamespaceStatus{Phase: corev1.NamespaceActive},
+	}).ServeHTTP(w, r)
 }
 
 // document answers GET and HEAD with value.

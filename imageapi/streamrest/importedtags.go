@@ -88,12 +88,13 @@ func (i *imageStreamImports) add(ctx context.Context, stream streams.Stream, wan
 
 // note notes on a tag that an import has failed, unless it says so already.
 func (i *imageStreamImports) note(ctx context.Context, stream streams.Stream, wanted *item, problem metav1.Status) error {
-	return i.tag(ctx, stream, wanted, func(before *imagev1.ImageStream, spec, _ *imagev1.TagReference) func(*imagev1.ImageStream) {
+	return i.tag(ctx, stream, wanted, func(before *imagev1.ImageStream, spec, former *imagev1.TagReference) func(*imagev1.ImageStream) {
 		condition := imagev1.TagEventCondition{
 			Type: imagev1.ImportSuccess, Status: "False", Reason: string(problem.Reason), Message: problem.Message, LastTransitionTime: metav1.NewTime(time.Now().Truncate(time.Second)),
 		}
-		if known := streams.StatusTag(before, wanted.tag); known != nil && slices.ContainsFunc(known.Conditions, func(c imagev1.TagEventCondition) bool {
-			return c.Type == condition.Type && c.Status == condition.Status && c.Reason == condition.Reason && c.Message == condition.Message
+		if known := streams.StatusTag(before, wanted.tag); former != nil && known != nil && slices.ContainsFunc(known.Conditions, func(c imagev1.TagEventCondition) bool {
+			return c.Type == condition.Type && c.Status == condition.Status && c.Reason == condition.Reason && c.Message == condition.Message &&
+				c.Generation >= ptr.Deref(former.Generation, 0)
 		}) {
 			return nil
 		}

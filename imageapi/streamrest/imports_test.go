@@ -257,9 +257,13 @@ func TestImportOfTags(t *testing.T) {
 		{"and again", nil, true, "6 s=6 v1=2 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 "},
 		{"which is not pending", nil, false, "6 s=6 v1=2 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 "},
 		{"another source", func() { set("v1", "registry.ltd/x/y:z", nil) }, false, "8 s=6 v1=8 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 v1 ImportSuccess=False Forbidden#8 "},
+		{"the same, asked for again", func() {
+			set("v1", "registry.ltd/x/y:z", func(spec *imagev1.TagReference) { spec.Generation = ptr.To[int64](0) })
+		}, false, "10 s=6 v1=10 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 v1 ImportSuccess=False Forbidden#10 "},
+		{"which is not pending, either", nil, false, "10 s=6 v1=10 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 v1 ImportSuccess=False Forbidden#10 "},
 		{"a mere reference", func() {
 			set("r", here, func(spec *imagev1.TagReference) { spec.Reference = true })
-		}, false, "9 r=9 s=6 v1=8 | r ->" + here + "#9 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 v1 ImportSuccess=False Forbidden#8 "},
+		}, false, "11 r=11 s=6 v1=10 | r ->" + here + "#11 | s a#5 b#4 | v1 a#2", "s ImportSuccess=False NotFound#6 v1 ImportSuccess=False Forbidden#10 "},
 	} {
 		if step.do != nil {
 			step.do()

@@ -127,6 +127,20 @@ func TestEditStreams(t *testing.T) {
 	}
 }
 
+// TestMissingStreams: kubectl says of an object of a namespace that it is not there, by its name.
+func TestMissingStreams(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	for what, want := range map[string]string{
+		"is/none": `imagestreams.image.openshift.io "none" not found`, "istag/app:none": `imagestreamtags.image.openshift.io "app:none" not found`,
+		"itag/app:none": `imagetags.image.openshift.io "app:none" not found`, "isimage/app@sha256:12": `imagestreams.image.openshift.io "app" not found`,
+	} {
+		if out, err := tryCommand(t, s.kubectlEnv(), "kubectl", "get", what, "-n", "team"); err == nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v %s, want %s", what, err, out, want)
+		}
+	}
+}
+
 // TestPruneStreams replays the requests of `oc adm prune images` for streams: a shorter history by PUT of the
 // status.
 func TestPruneStreams(t *testing.T) {

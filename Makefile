@@ -19,7 +19,7 @@ race := ./internal/crash ./registry/... ./signatures/policy/... ./storage/... ./
 # Long tests that start no goroutine, or measure memory, run without the race detector.
 sequential := ^(TestAllocations|TestDifferential|TestMemory|TestListMemory|TestEncodedLists|TestListLongerThanHistory|TestSelectiveScan)$$
 
-.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance ui pictures page monitoring cosign2 verdicts cluster collector crowd bench attacks million lists scale faults kills moves model memory hostile outage fuzz generate
+.PHONY: help run build release image check static format unit cover test race tools lint vuln conformance ui pictures page monitoring cosign2 verdicts cluster collector oc crowd bench attacks million lists scale faults kills moves model memory hostile outage fuzz generate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -114,6 +114,9 @@ cluster: tools ## run behind a real kube-apiserver, by the manifests and the cha
 
 collector: tools ## run kube-controller-manager's garbage collector beside a real kube-apiserver
 	go test -count=1 -v -run 'TestAggregated/garbage' ./internal/e2e
+
+oc: tools ## run OpenShift's oc, at the path OC, and record its requests for the tests anew
+	go test -count=1 -v -run 'TestOC$$' ./internal/e2e -args -oc $(abspath $(OC))
 
 crowd: ## let one client open 5 000 connections and watches beside others
 	go test -count=1 -v -run TestCrowd ./internal/e2e

@@ -16,10 +16,12 @@ import (
 	"github.com/distribution/distribution/v3/registry"
 	upstreamlistener "github.com/distribution/distribution/v3/registry/listener"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
 	"tallyman/registry/extensions"
 	"tallyman/registry/listener"
+	"tallyman/registry/prune"
 	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 	"tallyman/ui"
@@ -53,6 +55,8 @@ type ServeOptions struct {
 	// MayDelete returns the name of the user with a token if that user may delete all Images, and so the
 	// manifests and blobs of all repositories, besides those whom the registry's own auth lets. nil for nobody.
 	MayDelete func(r *http.Request, token string) (name string, ok bool)
+	// ForgetBlob deletes a blob from the cache of blobs that all processes share; nil if there is none.
+	ForgetBlob func(context.Context, digest.Digest) error
 	// Certificate is served, besides plain HTTP on the same port, if http.tls has none.
 	Certificate *tls.Certificate
 	// SNICertificate and SNIKey are files with one more certificate, for clients that ask
@@ -96,6 +100,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	var background sync.WaitGroup
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
 	background.Go(func() { t.Run(recording) })
+	if !IsReadOnly(o.Configuration) {
+		background.Go(func() { recoverBlobs(recording, t.Driver()) })
+	}
 	o.Resync.Tracker = t
 	background.Go(func() { resync.New(o.Resync).Run(recording, o.Backfill) })
 	defer background.Wait()
@@ -157,6 +164,27 @@ func listen(o ServeOptions, handler http.Handler) (*listener.Server, error) {
 	return server, nil
 }
 
+// recoverBlobs decides about blobs that a process has put aside before it has ended.
+func recoverBlobs(ctx context.Context, d driver.StorageDriver) {
+	if err := prune.New(prune.Options{Driver: d}).Recover(ctx); err != nil {
+		slog.Error("blobs that were put aside are still there", "err", err)
+	}
+}
+
+// keepsBlobs returns the reason for which blobs are not deleted while the registry is served, "" for none.
+func keepsBlobs(c *configuration.Configuration) string {
+	deletes, _ := c.Storage["delete"]["enabled"].(bool)
+	switch {
+	case !deletes:
+		return "storage.delete.enabled is not true"
+	case IsReadOnly(c):
+		return "the registry is read-only (storage.maintenance.readonly)"
+	case cmp.Or(c.Storage["cache"]["blobdescriptor"], c.Storage["cache"]["layerinfo"]) == "inmemory":
+		return "storage.cache.blobdescriptor is inmemory, which does not hear of deletions: redis does"
+	}
+	return ""
+}
+
 // newRegistry builds distribution's registry with the middleware and the API in
 // it. distribution panics on most faults of its configuration; here they are
 // errors.
@@ -170,7 +198,8 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		return nil, nil, nil, nil, err
 	}
 	c := o.Configuration
-	if err := addAdministrators(c, administrators{isToken: o.IsAdminToken, mayDelete: o.MayDelete}); err != nil {
+	known := administrators{isToken: o.IsAdminToken, mayDelete: o.MayDelete}
+	if err := addAdministrators(c, known); err != nil {
 		return nil, nil, nil, nil, err
 	}
 	var changes *Changes
@@ -203,6 +232,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		if own, ownErr = extensions.New(extensions.Options{
 			Configuration: c, Anonymous: AnonymousPull(c), Tracker: t, Catalog: o.Tracker.Catalog, Referrers: o.Tracker.Referrers,
 			SignatureLimit: o.Tracker.SignatureLimits.Content, Signatures: o.SignatureEndpoint,
+			MayDelete: known.deleter, KeepsBlobs: keepsBlobs(c), Pruner: prune.New(prune.Options{Driver: t.Driver(), Forget: o.ForgetBlob}),
 		}); ownErr != nil {
 			return next
 		}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/distribution/distribution/v3/configuration"
+
 	"tallyman/registry/tracker"
 )
 
@@ -39,5 +41,27 @@ func TestOutage(t *testing.T) {
 				t.Errorf("the body is %s", got)
 			}
 		})
+	}
+}
+
+// TestKeepsBlobs: blobs are deleted only where distribution would hear of it.
+func TestKeepsBlobs(t *testing.T) {
+	for text, want := range map[string]string{
+		"{filesystem: {}}":                          "storage.delete.enabled is not true",
+		"{filesystem: {}, delete: {enabled: true}}": "",
+		"{filesystem: {}, delete: {enabled: true}, cache: {blobdescriptor: redis}}":                 "",
+		"{filesystem: {}, delete: {enabled: true}, cache: {blobdescriptor: inmemory}}":              "storage.cache.blobdescriptor is inmemory",
+		"{filesystem: {}, delete: {enabled: true}, cache: {layerinfo: inmemory}}":                   "storage.cache.blobdescriptor is inmemory",
+		"{filesystem: {}, delete: {enabled: true}, maintenance: {readonly: {enabled: true}}}":       "the registry is read-only",
+		"{filesystem: {}, delete: {enabled: false}, maintenance: {readonly: {enabled: false}}}":     "storage.delete.enabled is not true",
+		"{filesystem: {}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}": "",
+	} {
+		c, err := configuration.Parse(strings.NewReader("version: 0.1\nstorage: " + text + "\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := keepsBlobs(c); !strings.HasPrefix(got, want) || (got == "") != (want == "") {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
 	}
 }

@@ -1,12 +1,19 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"crypto/rand"
+	"errors"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 
+	"github.com/distribution/distribution/v3"
+	rediscache "github.com/distribution/distribution/v3/registry/storage/cache/redis"
+	"github.com/opencontainers/go-digest"
+	goredis "github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
@@ -126,4 +133,24 @@ func resyncOptions(c *config.Config, api *images) resync.Options {
 		Leases: sharedBy[resync.Leases](api.backend),
 		Period: o.Period, Grace: o.Grace, Removals: o.Removals, CallsPerSecond: o.CallsPerSecond,
 	}
+}
+
+// forgetBlob deletes a blob from distribution's cache in Redis; nil if there is none.
+func forgetBlob(c *config.Config) (func(context.Context, digest.Digest) error, error) {
+	cache := c.Registry.Storage["cache"]
+	if cmp.Or(cache["blobdescriptor"], cache["layerinfo"]) != "redis" {
+		return nil, nil
+	}
+	options, err := redisClient(&c.Registry.Redis)
+	if err != nil {
+		return nil, err
+	}
+	blobs := rediscache.NewRedisBlobDescriptorCacheProvider(goredis.NewUniversalClient(&options))
+	return func(ctx context.Context, d digest.Digest) error {
+		err := blobs.Clear(ctx, d)
+		if errors.Is(err, distribution.ErrBlobUnknown) {
+			return nil
+		}
+		return err
+	}, nil
 }

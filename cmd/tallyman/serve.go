@@ -249,11 +249,16 @@ func importClient(c *config.Config) (*imports.Client, error) {
 }
 
 func serveRegistry(ctx context.Context, c *config.Config, newAPI func(*registry.Changes) (registry.API, error), who *access.Access, certificate *tls.Certificate, track tracker.Options, compare resync.Options) error {
+	forget, err := forgetBlob(c)
+	if err != nil {
+		return err
+	}
 	return registry.Serve(ctx, registry.ServeOptions{
 		Configuration: c.Registry,
 		NewAPI:        newAPI,
 		IsAdminToken:  who.IsAdminToken,
 		MayDelete:     who.MayDeleteImages,
+		ForgetBlob:    forget,
 		Certificate:   certificate,
 
 		SNICertificate: c.ImageAPI.TLS.Certificate,

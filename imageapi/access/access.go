@@ -141,7 +141,8 @@ func New(ctx context.Context, o Options) (*Access, error) {
 	return a, err
 }
 
-// MayDeleteImages returns the name of the user with a bearer token if that user may delete all Images.
+// MayDeleteImages returns the name of the user with a bearer token, "" if nobody has it, and whether that user may
+// delete all Images.
 func (a *Access) MayDeleteImages(r *http.Request, token string) (name string, ok bool) {
 	asked := (&http.Request{Method: r.Method, URL: r.URL, RemoteAddr: r.RemoteAddr, Header: http.Header{"Authorization": {"Bearer " + token}}}).WithContext(r.Context())
 	known, ok, err := a.Authenticator.AuthenticateRequest(asked)

@@ -8,17 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // call sends a request as the administrator.
 func (s *server) call(method, path, contentType, body string) answer {
 	s.t.Helper()
-	config, err := clientcmd.LoadFromFile(s.kubeconfig)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	header := http.Header{"Authorization": {"Bearer " + config.AuthInfos["tallyman"].Token}}
+	header := http.Header{"Authorization": {"Bearer " + s.adminToken()}}
 	if contentType != "" {
 		header.Set("Content-Type", contentType)
 	}

@@ -62,14 +62,15 @@ var allowed = map[string][]string{
 	"tallyman/internal/progress":        {},
 	"tallyman/internal/tallyman-load":   {"imageapi/derive", "signatures/manifest"},
 
-	"tallyman/registry":            {"imageapi", "imageapi/records", "imageapi/streamwriter", "registry/configs", "registry/extensions", "registry/listener", "registry/logging", "registry/resync", "registry/tracker", "signatures/manifest", "ui"},
+	"tallyman/registry":            {"imageapi", "imageapi/records", "imageapi/streamwriter", "registry/configs", "registry/extensions", "registry/listener", "registry/logging", "registry/prune", "registry/resync", "registry/tracker", "signatures/manifest", "ui"},
 	"tallyman/ui":                  {},
 	"tallyman/registry/configs":    {},
-	"tallyman/registry/extensions": {"imageapi/catalog", "imageapi/referrers", "imageapi/rules", "imageapi/server", "registry/logging", "registry/tracker", "signatures"},
+	"tallyman/registry/extensions": {"imageapi/catalog", "imageapi/referrers", "imageapi/rules", "imageapi/server", "registry/logging", "registry/prune", "registry/tracker", "signatures"},
 	"tallyman/registry/gc":         {"registry/journal", "registry/logging", "registry/tracker", "signatures/manifest"},
 	"tallyman/registry/journal":    {},
 	"tallyman/registry/listener":   {},
 	"tallyman/registry/logging":    {},
+	"tallyman/registry/prune":      {"internal/crash", "registry/journal"},
 	"tallyman/registry/tracker":    {"internal/crash", "imageapi/catalog", "imageapi/derive", "imageapi/records", "imageapi/referrers", "imageapi/rules", "registry/configs", "registry/journal", "registry/logging", "signatures", "signatures/manifest", "storage"},
 	"tallyman/registry/resync":     {"imageapi/records", "internal/crash", "registry/journal", "registry/logging", "registry/tracker"},
 
@@ -116,7 +117,7 @@ var allowed = map[string][]string{
 
 // confined has the packages of ours that may import a library.
 var confined = map[string][]string{
-	"github.com/distribution/distribution/": {"registry", "registry/configs", "registry/extensions", "registry/gc", "registry/journal", "registry/logging", "registry/resync", "registry/tracker", "config", "internal/doctor", "cmd/tallyman"},
+	"github.com/distribution/distribution/": {"registry", "registry/configs", "registry/extensions", "registry/gc", "registry/journal", "registry/logging", "registry/prune", "registry/resync", "registry/tracker", "config", "internal/doctor", "cmd/tallyman"},
 	"github.com/redis/go-redis/":            {"storage/redis", "storage/redis/redistest", "config", "internal/doctor", "cmd/tallyman"},
 }
 

@@ -1,5 +1,5 @@
 // Package extensions serves the registry's endpoints besides distribution's own: the referrers
-// API of the distribution-spec, and the signature endpoint of skopeo and podman.
+// API of the distribution-spec, the signature endpoint of skopeo and podman, and OpenShift's deletion of blobs.
 package extensions
 
 import (
@@ -23,6 +23,7 @@ import (
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/server"
 	"tallyman/registry/logging"
+	"tallyman/registry/prune"
 	"tallyman/registry/tracker"
 )
 
@@ -41,10 +42,17 @@ type Options struct {
 	SignatureLimit int64
 	// Signatures switches the signature endpoint on.
 	Signatures bool
+	// MayDelete returns the user of a request, "" if nobody knows it, and whether it may delete all Images, and
+	// so blobs. Required.
+	MayDelete func(r *http.Request) (user string, ok bool)
+	// Pruner deletes blobs. Required.
+	Pruner *prune.Pruner
+	// KeepsBlobs is the reason for which no blobs are deleted, "" if they are.
+	KeepsBlobs string
 }
 
-// Extensions are the registry's endpoints besides distribution's own: the referrers API, and
-// the endpoint for simple signing signatures. The registry's own auth protects them.
+// Extensions are the registry's endpoints besides distribution's own: the referrers API, the endpoint for simple
+// signing signatures, which the registry's own auth protects, and that for the deletion of blobs.
 type Extensions struct {
 	options  Options
 	access   auth.AccessController // nil: everybody may do everything
@@ -101,6 +109,7 @@ func (e *Extensions) Handler(next http.Handler) http.Handler {
 			http.MethodGet: {"pull", e.getSignatures}, http.MethodPut: {"push", e.putSignature},
 		}))
 	}
+	route(e.prefix+"/admin/blobs/{digest:[^/]+}", http.HandlerFunc(e.deleteBlob))
 	router.NotFoundHandler = next
 	return router
 }
@@ -115,10 +124,7 @@ type endpoint struct {
 // guard picks the endpoint, asks the registry's auth, and reads the path.
 func (e *Extensions) guard(methods map[string]endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		for key, values := range e.headers {
-			w.Header()[http.CanonicalHeaderKey(key)] = values
-		}
-		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+		e.setHeaders(w)
 		method, ok := methods[r.Method]
 		if !ok {
 			w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
@@ -142,6 +148,14 @@ func (e *Extensions) guard(methods map[string]endpoint) http.Handler {
 		defer free()
 		method.serve(w, r, repository, name)
 	})
+}
+
+// setHeaders sets those of every answer.
+func (e *Extensions) setHeaders(w http.ResponseWriter) {
+	for key, values := range e.headers {
+		w.Header()[http.CanonicalHeaderKey(key)] = values
+	}
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 }
 
 // clientOf returns the user of a request, or, without one, the address that it comes from.

@@ -164,6 +164,8 @@ func TestProblems(t *testing.T) {
 		"catalog":            {minimal + "imageapi: {catalog: redis}\n", `imageapi.catalog: "redis" is not valid: want driver or store`, nil},
 		"resync":             {minimal + "imageapi: {resync: {period: 1s, grace: -1s, removals: 101, callspersecond: -1}}\n", "imageapi.resync.period: 1s is not valid: want 0, or at least 1m", nil},
 		"imports of nothing": {minimal + "imageapi: {imports: {enabled: true}}\n", "imageapi.imports.registries: [] is not valid: want at least one registry that images may come from", nil},
+		"too many colons":    {minimal + "imageapi: {imports: {enabled: true, registries: [{host: '0:1:2:3'}]}}\n", "imageapi.imports.registries[0].host: \"0:1:2:3\" is not valid: want a host[:port]", nil},
+		"imports too often":  {minimal + "imageapi: {imports: {enabled: true, registries: [{host: docker.io}], interval: 10s}}\n", "imageapi.imports.interval: 10s is not valid: want 0, or at least 1m", nil},
 		"no import host":     {minimal + "imageapi: {imports: {enabled: true, registries: [{host: 'https://docker.io'}]}}\n", "imageapi.imports.registries[0].host: \"https://docker.io\" is not valid: want a host[:port]", nil},
 		"no history":         {minimal + "imageapi: {streams: {history: 0, deletedtags: 1s}}\n", "imageapi.streams.history: 0 is not valid: want 1 to 100", nil},
 		"a rule of nothing":  {minimal + "imageapi: {tags: [{repositories: ['a[']}]}\n", `imageapi.tags[0].repositories: "a[" is not valid: want a pattern of path.Match`, nil},

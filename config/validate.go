@@ -129,7 +129,9 @@ func (i *Imports) validate(fault func(key string, value any, want string)) {
 		fault("imports.interval", i.Interval, "0, or at least 1m")
 	}
 	for n, registry := range i.Registries {
-		if _, err := path.Match(registry.Host, ""); registry.Host == "" || err != nil || strings.ContainsAny(registry.Host, "/@") {
+		_, err := path.Match(registry.Host, "")
+		tooMany := strings.Count(registry.Host, ":") > 1 && !strings.HasPrefix(registry.Host, "[")
+		if registry.Host == "" || err != nil || tooMany || strings.ContainsAny(registry.Host, "/@") {
 			fault(fmt.Sprintf("imports.registries[%d].host", n), fmt.Sprintf("%q", registry.Host), "a host[:port], such as registry.example.com or *.example.com:5000")
 		}
 	}

@@ -2,6 +2,7 @@ package streamrest
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	"github.com/opencontainers/go-digest"
@@ -52,10 +53,19 @@ func (m *imageStreamMappings) Create(ctx context.Context, obj runtime.Object, va
 	}
 	name := digest.Digest(mapping.Image.Name)
 	p := place{streams.Stream{Namespace: namespace, Name: mapping.Name}, mapping.Tag, mapping.Name}
+	former, again := "", false
 	_, err := m.write(ctx, p, options.DryRun, func(before *streamwriter.State, after *imagev1.ImageStream) error {
 		if before.Stream == nil { // by this a registry knows that it is to make the stream
 			return apierrors.NewNotFound(m.of, mapping.Name)
 		}
+		head := ""
+		if item := streams.Head(before.Stream, p.tag); item != nil {
+			head = item.Image
+		}
+		if again && head != former { // another one has pushed the tag since the client has asked for it
+			return apierrors.NewConflict(m.of, mapping.Name, fmt.Errorf("the tag %q points to %q now", p.tag, head))
+		}
+		former, again = head, true
 		held, err := m.resolver.image(ctx, p.stream, name.String())
 		if err != nil {
 			return objects.Unavailable(err)

@@ -301,3 +301,70 @@ func TestMapping(t *testing.T) {
 		revision = stream.ResourceVersion
 	}
 }
+
+func labelled(h *house) {
+	h.t.Helper()
+	_, _, err := h.update(h.streams, "team", "app", func(obj runtime.Object) {
+		obj.(*imagev1.ImageStream).Labels = map[string]string{"a": "b"}
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// TestMappingConflict: a mapping comes after other changes of the stream, but not after a push of its tag.
+func TestMappingConflict(t *testing.T) {
+	for name, test := range map[string]struct {
+		meanwhile func(h *house)
+		problem   string
+		shows     string
+	}{
+		"another tag is pushed":  {func(h *house) { h.push("team/app:v1", "b") }, "", "1 | v1 b#2 a#1 | v2 a#1"},
+		"the tag is pushed":      {func(h *house) { h.push("team/app:v2", "b") }, "conflict", "1 | v1 a#1 | v2 b#1"},
+		"the tag is pushed so":   {func(h *house) { h.push("team/app:v2", "a") }, "conflict", "1 | v1 a#1 | v2 a#1"},
+		"the stream is labelled": {labelled, "", "1 | v1 a#1 | v2 a#1"},
+	} {
+		h := newHouse(t)
+		a := h.push("team/app:v1", "a")
+		h.before = func() {
+			h.before = nil
+			test.meanwhile(h)
+		}
+		mapping := &imagev1.ImageStreamMapping{ObjectMeta: metav1.ObjectMeta{Name: "app"}, Tag: "v2", Image: imagev1.Image{ObjectMeta: metav1.ObjectMeta{Name: a.String()}}}
+		_, err := h.create(h.mappings, "team", mapping)
+		if got := h.shows(h.get(h.streams, "team", "app")); (err == nil) != (test.problem == "") || err != nil && problem(err) != test.problem || got != test.shows {
+			t.Errorf("%s: %v and %s, want %q and %s", name, err, got, test.problem, test.shows)
+		}
+	}
+}
+
+// TestPoint: an item is the newest of a history unless that names the same image.
+func TestPoint(t *testing.T) {
+	for name, test := range map[string]struct {
+		head, item imagev1.TagEvent // the head without anything is none
+		want       string
+	}{
+		"no history":                     {imagev1.TagEvent{}, imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 1}, "a=r#1"},
+		"the same":                       {imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 1}, imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 1}, "a=r#1"},
+		"the same, asked for again":      {imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 1}, imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 2}, "a=r#2"},
+		"the same, pushed since":         {imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 3}, imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 2}, "a=r#3"},
+		"another reference of it":        {imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 1}, imagev1.TagEvent{Image: "a", DockerImageReference: "s", Generation: 1}, "a=r#1"},
+		"another image":                  {imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 1}, imagev1.TagEvent{Image: "b", DockerImageReference: "s", Generation: 2}, "b=s#2 a=r#1"},
+		"a mere reference, and the same": {imagev1.TagEvent{DockerImageReference: "r", Generation: 1}, imagev1.TagEvent{DockerImageReference: "r", Generation: 2}, "=r#2"},
+		"another mere reference":         {imagev1.TagEvent{DockerImageReference: "r", Generation: 1}, imagev1.TagEvent{DockerImageReference: "s", Generation: 2}, "=s#2 =r#1"},
+		"an image after a reference":     {imagev1.TagEvent{DockerImageReference: "r", Generation: 1}, imagev1.TagEvent{Image: "a", DockerImageReference: "r", Generation: 2}, "a=r#2 =r#1"},
+	} {
+		after := &imagev1.ImageStream{}
+		if test.head != (imagev1.TagEvent{}) {
+			after.Status.Tags = []imagev1.NamedTagEventList{{Tag: "v1", Items: []imagev1.TagEvent{test.head}, Conditions: []imagev1.TagEventCondition{{}}}}
+		}
+		(&resolution{after: after}).point("v1", test.item)
+		var got []string
+		for _, item := range after.Status.Tags[0].Items {
+			got = append(got, fmt.Sprintf("%s=%s#%d", item.Image, item.DockerImageReference, item.Generation))
+		}
+		if strings.Join(got, " ") != test.want || len(after.Status.Tags[0].Conditions) > 0 {
+			t.Errorf("%s: %v, want %s", name, got, test.want)
+		}
+	}
+}

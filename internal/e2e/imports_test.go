@@ -70,6 +70,17 @@ func TestImportImages(t *testing.T) {
 	}
 	command(t, nil, "crane", "validate", "--remote", s.addr+"/team/all:1.1", "--insecure")
 
+	before := s.kubectl("get", "images", "-o", "name")
+	if n := strings.Count(before, "\n"); n != 2 { // the list, and its image
+		t.Errorf("%d Images: %s", n, before)
+	}
+	if _, err := s.client().ImageStreamImports("team").Create(t.Context(), whole, metav1.CreateOptions{}); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+	if after := s.kubectl("get", "images", "-o", "name"); after != before {
+		t.Errorf("after the same import %s", after)
+	}
+
 	// `oc tag` with a source in another registry asks for an import, which begins by itself.
 	source := from("vendor/app:1.1")
 	tag := &imagev1.ImageStreamTag{ObjectMeta: metav1.ObjectMeta{Name: "app:asked", Namespace: "team"}, Tag: &imagev1.TagReference{From: &source, ImportPolicy: insecure}}

@@ -64,8 +64,11 @@ func TestManyImages(t *testing.T) {
 // unit is an export of one repository.
 type unit struct {
 	header []byte
-	lines  [][]byte
+	lines  [][]part
 }
+
+// part is a part of a line: some text, and the digest or the repository's name that comes behind it, nil at the end.
+type part struct{ text, name []byte }
 
 const unitRepository = "many/r000000"
 
@@ -82,10 +85,21 @@ func exportUnit(t *testing.T) *unit {
 		t.Fatal(err)
 	}
 	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
-	return &unit{lines[0], lines[1 : len(lines)-1]} // the last is about the file
+	u := &unit{header: lines[0]}
+	for _, line := range lines[1 : len(lines)-1] { // the last is about the file
+		var parts []part
+		end := 0
+		for _, at := range names.FindAllIndex(line, -1) {
+			parts = append(parts, part{line[end:at[0]], line[at[0]:at[1]]})
+			end = at[1]
+		}
+		u.lines = append(u.lines, append(parts, part{text: line[end:]}))
+	}
+	return u
 }
 
-var hexDigests = regexp.MustCompile(`[0-9a-f]{64}`)
+// names are those of an export that differ from one repository to another.
+var names = regexp.MustCompile(`[0-9a-f]{64}|` + unitRepository)
 
 // write writes an export of repositories, each with Images of its own.
 func (u *unit) write(t *testing.T, path string, repositories int) {
@@ -101,10 +115,16 @@ func (u *unit) write(t *testing.T, path string, repositories int) {
 	for n := range repositories {
 		repository := fmt.Appendf(nil, "many/r%06d", n)
 		for _, line := range u.lines {
-			line = hexDigests.ReplaceAllFunc(line, func(digest []byte) []byte {
-				return fmt.Appendf(nil, "%x", sha256.Sum256(fmt.Appendf(digest[:len(digest):len(digest)], "%d", n)))
-			})
-			fmt.Fprintf(out, "%s\n", bytes.ReplaceAll(line, []byte(unitRepository), repository))
+			for _, p := range line {
+				_, _ = out.Write(p.text) // Flush reports an error
+				switch {
+				case len(p.name) == len(repository):
+					_, _ = out.Write(repository)
+				case p.name != nil:
+					fmt.Fprintf(out, "%x", sha256.Sum256(fmt.Appendf(p.name[:len(p.name):len(p.name)], "%d", n)))
+				}
+			}
+			_ = out.WriteByte('\n')
 			entries++
 		}
 	}

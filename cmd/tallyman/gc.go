@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"tallyman/config"
 	"tallyman/registry/gc"
@@ -42,9 +44,15 @@ func newGarbageCollectCommand() *cobra.Command {
 
 func garbageCollect(cmd *cobra.Command, c *config.Config, options gc.Options, dataDirectory string) error {
 	logging.Use(&c.Registry.Log)
+	meter := newMeter(cmd, "read", "repositories")
+	options.Progress = meter.Set
+	if term.IsTerminal(int(os.Stdout.Fd())) && !options.DryRun {
+		options.Quiet = true // distribution's line for each blob would drive the bar away
+	}
 	removed, err := gc.Collect(cmd.Context(), c.Registry, options)
+	meter.End()
 	if err != nil || removed == 0 {
-		return err
+		return brokenOff(cmd, err, "run it again; what is deleted stays so")
 	}
 	left, err := drainJournal(cmd.Context(), c, dataDirectory)
 	if errors.Is(err, bolt.ErrLocked) {

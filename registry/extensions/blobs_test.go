@@ -56,13 +56,13 @@ func TestDeleteBlob(t *testing.T) {
 		status               int
 		text, header         string
 	}{
-		"without a user":       {http.MethodDelete, "", free.String(), "", 401, "UNAUTHORIZED", "Basic"},
-		"another user":         {http.MethodDelete, "reader", free.String(), "", 403, "reader may not delete all images", ""},
-		"no digest":            {http.MethodDelete, "pruner", "latest", "", 400, "DIGEST_INVALID", ""},
-		"another method":       {http.MethodGet, "pruner", free.String(), "", 405, "UNSUPPORTED", "DELETE"},
+		"without a user":        {http.MethodDelete, "", free.String(), "", 401, "UNAUTHORIZED", "Basic"},
+		"another user":          {http.MethodDelete, "reader", free.String(), "", 403, "reader may not delete all images", ""},
+		"no digest":             {http.MethodDelete, "pruner", "latest", "", 400, "DIGEST_INVALID", ""},
+		"another method":        {http.MethodGet, "pruner", free.String(), "", 405, "UNSUPPORTED", "DELETE"},
 		"a registry that keeps": {http.MethodDelete, "pruner", free.String(), "it is read-only", 405, "it is read-only", ""},
-		"one of a repository":  {http.MethodDelete, "pruner", used.String(), "", 409, "the blob is in use: repository team/app has a link to it", ""},
-		"none":                 {http.MethodDelete, "pruner", digest.FromString("none").String(), "", 404, "BLOB_UNKNOWN", ""},
+		"one of a repository":   {http.MethodDelete, "pruner", used.String(), "", 409, "the blob is in use: repository team/app has a link to it", ""},
+		"none":                  {http.MethodDelete, "pruner", digest.FromString("none").String(), "", 404, "BLOB_UNKNOWN", ""},
 	} {
 		h.options.KeepsBlobs = test.keeps
 		w := send(test.method, test.user, test.digest)

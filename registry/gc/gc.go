@@ -17,8 +17,13 @@ import (
 	"tallyman/registry/tracker"
 )
 
-// Options are those of distribution's garbage-collect.
-type Options = storage.GCOpts
+// Options are those of distribution's garbage-collect, and more.
+type Options struct {
+	storage.GCOpts
+	// Progress, if set, is called with the number of repositories that were read, and of those that are to be. One
+	// counts as often as it is read.
+	Progress func(done, total int64)
+}
 
 // Collect runs distribution's garbage collection, but keeps manifests without a
 // tag that refer to one that stays, such as its signatures. It leaves a journal entry
@@ -27,6 +32,9 @@ type Options = storage.GCOpts
 func Collect(ctx context.Context, c *configuration.Configuration, o Options) (removed int, err error) {
 	namespace, d, err := open(ctx, c)
 	if err != nil {
+		return 0, err
+	}
+	if namespace, err = showing(ctx, namespace, o); err != nil {
 		return 0, err
 	}
 	if !o.RemoveUntagged { // only blobs go
@@ -56,8 +64,47 @@ func Collect(ctx context.Context, c *configuration.Configuration, o Options) (re
 	return removed, nil
 }
 
+// showing returns a namespace that calls o.Progress with each repository that was enumerated.
+func showing(ctx context.Context, namespace distribution.Namespace, o Options) (distribution.Namespace, error) {
+	enumerator, ok := namespace.(distribution.RepositoryEnumerator)
+	if o.Progress == nil || !ok {
+		return namespace, nil
+	}
+	passes := int64(1)
+	if o.RemoveUntagged { // for the referrers, and for what is left
+		if passes = 3; o.DryRun {
+			passes = 2
+		}
+	}
+	repositories := int64(0)
+	err := tracker.EachRepository(ctx, namespace, func(string) error {
+		repositories++
+		return nil
+	})
+	return struct {
+		distribution.Namespace
+		distribution.RepositoryEnumerator
+	}{namespace, &countingEnumerator{RepositoryEnumerator: enumerator, total: passes * repositories, progress: o.Progress}}, err
+}
+
+type countingEnumerator struct {
+	distribution.RepositoryEnumerator
+	done, total int64
+	progress    func(done, total int64)
+}
+
+// Enumerate implements distribution.RepositoryEnumerator.
+func (e *countingEnumerator) Enumerate(ctx context.Context, fn func(string) error) error {
+	return e.RepositoryEnumerator.Enumerate(ctx, func(name string) error {
+		err := fn(name)
+		e.done++
+		e.progress(e.done, e.total)
+		return err
+	})
+}
+
 func sweep(ctx context.Context, d driver.StorageDriver, namespace distribution.Namespace, o Options) error {
-	if err := storage.MarkAndSweep(ctx, d, namespace, o); err != nil {
+	if err := storage.MarkAndSweep(ctx, d, namespace, o.GCOpts); err != nil {
 		return fmt.Errorf("garbage collect: %w", err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/distribution/distribution/v3"
 	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	"github.com/opencontainers/go-digest"
@@ -109,13 +110,13 @@ func TestCollect(t *testing.T) {
 		return names
 	}
 	all := held()
-	if removed, err := Collect(ctx, c, Options{RemoveUntagged: true, DryRun: true, Quiet: true}); err != nil || removed != 0 || !slices.Equal(held(), all) {
+	if removed, err := Collect(ctx, c, Options{GCOpts: storage.GCOpts{RemoveUntagged: true, DryRun: true, Quiet: true}}); err != nil || removed != 0 || !slices.Equal(held(), all) {
 		t.Errorf("a dry run removed %d, %v", removed, err)
 	}
-	if removed, err := Collect(ctx, c, Options{Quiet: true}); err != nil || removed != 0 || !slices.Equal(held(), all) {
+	if removed, err := Collect(ctx, c, Options{GCOpts: storage.GCOpts{Quiet: true}}); err != nil || removed != 0 || !slices.Equal(held(), all) {
 		t.Errorf("a collection of blobs removed %d manifests, %v", removed, err)
 	}
-	removed, err := Collect(ctx, c, Options{RemoveUntagged: true, Quiet: true})
+	removed, err := Collect(ctx, c, Options{GCOpts: storage.GCOpts{RemoveUntagged: true, Quiet: true}})
 	if err != nil || removed != 2 {
 		t.Fatalf("removed %d, %v", removed, err)
 	}
@@ -152,7 +153,7 @@ func TestUnreadable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Collect(ctx, c, Options{RemoveUntagged: true, Quiet: true}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Collect(ctx, c, Options{GCOpts: storage.GCOpts{RemoveUntagged: true, Quiet: true}}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
 		if err := d.PutContent(ctx, path, before); err != nil {
@@ -160,6 +161,27 @@ func TestUnreadable(t *testing.T) {
 		}
 		if read, _, err := findReferrers(ctx, namespace); err != nil || !read[journal.Entry{Repository: "app", Digest: name}] {
 			t.Errorf("afterwards the manifest is not readable: %v, %v", read, err)
+		}
+	}
+}
+
+// TestProgress: each repository is counted once for each time that it is read.
+func TestProgress(t *testing.T) {
+	for name, test := range map[string]struct {
+		options storage.GCOpts
+		want    string
+	}{
+		"blobs":            {storage.GCOpts{Quiet: true}, "[1/1]"},
+		"manifests":        {storage.GCOpts{Quiet: true, RemoveUntagged: true}, "[1/3 2/3 3/3]"},
+		"manifests, a try": {storage.GCOpts{Quiet: true, RemoveUntagged: true, DryRun: true}, "[1/2 2/2]"},
+	} {
+		c, _, _, push := newRegistry(t)
+		push("kept", "", "v1")
+		push("gone", "", "")
+		var seen []string
+		o := Options{GCOpts: test.options, Progress: func(done, total int64) { seen = append(seen, fmt.Sprintf("%d/%d", done, total)) }}
+		if _, err := Collect(t.Context(), c, o); err != nil || fmt.Sprint(seen) != test.want {
+			t.Errorf("%s: %v, %v, want %s", name, seen, err, test.want)
 		}
 	}
 }

@@ -133,7 +133,7 @@ func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err erro
 	for _, warning := range c.ImageAPI.Deprecated() {
 		slog.Warn("configuration: " + warning)
 	}
-	prometheus.MustRegister(slices.Concat(crash.Collectors(), objects.Collectors(), tracker.Collectors(), resync.Collectors(), policy.Collectors(), rest.Collectors(), verification.Collectors())...)
+	prometheus.MustRegister(slices.Concat(crash.Collectors(), objects.Collectors(), tracker.Collectors(), resync.Collectors(), policy.Collectors(), rest.Collectors(), verification.Collectors(), importer.Collectors())...)
 	if c.UsesRedis() {
 		prometheus.MustRegister(redis.Collectors()...)
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 	"k8s.io/utils/ptr"
 
@@ -189,7 +190,11 @@ func (i *Importer) begin(ctx context.Context, tag *imagev1.ImageTag, id string, 
 		defer func() { <-i.slots }()
 		defer i.mark(tag, false)
 		err := crash.Guard("import", func() error { return i.options.Import(ctx, tag) })
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil:
+			importsTotal.WithLabelValues("success").Inc()
+		case ctx.Err() == nil:
+			importsTotal.WithLabelValues("failure").Inc()
 			slog.Warn("image not imported", "namespace", tag.Namespace, "tag", tag.Name, "from", tag.Spec.From.Name, "err", err)
 		}
 		i.mu.Lock()
@@ -205,3 +210,10 @@ func (i *Importer) mark(tag *imagev1.ImageTag, working bool) {
 		delete(i.work, key(tag))
 	}
 }
+
+var importsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+	Name: "imageapi_tag_imports_total", Help: "Imports of the sources in other registries of tags, by result: success, failure.",
+}, []string{"result"})
+
+// Collectors returns the metrics of this package.
+func Collectors() []prometheus.Collector { return []prometheus.Collector{importsTotal} }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -134,6 +135,7 @@ func (f *fake) run(t *testing.T, interval time.Duration, steps func()) {
 // TestPending: a tag is imported soon after its source was set. While that leaves no trace it is tried once a
 // minute, and at once when the source has changed.
 func TestPending(t *testing.T) {
+	importsTotal.Reset()
 	f := newFake()
 	f.run(t, time.Hour, func() {
 		f.set(func() { f.pending["v1"] = 1 })
@@ -155,6 +157,9 @@ func TestPending(t *testing.T) {
 		time.Sleep(time.Minute)
 		if got := f.done(); !strings.HasPrefix(got, "v1#4") {
 			t.Errorf("a panic: %s", got)
+		}
+		if success, failure := testutil.ToFloat64(importsTotal.WithLabelValues("success")), testutil.ToFloat64(importsTotal.WithLabelValues("failure")); success != 2 || failure != 5 {
+			t.Errorf("%v successes and %v failures are counted", success, failure)
 		}
 	})
 }

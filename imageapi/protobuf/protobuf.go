@@ -133,18 +133,13 @@ func (m *message) textField(name string, field int) {
 		return
 	}
 	m.dst = append(m.dst, byte(field<<3|2), 0, 0, 0)
-	start := len(m.dst)
-	dst, ok := m.text(m.dst)
-	size := len(dst) - start
-	if !ok || uvarintSize(size) > reserved {
+	start, ok := len(m.dst), false
+	m.dst, ok = m.text(m.dst)
+	if !ok || uvarintSize(len(m.dst)-start) > reserved {
 		m.failed = true
 		return
 	}
-	header := start - reserved + binary.PutUvarint(dst[start-reserved:], uint64(size))
-	if header < start {
-		copy(dst[header:], dst[start:])
-	}
-	m.dst = dst[:header+size]
+	m.close(start)
 }
 
 // raw appends a field of JSON.
@@ -166,7 +161,14 @@ func (m *message) raw(name string, field int) {
 // metadata appends the metadata, with a resourceVersion.
 func (m *message) metadata(name string, field int, resourceVersion string) {
 	metadata := metav1.ObjectMeta{}
-	if !m.skip(name) || json.Unmarshal(m.value(), &metadata) != nil || metadata.ResourceVersion != "" {
+	if !m.skip(name) {
+		m.failed = true
+		return
+	}
+	if m.plainMetadata(field, resourceVersion) {
+		return
+	}
+	if json.Unmarshal(m.value(), &metadata) != nil || metadata.ResourceVersion != "" {
 		m.failed = true
 		return
 	}

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	imagev1 "github.com/openshift/api/image/v1"
 	metafuzzer "k8s.io/apimachinery/pkg/apis/meta/fuzzer"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"sigs.k8s.io/randfill"
@@ -91,6 +93,53 @@ func TestAppend(t *testing.T) {
 	}
 }
 
+// TestMetadata: metadata as most have it is not decoded, and other metadata is the same by decoding.
+func TestMetadata(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	for name, test := range map[string]struct {
+		change func(*imagev1.Image)
+		plain  bool
+	}{
+		"as it is made":    {func(*imagev1.Image) {}, true},
+		"with annotations": {func(i *imagev1.Image) { i.Annotations = map[string]string{"b/c": "d", "a": "", "ä": "€"} }, true},
+		"with labels":      {func(i *imagev1.Image) { i.Labels = map[string]string{"a": "b"} }, true},
+		"with both, long": {func(i *imagev1.Image) {
+			i.Labels, i.Annotations = map[string]string{"a": long, "b": long}, map[string]string{long: long}
+		}, true},
+		"with an escape":     {func(i *imagev1.Image) { i.Annotations = map[string]string{"a": `{"b":"c"}`} }, false},
+		"an escape in a key": {func(i *imagev1.Image) { i.Annotations = map[string]string{"a\n": "b"} }, false},
+		"no uid":             {func(i *imagev1.Image) { i.UID = "" }, false},
+		"no time":            {func(i *imagev1.Image) { i.CreationTimestamp = metav1.Time{} }, false},
+		"a time before 1970": {func(i *imagev1.Image) { i.CreationTimestamp = metav1.NewTime(time.Unix(-5, 0)) }, false},
+		"a generation":       {func(i *imagev1.Image) { i.Generation = 1 }, false},
+		"being deleted":      {func(i *imagev1.Image) { i.DeletionTimestamp = &i.CreationTimestamp }, false},
+		"finalizers":         {func(i *imagev1.Image) { i.Finalizers = []string{"a/b"} }, false},
+	} {
+		data := stored(t, imagetest.Image("sha256:abc", func(i *imagev1.Image) {
+			i.UID = "be246aa3-20a7-4176-8444-aa2c8bd6a3c1"
+			test.change(i)
+		}))
+		if !sameAsMarshal(t, data) {
+			t.Errorf("%s is not taken: %s", name, data)
+		}
+		_, rest, _ := strings.Cut(string(data), `"metadata":`)
+		m := &message{scanner: scanner{rest: []byte(rest)}}
+		if m.plainMetadata(fieldMetadata, "1") != test.plain || !test.plain && (len(m.dst) > 0 || string(m.rest) != rest) {
+			t.Errorf("%s is plain: %t, with %d bytes", name, !test.plain, len(m.dst))
+		}
+	}
+	for name, rest := range map[string]string{
+		"an empty map": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","labels":{}}`, "a key twice": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","labels":{"a":"b","a":"c"}}`,
+		"no end": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","labels":{"a":"b"`, "no value": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","labels":{"a"}}`,
+		"another time": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14+00:00"}`, "no time at all": `{"name":"a","uid":"b","creationTimestamp":"2026-13-28T17:28:14Z"}`, "an end": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z"`,
+	} {
+		m := &message{scanner: scanner{rest: []byte(rest)}}
+		if m.plainMetadata(fieldMetadata, "1") || len(m.dst) > 0 || string(m.rest) != rest {
+			t.Errorf("%s is plain", name)
+		}
+	}
+}
+
 // TestRefused: JSON that is not as it is stored is left to others.
 func TestRefused(t *testing.T) {
 	image := string(stored(t, imagetest.Image("x", func(i *imagev1.Image) { i.DockerImageManifest = "m" })))
@@ -151,6 +200,7 @@ func FuzzAppend(f *testing.F) {
 
 func BenchmarkAppend(b *testing.B) {
 	image := imagetest.Image("sha256:abc", func(i *imagev1.Image) {
+		i.UID, i.Annotations = "be246aa3-20a7-4176-8444-aa2c8bd6a3c1", map[string]string{"image.openshift.io/dockerLayersOrder": "ascending", "openshift.io/image.managed": "true", "tallyman.dev/tags": "team/app:v1"}
 		i.DockerImageManifest, i.DockerImageConfig = strings.Repeat(imagetest.Manifest, 6), strings.Repeat(imagetest.Config, 20)
 		i.DockerImageMetadata.Raw = []byte(`{"kind":"DockerImage","apiVersion":"1.0","Comment":"` + strings.Repeat("x", 2000) + `"}`)
 		for range 12 {

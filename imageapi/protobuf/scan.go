@@ -132,7 +132,15 @@ func (s *scanner) list(item func() bool) bool {
 
 // plainText skips a field of text without escapes, and returns what is between its quotes.
 func (s *scanner) plainText(name string) (text []byte, ok bool) {
-	if !s.skip(name) || len(s.rest) == 0 || s.rest[0] != '"' {
+	if !s.skip(name) {
+		return nil, false
+	}
+	return s.plain()
+}
+
+// plain skips a text without escapes, and returns what is between its quotes.
+func (s *scanner) plain() (text []byte, ok bool) {
+	if len(s.rest) == 0 || s.rest[0] != '"' {
 		return nil, false
 	}
 	end := endOfText(s.rest[1:])

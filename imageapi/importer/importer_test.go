@@ -143,7 +143,7 @@ func TestPending(t *testing.T) {
 		if got := f.done(); got != "v1#1 2s" {
 			t.Errorf("one tag: %s", got)
 		}
-		f.start = time.Now()
+		f.set(func() { f.start = time.Now() })
 		f.set(func() { f.pending["v1"], f.err = 2, errors.New("the store is away") })
 		time.Sleep(124 * time.Second)
 		f.set(func() { f.pending["v1"] = 3 })
@@ -168,9 +168,11 @@ func TestPending(t *testing.T) {
 func TestScheduled(t *testing.T) {
 	f := newFake()
 	f.run(t, 15*time.Minute, func() {
-		for n := range 100 {
-			f.scheduled[fmt.Sprint("v", n)] = 1
-		}
+		f.set(func() {
+			for n := range 100 {
+				f.scheduled[fmt.Sprint("v", n)] = 1
+			}
+		})
 		time.Sleep(15*time.Minute + time.Second)
 		first, names := strings.Split(f.done(), ", "), map[string]bool{}
 		for _, one := range first {
@@ -201,9 +203,11 @@ func TestScheduled(t *testing.T) {
 func TestBounds(t *testing.T) {
 	f := newFake()
 	f.run(t, time.Minute, func() {
-		for n := range 1000 {
-			f.scheduled[fmt.Sprint("v", n)] = 1
-		}
+		f.set(func() {
+			for n := range 1000 {
+				f.scheduled[fmt.Sprint("v", n)] = 1
+			}
+		})
 		time.Sleep(10 * time.Minute)
 		if n := len(strings.Split(f.done(), ", ")); n > 601 || n < 500 {
 			t.Errorf("%d imports in 10 minutes", n)
@@ -212,14 +216,18 @@ func TestBounds(t *testing.T) {
 	f = newFake()
 	f.takes = time.Hour
 	f.run(t, time.Minute, func() {
-		for n := range 5 {
-			f.pending[fmt.Sprint("v", n)] = 1
-			f.scheduled[fmt.Sprint("v", n)] = 1
-		}
+		f.set(func() {
+			for n := range 5 {
+				f.pending[fmt.Sprint("v", n)] = 1
+				f.scheduled[fmt.Sprint("v", n)] = 1
+			}
+		})
 		time.Sleep(90 * time.Minute)
-		if f.most != workers {
-			t.Errorf("%d imports at a time", f.most)
-		}
+		f.set(func() {
+			if f.most != workers {
+				t.Errorf("%d imports at a time", f.most)
+			}
+		})
 		var names []string
 		for _, one := range strings.Split(f.done(), ", ") {
 			names = append(names, nameOf(one))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 
+	"tallyman/registry/paths"
+
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 )
 
@@ -40,7 +42,7 @@ func checkScopes(ctx context.Context, r *report, o *Options) {
 			if strings.ContainsAny(scope, "*:") || scope == "" {
 				continue // every repository, or a tag
 			}
-			if _, err := r.storage.Stat(ctx, "/docker/registry/v2/repositories/"+scope); errors.As(err, &driver.PathNotFoundError{}) {
+			if _, err := r.storage.Stat(ctx, paths.Repositories+"/"+scope); errors.As(err, &driver.PathNotFoundError{}) {
 				r.warn("imageapi.signatures.policies[].scopes", "policy %s: there is no repository %s", policy.Name, scope)
 			}
 		}

@@ -28,6 +28,7 @@ import (
 
 	"tallyman/internal/crash"
 	"tallyman/registry/journal"
+	"tallyman/registry/paths"
 )
 
 // grace is how long a blob is aside before it is deleted: far longer than distribution needs from its look for a
@@ -47,16 +48,6 @@ func (e *InUseError) Error() string {
 
 // aside has the blobs that were put aside, by algorithm and digest.
 const aside = journal.Root + "/pruned"
-
-// The layout of distribution (registry/storage/paths.go).
-const (
-	repositoriesRoot = "/docker/registry/v2/repositories"
-	blobsRoot        = "/docker/registry/v2/blobs"
-)
-
-func dataPath(d digest.Digest) string {
-	return path.Join(blobsRoot, d.Algorithm().String(), d.Encoded()[:2], d.Encoded(), "data")
-}
 
 func asidePath(d digest.Digest) string {
 	return path.Join(aside, d.Algorithm().String(), fmt.Sprintf("%s.%d", d.Encoded(), time.Now().UnixNano()))
@@ -83,7 +74,7 @@ func New(o Options) *Pruner { return &Pruner{o.Driver, o.Forget} }
 // looks at each repository twice. It fails with ErrUnknown, an InUseError, or an error of the storage or of the cache.
 // Then the blob stays.
 func (p *Pruner) Delete(ctx context.Context, d digest.Digest) (size int64, err error) {
-	info, err := p.driver.Stat(ctx, dataPath(d))
+	info, err := p.driver.Stat(ctx, paths.Blob(d))
 	if isMissing(err) {
 		return 0, ErrUnknown
 	}
@@ -95,7 +86,7 @@ func (p *Pruner) Delete(ctx context.Context, d digest.Digest) (size int64, err e
 	}
 	ctx = context.WithoutCancel(ctx) // this is not left half done
 	file := asidePath(d)
-	if err := p.driver.Move(ctx, dataPath(d), file); err != nil {
+	if err := p.driver.Move(ctx, paths.Blob(d), file); err != nil {
 		if isMissing(err) {
 			return 0, ErrUnknown // another request has deleted it
 		}
@@ -116,12 +107,12 @@ func (p *Pruner) Delete(ctx context.Context, d digest.Digest) (size int64, err e
 
 // back brings a blob back.
 func (p *Pruner) back(ctx context.Context, file string, d digest.Digest) error {
-	_, err := p.driver.Stat(ctx, dataPath(d))
+	_, err := p.driver.Stat(ctx, paths.Blob(d))
 	switch {
 	case err == nil: // it was pushed again
 		err = p.driver.Delete(ctx, file)
 	case isMissing(err):
-		err = p.driver.Move(ctx, file, dataPath(d))
+		err = p.driver.Move(ctx, file, paths.Blob(d))
 	}
 	if err = journal.IgnoreMissing(err); err != nil {
 		return fmt.Errorf("blob %s stays at %s until the next start: %w", d, file, err)
@@ -195,24 +186,27 @@ var errStop = errors.New("found")
 // unused fails with an InUseError if a repository has a blob, as a layer, a configuration or a manifest.
 func (p *Pruner) unused(ctx context.Context, d digest.Digest) error {
 	found := ""
-	link := path.Join(d.Algorithm().String(), d.Encoded(), "link")
-	err := p.driver.Walk(ctx, repositoriesRoot, func(file driver.FileInfo) error {
-		name := path.Base(file.Path())
-		switch {
-		case !file.IsDir() || !strings.HasPrefix(name, "_"): // no component of a repository begins so
+	err := p.driver.Walk(ctx, paths.Repositories, func(file driver.FileInfo) error {
+		directory, name := path.Split(file.Path())
+		if !file.IsDir() || !strings.HasPrefix(name, "_") { // no component of a repository begins so
 			return nil
-		case name == "_manifests":
-			name = path.Join(name, "revisions")
-		case name != "_layers":
+		}
+		repository := strings.TrimPrefix(path.Clean(directory), paths.Repositories+"/")
+		link := ""
+		switch name {
+		case paths.Layers:
+			link = paths.LayerLink(repository, d)
+		case paths.Manifests:
+			link = paths.RevisionLink(repository, d)
+		default:
 			return driver.ErrSkipDir
 		}
-		repository := path.Dir(file.Path())
-		_, err := p.driver.Stat(ctx, path.Join(repository, name, link))
+		_, err := p.driver.Stat(ctx, link)
 		if isMissing(err) {
 			return driver.ErrSkipDir
 		}
 		if err == nil {
-			found, err = strings.TrimPrefix(repository, repositoriesRoot+"/"), errStop
+			found, err = repository, errStop
 		}
 		return err
 	})

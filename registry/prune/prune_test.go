@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tallyman/registry/paths"
+
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
@@ -29,9 +31,9 @@ type place struct {
 
 func newPlace(t *testing.T, d driver.StorageDriver) *place {
 	p := &place{StorageDriver: d, t: t}
-	p.put(dataPath(blob), "content")
-	p.put(repositoriesRoot+"/team/app/_layers/sha256/"+strings.Repeat("f", 64)+"/link", "")
-	p.put(repositoriesRoot+"/team/app/_uploads/x/startedat", "")
+	p.put(paths.Blob(blob), "content")
+	p.put(paths.Repositories+"/team/app/_layers/sha256/"+strings.Repeat("f", 64)+"/link", "")
+	p.put(paths.Repositories+"/team/app/_uploads/x/startedat", "")
 	return p
 }
 
@@ -45,14 +47,14 @@ func (p *place) put(name, content string) {
 // link links a repository to the blob.
 func (p *place) link(repository, kind string) {
 	p.t.Helper()
-	p.put(path.Join(repositoriesRoot, repository, kind, "sha256", blob.Encoded(), "link"), blob.String())
+	p.put(path.Join(paths.Repositories, repository, kind, "sha256", blob.Encoded(), "link"), blob.String())
 }
 
 // state says where the blob is.
 func (p *place) state() string {
 	p.t.Helper()
 	state := "gone"
-	if content, err := p.GetContent(p.t.Context(), dataPath(blob)); err == nil {
+	if content, err := p.GetContent(p.t.Context(), paths.Blob(blob)); err == nil {
 		state = string(content)
 	}
 	files, err := p.List(p.t.Context(), aside+"/sha256")
@@ -142,9 +144,9 @@ func TestDelete(t *testing.T) {
 			time.AfterFunc(grace/2, func() { p.link("new", "_manifests/revisions") })
 		}, nil, "", deleted, kept},
 		"pushed again, and linked": {func(p *place) {
-			time.AfterFunc(grace/2, func() { p.put(dataPath(blob), "again"); p.link("new", "_layers") })
+			time.AfterFunc(grace/2, func() { p.put(paths.Blob(blob), "again"); p.link("new", "_layers") })
 		}, nil, "", deleted, "again"},
-		"pushed again":          {func(p *place) { time.AfterFunc(grace/2, func() { p.put(dataPath(blob), "again") }) }, nil, "", deleted, "again"},
+		"pushed again":          {func(p *place) { time.AfterFunc(grace/2, func() { p.put(paths.Blob(blob), "again") }) }, nil, "", deleted, "again"},
 		"no look":               {func(p *place) { p.before = nth("Stat", 1, away) }, nil, errAway.Error(), kept, kept},
 		"no first walk":         {func(p *place) { p.before = nth("Walk", 1, away) }, nil, errAway.Error(), kept, kept},
 		"no move":               {func(p *place) { p.before = nth("Move", 1, away) }, nil, errAway.Error(), kept, kept},
@@ -153,7 +155,7 @@ func TestDelete(t *testing.T) {
 		"no deletion at first":  {func(p *place) { p.before = nth("Delete", 1, away) }, nil, "", deleted, gone},
 		"a cache that is away":  {func(*place) {}, errAway, errAway.Error(), kept, kept},
 		"deleted by another one": {func(p *place) {
-			p.before = nth("Move", 1, func() error { return p.StorageDriver.Delete(t.Context(), dataPath(blob)) })
+			p.before = nth("Move", 1, func() error { return p.StorageDriver.Delete(t.Context(), paths.Blob(blob)) })
 		}, nil, ErrUnknown.Error(), gone, gone},
 	} {
 		synctest.Test(t, func(t *testing.T) {

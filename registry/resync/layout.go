@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"tallyman/registry/journal"
+	"tallyman/registry/paths"
 
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/opencontainers/go-digest"
@@ -29,16 +30,6 @@ func newLayout(d driver.StorageDriver, callsPerSecond int) *layout {
 	return &layout{d, rate.NewLimiter(limit, max(callsPerSecond, 1))}
 }
 
-const repositoriesRoot = "/docker/registry/v2/repositories"
-
-func manifestsPath(repository string) string {
-	return path.Join(repositoriesRoot, repository, "_manifests")
-}
-
-func revisionLink(repository string, d digest.Digest) string {
-	return path.Join(manifestsPath(repository), "revisions", d.Algorithm().String(), d.Encoded(), "link")
-}
-
 // list returns the names in a directory, none if there is no such directory.
 func (l *layout) list(ctx context.Context, directory string) (names []string, err error) {
 	if err := l.limiter.Wait(ctx); err != nil {
@@ -54,7 +45,7 @@ func (l *layout) list(ctx context.Context, directory string) (names []string, er
 // manifests returns the manifests of a repository. A directory without its link is none: that is left
 // behind by a deletion where directories are more than parts of names.
 func (l *layout) manifests(ctx context.Context, repository string) (found []digest.Digest, err error) {
-	root := path.Join(manifestsPath(repository), "revisions")
+	root := paths.Revisions(repository)
 	if name := l.driver.Name(); name == "filesystem" || name == "inmemory" {
 		if err := l.limiter.Wait(ctx); err != nil {
 			return nil, err
@@ -97,13 +88,13 @@ func (l *layout) holds(ctx context.Context, repository string, d digest.Digest) 
 	if err := l.limiter.Wait(ctx); err != nil {
 		return false, err
 	}
-	_, err := l.driver.Stat(ctx, revisionLink(repository, d))
+	_, err := l.driver.Stat(ctx, paths.RevisionLink(repository, d))
 	return err == nil, journal.IgnoreMissing(err)
 }
 
 // tags returns the names of a repository's tags.
 func (l *layout) tags(ctx context.Context, repository string) ([]string, error) {
-	return l.list(ctx, path.Join(manifestsPath(repository), "tags"))
+	return l.list(ctx, paths.Tags(repository))
 }
 
 // tag reads the manifest that a tag points to, "" for none.
@@ -111,7 +102,7 @@ func (l *layout) tag(ctx context.Context, repository, tag string) (digest.Digest
 	if err := l.limiter.Wait(ctx); err != nil {
 		return "", err
 	}
-	content, err := l.driver.GetContent(ctx, path.Join(manifestsPath(repository), "tags", tag, "current", "link"))
+	content, err := l.driver.GetContent(ctx, path.Join(paths.Tags(repository), tag, "current", "link"))
 	if err != nil {
 		return "", journal.IgnoreMissing(err)
 	}

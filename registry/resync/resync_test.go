@@ -24,6 +24,7 @@ import (
 	"tallyman/imageapi/records"
 	"tallyman/imageapi/referrers"
 	"tallyman/imageapi/rest"
+	"tallyman/registry/paths"
 	"tallyman/registry/tracker"
 	"tallyman/signatures"
 	"tallyman/storage/memory"
@@ -165,7 +166,7 @@ func (s *site) untag(repository, tag string) {
 // remove removes a directory below the one of repositories.
 func (s *site) remove(directory string) {
 	s.t.Helper()
-	if err := s.driver.Delete(s.t.Context(), path.Join(repositoriesRoot, directory)); err != nil {
+	if err := s.driver.Delete(s.t.Context(), path.Join(paths.Repositories, directory)); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 
 	"github.com/distribution/distribution/v3"
 	"github.com/distribution/reference"
@@ -13,6 +12,7 @@ import (
 
 	"tallyman/internal/crash"
 	"tallyman/registry/journal"
+	"tallyman/registry/paths"
 	"tallyman/signatures/manifest"
 )
 
@@ -42,17 +42,13 @@ func readBlob(ctx context.Context, repo distribution.Repository, name digest.Dig
 	return content, nil
 }
 
-// blobsRoot is where distribution keeps blobs (registry/storage/paths.go).
-const blobsRoot = "/docker/registry/v2/blobs"
-
 // readVerified reads a blob as readBlob does, in one call, and in none if it was pushed lately:
 // distribution has verified a moment ago that the repository has it.
 func (t *Tracker) readVerified(ctx context.Context, name digest.Digest, most int64) ([]byte, error) {
 	if content := t.configs.Get(name); content != nil {
 		return content, nil
 	}
-	file := path.Join(blobsRoot, name.Algorithm().String(), name.Encoded()[:2], name.Encoded(), "data")
-	reader, err := t.driver.Reader(ctx, file, 0)
+	reader, err := t.driver.Reader(ctx, paths.Blob(name), 0)
 	if err != nil {
 		return nil, journal.IgnoreMissing(err)
 	}

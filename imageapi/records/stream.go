@@ -139,29 +139,11 @@ func (s *Store) EachTerminating(ctx context.Context, fn func(*imagev1.ImageStrea
 		stream, err := DecodeStream(e)
 		return err == nil && stream.DeletionTimestamp != nil
 	}
-	var names []string
-	err := s.each(ctx, StreamPrefix, terminatingTerm, terminating, func(e *storage.Entry) error {
-		names = append(names, e.Key)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, key := range names {
-		entry, _, err := storage.GetEntry(ctx, s.options.Backend, key, storage.Read{})
-		if err != nil {
-			return err
-		}
-		if entry == nil {
-			continue
-		}
-		stream, err := DecodeStream(entry)
+	return s.eachWhole(ctx, StreamPrefix, terminatingTerm, terminating, func(e *storage.Entry) error {
+		stream, err := DecodeStream(e)
 		if err != nil || stream.DeletionTimestamp == nil {
-			continue // one that cannot be read is for `store check`
+			return nil //nolint:nilerr // it has changed since, or is for `store check`
 		}
-		if err := fn(stream); err != nil {
-			return err
-		}
-	}
-	return nil
+		return fn(stream)
+	})
 }

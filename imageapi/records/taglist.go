@@ -3,7 +3,6 @@ package records
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -159,30 +158,13 @@ func (s *Store) EachImport(ctx context.Context, scheduled bool, fn func(*imagev1
 	}
 	carries := func(e *storage.Entry) bool {
 		tag, err := DecodeTag(e)
-		return err == nil && tag != nil && wanted(tag)
+		return err == nil && wanted(tag)
 	}
-	var keys []string
-	err := s.each(ctx, TagPrefix, term, carries, func(e *storage.Entry) error {
-		keys = append(keys, e.Key)
-		return nil
+	return s.eachWhole(ctx, TagPrefix, term, carries, func(e *storage.Entry) error {
+		tag, err := DecodeTag(e)
+		if err != nil || !wanted(tag) {
+			return nil //nolint:nilerr // it has changed since, or is for `store check`
+		}
+		return fn(tag)
 	})
-	if err != nil {
-		return err
-	}
-	for page := range slices.Chunk(keys, namesPage) {
-		result, err := s.options.Backend.Get(ctx, storage.GetRequest{Keys: page})
-		if err != nil {
-			return err
-		}
-		for _, e := range result.Entries {
-			tag, err := DecodeTag(e)
-			if err != nil || tag == nil || !wanted(tag) {
-				continue // it has changed since, or is for `store check`
-			}
-			if err := fn(tag); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"tallyman/storage"
@@ -50,6 +51,34 @@ func (s *Store) each(ctx context.Context, prefix, term string, carries func(*sto
 		}
 		return nil
 	})
+}
+
+// eachWhole is each for entries with their values, which are read once all are found. fn gets those that are still
+// there, of which one may carry the term no longer.
+func (s *Store) eachWhole(ctx context.Context, prefix, term string, carries func(*storage.Entry) bool, fn func(*storage.Entry) error) error {
+	var keys []string
+	err := s.each(ctx, prefix, term, carries, func(e *storage.Entry) error {
+		keys = append(keys, e.Key)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for page := range slices.Chunk(keys, namesPage) {
+		result, err := s.options.Backend.Get(ctx, storage.GetRequest{Keys: page})
+		if err != nil {
+			return err
+		}
+		for _, e := range result.Entries {
+			if e == nil {
+				continue
+			}
+			if err := fn(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // CompleteTerms writes the records anew that lack terms. One that is written meanwhile has got them

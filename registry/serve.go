@@ -172,17 +172,22 @@ func recoverBlobs(ctx context.Context, d driver.StorageDriver) {
 }
 
 // keepsBlobs returns the reason for which blobs are not deleted while the registry is served, "" for none.
-func keepsBlobs(c *configuration.Configuration) string {
-	deletes, _ := c.Storage["delete"]["enabled"].(bool)
+func keepsBlobs(c *configuration.Configuration, changes *Changes) string {
 	switch {
-	case !deletes:
+	case !changes.deletes:
 		return "storage.delete.enabled is not true"
-	case IsReadOnly(c):
-		return "the registry is read-only (storage.maintenance.readonly)"
-	case cmp.Or(c.Storage["cache"]["blobdescriptor"], c.Storage["cache"]["layerinfo"]) == "inmemory":
+	case changes.refusal != "":
+		return changes.refusal
+	case BlobCache(c) == "inmemory":
 		return "storage.cache.blobdescriptor is inmemory, which does not hear of deletions: redis does"
 	}
 	return ""
+}
+
+// BlobCache returns the kind of distribution's cache of blobs, such as "redis", nil for none.
+func BlobCache(c *configuration.Configuration) any {
+	cache := c.Storage["cache"]
+	return cmp.Or(cache["blobdescriptor"], cache["layerinfo"]) // its former name
 }
 
 // newRegistry builds distribution's registry with the middleware and the API in
@@ -232,7 +237,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		if own, ownErr = extensions.New(extensions.Options{
 			Configuration: c, Anonymous: AnonymousPull(c), Tracker: t, Catalog: o.Tracker.Catalog, Referrers: o.Tracker.Referrers,
 			SignatureLimit: o.Tracker.SignatureLimits.Content, Signatures: o.SignatureEndpoint,
-			MayDelete: known.deleter, KeepsBlobs: keepsBlobs(c), Pruner: prune.New(prune.Options{Driver: t.Driver(), Forget: o.ForgetBlob}),
+			MayDelete: known.deleter, KeepsBlobs: keepsBlobs(c, changes), Pruner: prune.New(prune.Options{Driver: t.Driver(), Forget: o.ForgetBlob}),
 		}); ownErr != nil {
 			return next
 		}

@@ -60,7 +60,7 @@ func TestKeepsBlobs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := keepsBlobs(c); !strings.HasPrefix(got, want) || (got == "") != (want == "") {
+		if got := keepsBlobs(c, newChanges(c, nil)); !strings.HasPrefix(got, want) || (got == "") != (want == "") {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -18,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tallyman/config"
+	"tallyman/registry"
 	"tallyman/registry/resync"
 	"tallyman/registry/tracker"
 )
@@ -137,8 +137,7 @@ func resyncOptions(c *config.Config, api *images) resync.Options {
 
 // forgetBlob deletes a blob from distribution's cache in Redis; nil if there is none.
 func forgetBlob(c *config.Config) (func(context.Context, digest.Digest) error, error) {
-	cache := c.Registry.Storage["cache"]
-	if cmp.Or(cache["blobdescriptor"], cache["layerinfo"]) != "redis" {
+	if registry.BlobCache(c.Registry) != "redis" {
 		return nil, nil
 	}
 	options, err := redisClient(&c.Registry.Redis)

@@ -45,7 +45,9 @@ func newGarbageCollectCommand() *cobra.Command {
 func garbageCollect(cmd *cobra.Command, c *config.Config, options gc.Options, dataDirectory string) error {
 	logging.Use(&c.Registry.Log)
 	meter := newMeter(cmd, "read", "repositories")
-	options.Progress = meter.Set
+	if !options.Quiet {
+		options.Progress = meter.Set
+	}
 	if term.IsTerminal(int(os.Stdout.Fd())) && !options.DryRun {
 		options.Quiet = true // distribution's line for each blob would drive the bar away
 	}

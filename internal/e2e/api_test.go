@@ -12,7 +12,7 @@ import (
 // call sends a request as the administrator.
 func (s *server) call(method, path, contentType, body string) answer {
 	s.t.Helper()
-	header := http.Header{"Authorization": {"Bearer " + s.adminToken()}}
+	header := http.Header{"Authorization": {"Bearer " + s.restConfig().BearerToken}}
 	if contentType != "" {
 		header.Set("Content-Type", contentType)
 	}

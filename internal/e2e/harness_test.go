@@ -354,16 +354,6 @@ func (s *server) kubectl(args ...string) string {
 	return command(s.t, s.kubectlEnv(), "kubectl", args...)
 }
 
-// adminToken returns the token of the kubeconfig.
-func (s *server) adminToken() string {
-	s.t.Helper()
-	config, err := clientcmd.LoadFromFile(s.kubeconfig)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return config.AuthInfos["tallyman"].Token
-}
-
 func (s *server) kubectlEnv() []string {
 	return []string{"KUBECONFIG=" + s.kubeconfig, "HOME=" + s.t.TempDir()}
 }

@@ -215,7 +215,7 @@ func replayOC(t *testing.T, s *server, known *strings.Replacer) {
 	if len(steps) != len(ocCommands) {
 		t.Fatalf("%d commands are recorded, and %d wanted: run `make oc`", len(steps), len(ocCommands))
 	}
-	token := s.adminToken()
+	token := s.restConfig().BearerToken
 	now := map[string]string{}
 	for n, step := range steps {
 		if want := known.Replace(ocCommands[n].command); step.Command != want {

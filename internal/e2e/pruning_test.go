@@ -44,7 +44,7 @@ func TestPruneBlobs(t *testing.T) {
 // deleteAsPruner sends a DELETE with the administrator's token as a password, and returns the status.
 func (s *server) deleteAsPruner(path string) int {
 	s.t.Helper()
-	return s.request(http.MethodDelete, path, "", http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("unused:"+s.adminToken()))}}).code
+	return s.request(http.MethodDelete, path, "", http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("unused:"+s.restConfig().BearerToken))}}).code
 }
 
 func testPruneBlobs(t *testing.T, s *server) {

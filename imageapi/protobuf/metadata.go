@@ -20,10 +20,15 @@ const (
 	_ // deletionGracePeriodSeconds
 	fieldLabels
 	fieldAnnotations
+	_ // ownerReferences
+	_ // finalizers
+	_ // clusterName
+	_ // initializers
+	fieldManagedFields
 )
 
 // plainMetadata appends metadata that has a name, a uid, a creationTimestamp, labels and annotations without
-// escapes, as most have, and returns false for other metadata, with m as it was.
+// escapes, and managedFields, as most have, and returns false for other metadata, with m as it was.
 func (m *message) plainMetadata(field int, resourceVersion string) bool {
 	o := scanner{rest: m.rest, separator: '{'}
 	name, ok := o.plainText(`"name":`)
@@ -36,41 +41,22 @@ func (m *message) plainMetadata(field int, resourceVersion string) bool {
 		return false
 	}
 	begin := len(m.dst)
-	m.dst = append(m.dst, byte(field<<3|2), 0, 0, 0)
-	start := len(m.dst)
-	m.begin(fieldName, len(name))
-	m.dst = append(m.dst, name...)
+	start := m.open(field)
+	m.field(fieldName, name)
 	for _, empty := range []int{fieldGenerateName, fieldNamespace, fieldSelfLink} {
 		m.begin(empty, 0)
 	}
-	m.begin(fieldUID, len(uid))
-	m.dst = append(m.dst, uid...)
+	m.field(fieldUID, uid)
 	m.begin(fieldResourceVersion, len(resourceVersion))
 	m.dst = append(append(m.dst, resourceVersion...), fieldGeneration<<3, 0)
-	const secondsField, nanosField = 1, 2
-	m.begin(fieldCreationTimestamp, 3+uvarintSize(int(created)))
-	m.dst = append(binary.AppendUvarint(append(m.dst, secondsField<<3), uint64(created)), nanosField<<3, 0)
-	size := 0
-	if m.plainMap(&o, `"labels":`, fieldLabels) && m.plainMap(&o, `"annotations":`, fieldAnnotations) && len(o.rest) > 0 && o.rest[0] == '}' {
-		size = len(m.dst) - start
+	m.time(fieldCreationTimestamp, created)
+	if m.plainMap(&o, `"labels":`, fieldLabels) && m.plainMap(&o, `"annotations":`, fieldAnnotations) &&
+		m.plainManagedFields(&o, fieldManagedFields) && len(o.rest) > 0 && o.rest[0] == '}' && m.close(start) {
+		m.rest = o.rest[1:]
+		return true
 	}
-	if size == 0 || uvarintSize(size) > reserved {
-		m.dst = m.dst[:begin]
-		return false
-	}
-	m.close(start)
-	m.rest = o.rest[1:]
-	return true
-}
-
-// close gives the field of bytes that begins at start its size, for which there is room before it.
-func (m *message) close(start int) {
-	size := len(m.dst) - start
-	header := start - reserved + binary.PutUvarint(m.dst[start-reserved:start], uint64(size))
-	if header < start {
-		copy(m.dst[header:], m.dst[start:])
-	}
-	m.dst = m.dst[:header+size]
+	m.dst = m.dst[:begin]
+	return false
 }
 
 // plainMap appends a field for each member of an object, if there is one, whose keys and values are without
@@ -97,16 +83,65 @@ func (m *message) plainMap(o *scanner, name string, field int) bool {
 		}
 		members.separator = ','
 		m.begin(field, 2+uvarintSize(len(key))+len(key)+uvarintSize(len(value))+len(value))
-		m.begin(keyField, len(key))
-		m.dst = append(m.dst, key...)
-		m.begin(valueField, len(value))
-		m.dst = append(m.dst, value...)
+		m.field(keyField, key)
+		m.field(valueField, value)
 	}
 	if members.separator == '{' || len(members.rest) == 0 { // an empty one, or none
 		return false
 	}
 	o.rest = members.rest[1:]
 	return true
+}
+
+// plainManagedFields appends a field for each entry of managedFields, if there are any, that are as the API
+// server writes them.
+func (m *message) plainManagedFields(o *scanner, field int) bool {
+	return !o.skip(`"managedFields":`) || o.list(func() bool { return m.plainManager(o, field) })
+}
+
+// plainManager appends a field for an entry of managedFields (ManagedFieldsEntry in the generated.proto above).
+func (m *message) plainManager(o *scanner, field int) bool {
+	const (
+		managerField = 1 + iota
+		operationField
+		apiVersionField
+		timeField
+		_
+		fieldsTypeField
+		fieldsField
+		subresourceField
+	)
+	entry := scanner{rest: o.rest, separator: '{'}
+	manager, isManager := entry.plainText(`"manager":`)
+	operation, isOperation := entry.plainText(`"operation":`)
+	version, isVersion := entry.plainText(`"apiVersion":`)
+	at, isTime := entry.time(`"time":`)
+	fieldsType, isFieldsType := entry.plainText(`"fieldsType":`)
+	if !isManager || !isOperation || !isVersion || !isTime || !isFieldsType || !entry.skip(`"fieldsV1":`) {
+		return false
+	}
+	fields := entry.value()
+	subresource, _ := entry.plainText(`"subresource":`)
+	if len(fields) == 0 || fields[0] != '{' || len(entry.rest) == 0 || entry.rest[0] != '}' {
+		return false
+	}
+	o.rest = entry.rest[1:]
+	start := m.open(field)
+	m.field(managerField, manager)
+	m.field(operationField, operation)
+	m.field(apiVersionField, version)
+	m.time(timeField, at)
+	m.field(fieldsTypeField, fieldsType)
+	m.json(fieldsField, fields)
+	m.field(subresourceField, subresource)
+	return m.close(start)
+}
+
+// time appends a field with a time (Timestamp in the generated.proto above).
+func (m *message) time(field int, seconds int64) {
+	const secondsField, nanosField = 1, 2
+	m.begin(field, 3+uvarintSize(int(seconds)))
+	m.dst = append(binary.AppendUvarint(append(m.dst, secondsField<<3), uint64(seconds)), nanosField<<3, 0)
 }
 
 // time skips a field with a time in seconds from 1970 on, and returns these.

@@ -32,7 +32,7 @@ const (
 	fieldManifests
 )
 
-// fieldRaw is that of the JSON in a runtime.RawExtension.
+// fieldRaw is that of the JSON in a runtime.RawExtension, and in FieldsV1.
 const fieldRaw = 1
 
 // Append appends the message of an Image, as its Marshal method makes it, with a revision as its
@@ -120,11 +120,37 @@ type message struct {
 
 // begin appends the tag of a field of bytes, and their number.
 func (m *message) begin(field, size int) {
-	m.dst = binary.AppendUvarint(append(m.dst, byte(field<<3|2)), uint64(size))
+	m.dst = binary.AppendUvarint(binary.AppendUvarint(m.dst, uint64(field<<3|2)), uint64(size))
 }
 
-// reserved is how many bytes the size of a text is given at first. One of 2 MiB or more has no room.
+// field appends a field of bytes.
+func (m *message) field(field int, value []byte) {
+	m.begin(field, len(value))
+	m.dst = append(m.dst, value...)
+}
+
+// reserved is the room for the size of a field that is not known before its bytes. One of 2 MiB or more has none.
 const reserved = 3
+
+// open begins a field of bytes whose number close sets, and returns the place of the first.
+func (m *message) open(field int) (start int) {
+	m.dst = append(binary.AppendUvarint(m.dst, uint64(field<<3|2)), 0, 0, 0)
+	return len(m.dst)
+}
+
+// close ends the field of bytes that begins at start. It returns false if it is too long.
+func (m *message) close(start int) bool {
+	size := len(m.dst) - start
+	if uvarintSize(size) > reserved {
+		return false
+	}
+	header := start - reserved + binary.PutUvarint(m.dst[start-reserved:start], uint64(size))
+	if header < start {
+		copy(m.dst[header:], m.dst[start:])
+	}
+	m.dst = m.dst[:header+size]
+	return true
+}
 
 // textField appends a field of text, which is there also if it is empty.
 func (m *message) textField(name string, field int) {
@@ -132,14 +158,10 @@ func (m *message) textField(name string, field int) {
 		m.begin(field, 0)
 		return
 	}
-	m.dst = append(m.dst, byte(field<<3|2), 0, 0, 0)
-	start, ok := len(m.dst), false
+	start := m.open(field)
+	var ok bool
 	m.dst, ok = m.text(m.dst)
-	if !ok || uvarintSize(len(m.dst)-start) > reserved {
-		m.failed = true
-		return
-	}
-	m.close(start)
+	m.failed = m.failed || !ok || !m.close(start)
 }
 
 // raw appends a field of JSON.
@@ -153,9 +175,13 @@ func (m *message) raw(name string, field int) {
 		m.begin(field, 0)
 		return
 	}
+	m.json(field, value)
+}
+
+// json appends a field with JSON, as that of a runtime.RawExtension and of FieldsV1.
+func (m *message) json(field int, value []byte) {
 	m.begin(field, 1+uvarintSize(len(value))+len(value))
-	m.begin(fieldRaw, len(value))
-	m.dst = append(m.dst, value...)
+	m.field(fieldRaw, value)
 }
 
 // metadata appends the metadata, with a resourceVersion.
@@ -184,8 +210,7 @@ func (m *message) texts(name string, field int) {
 	var items [][]byte
 	m.failed = m.failed || json.Unmarshal(m.value(), &items) != nil
 	for _, item := range items {
-		m.begin(field, len(item))
-		m.dst = append(m.dst, item...)
+		m.field(field, item)
 	}
 }
 
@@ -214,11 +239,9 @@ func (m *message) layer(field int) bool {
 	}
 	m.rest = o.rest[1:]
 	m.begin(field, 3+uvarintSize(len(digest))+len(digest)+uvarintSize(size)+uvarintSize(len(mediaType))+len(mediaType))
-	m.begin(nameField, len(digest))
-	m.dst = append(append(m.dst, digest...), sizeField<<3)
-	m.dst = binary.AppendUvarint(m.dst, uint64(size))
-	m.begin(mediaTypeField, len(mediaType))
-	m.dst = append(m.dst, mediaType...)
+	m.field(nameField, digest)
+	m.dst = binary.AppendUvarint(append(m.dst, sizeField<<3), uint64(size))
+	m.field(mediaTypeField, mediaType)
 	return true
 }
 

@@ -82,7 +82,13 @@ func TestAppend(t *testing.T) {
 	if data := stored(t, layers); !sameAsMarshal(t, data) {
 		t.Fatalf("%s is not taken", data)
 	}
-	for _, text := range []string{"", "\"\\/\b\f\n\r\t\x01<>&\u2028ä€😀", strings.Repeat(`{"a":"b\n"}`, 3000)} {
+	texts := []string{"", "\"\\/\b\f\n\r\t\x01<>&\u2028ä€😀", strings.Repeat(`{"a":"b\n"}`, 3000)}
+	for n := range 20 { // at each place of the eight bytes that are looked at together
+		for _, special := range []string{"", "\"", "\\", "\x01", "€", "\"\"", "\\\x02\"x"} {
+			texts = append(texts, strings.Repeat("x", n)+special, strings.Repeat("x", n)+special+strings.Repeat("!#[]", 5))
+		}
+	}
+	for _, text := range texts {
 		image := imagetest.Image("x", func(i *imagev1.Image) {
 			i.DockerImageManifest, i.DockerImageConfig, i.DockerImageReference = text, text+"x", "y"+text
 			i.Annotations = map[string]string{"long": strings.Repeat("x", 110)} // its size has two digits with the resourceVersion
@@ -91,6 +97,17 @@ func TestAppend(t *testing.T) {
 			t.Fatalf("%.40q is not taken", text)
 		}
 	}
+}
+
+// manager returns an entry of managedFields as the API server writes them, with a change.
+func manager(change func(*metav1.ManagedFieldsEntry)) metav1.ManagedFieldsEntry {
+	at := metav1.NewTime(time.Unix(1_764_000_000, 0))
+	m := metav1.ManagedFieldsEntry{Manager: "kubectl", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "image.openshift.io/v1",
+		Time: &at, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:annotations":{".":{},"f:a\"}":{}}}}`)}}
+	if change != nil {
+		change(&m)
+	}
+	return m
 }
 
 // TestMetadata: metadata as most have it is not decoded, and other metadata is the same by decoding.
@@ -108,6 +125,22 @@ func TestMetadata(t *testing.T) {
 		}, true},
 		"with an escape":     {func(i *imagev1.Image) { i.Annotations = map[string]string{"a": `{"b":"c"}`} }, false},
 		"an escape in a key": {func(i *imagev1.Image) { i.Annotations = map[string]string{"a\n": "b"} }, false},
+		"managers":           {func(i *imagev1.Image) { i.ManagedFields = []metav1.ManagedFieldsEntry{manager(nil), manager(nil)} }, true},
+		"a manager of a part": {func(i *imagev1.Image) {
+			i.ManagedFields = []metav1.ManagedFieldsEntry{manager(func(m *metav1.ManagedFieldsEntry) { m.Subresource = "status" })}
+		}, true},
+		"a manager with a long name": {func(i *imagev1.Image) {
+			i.ManagedFields = []metav1.ManagedFieldsEntry{manager(func(m *metav1.ManagedFieldsEntry) { m.Manager = long })}
+		}, true},
+		"a manager with an escape": {func(i *imagev1.Image) {
+			i.ManagedFields = []metav1.ManagedFieldsEntry{manager(func(m *metav1.ManagedFieldsEntry) { m.Manager = "a\"" })}
+		}, false},
+		"a manager without a time": {func(i *imagev1.Image) {
+			i.ManagedFields = []metav1.ManagedFieldsEntry{manager(nil), manager(func(m *metav1.ManagedFieldsEntry) { m.Time = nil })}
+		}, false},
+		"a manager of nothing": {func(i *imagev1.Image) {
+			i.ManagedFields = []metav1.ManagedFieldsEntry{manager(func(m *metav1.ManagedFieldsEntry) { m.FieldsV1 = nil })}
+		}, false},
 		"no uid":             {func(i *imagev1.Image) { i.UID = "" }, false},
 		"no time":            {func(i *imagev1.Image) { i.CreationTimestamp = metav1.Time{} }, false},
 		"a time before 1970": {func(i *imagev1.Image) { i.CreationTimestamp = metav1.NewTime(time.Unix(-5, 0)) }, false},
@@ -132,6 +165,8 @@ func TestMetadata(t *testing.T) {
 		"an empty map": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","labels":{}}`, "a key twice": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","labels":{"a":"b","a":"c"}}`,
 		"no end": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","labels":{"a":"b"`, "no value": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","labels":{"a"}}`,
 		"another time": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14+00:00"}`, "no time at all": `{"name":"a","uid":"b","creationTimestamp":"2026-13-28T17:28:14Z"}`, "an end": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z"`,
+		"fields of null":     `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","managedFields":[{"manager":"a","operation":"Apply","apiVersion":"v1","time":"2026-11-28T17:28:14Z","fieldsType":"FieldsV1","fieldsV1":null}]}`,
+		"no end of managers": `{"name":"a","uid":"b","creationTimestamp":"2026-11-28T17:28:14Z","managedFields":[{"manager":"a","operation":"Apply","apiVersion":"v1","time":"2026-11-28T17:28:14Z","fieldsType":"FieldsV1","fieldsV1":{}`,
 	} {
 		m := &message{scanner: scanner{rest: []byte(rest)}}
 		if m.plainMetadata(fieldMetadata, "1") || len(m.dst) > 0 || string(m.rest) != rest {
@@ -195,6 +230,7 @@ func FuzzAppend(f *testing.F) {
 	const head = `{"kind":"Image","apiVersion":"image.openshift.io/v1",`
 	f.Add([]byte(`"metadata":{"name":"x","labels":{"a":"b"}},"dockerImageMetadata":{"kind":"DockerImage"},"dockerImageManifest":"{\"a\":1}","dockerImageLayers":[{"name":"sha256:a","size":12,"mediaType":"m"}]}`))
 	f.Add([]byte(`"metadata":{"name":"x"},"dockerImageMetadata":null,"signatures":[{"type":"atomic","content":"YQ=="}],"dockerImageSignatures":["YQ=="],"dockerImageConfig":"\ud83d\ude00"}`))
+	f.Add([]byte(`"metadata":{"name":"x","uid":"y","creationTimestamp":"2026-11-28T17:28:14Z","managedFields":[{"manager":"a","operation":"Apply","apiVersion":"v1","time":"2026-11-28T17:28:14Z","fieldsType":"FieldsV1","fieldsV1":{"f:a":{}},"subresource":"status"}]},"dockerImageMetadata":null}`))
 	f.Fuzz(func(t *testing.T, rest []byte) { sameAsMarshal(t, append([]byte(head), rest...)) })
 }
 

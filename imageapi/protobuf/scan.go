@@ -2,6 +2,9 @@ package protobuf
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -75,9 +78,6 @@ func endOfText(text []byte) int {
 	}
 }
 
-// special are the bytes of a text that do not stand for themselves.
-var special = [256]bool{'"': true, '\\': true}
-
 // escapes are the bytes that an escape of one letter stands for, 0 for none.
 var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
@@ -88,30 +88,70 @@ func (s *scanner) text(dst []byte) ([]byte, bool) {
 		return dst, false
 	}
 	rest := s.rest[1:]
+	dst = slices.Grow(dst, len(rest)) // an escape is longer than the bytes that it stands for
 	for {
-		end := 0
-		for end < len(rest) && !special[rest[end]] {
-			end++
-		}
-		dst = append(dst, rest[:end]...)
-		if rest = rest[end:]; len(rest) < 2 {
+		var at int
+		if dst, at = appendSimple(dst, rest); at == len(rest) {
 			return dst, false
 		}
-		if rest[0] == '"' {
-			s.rest = rest[1:]
+		if rest[at] == '"' {
+			s.rest = rest[at+1:]
 			return dst, true
 		}
-		if c := escapes[rest[1]]; c != 0 {
-			dst, rest = append(dst, c), rest[2:]
-			continue
-		}
-		r, size := escapedRune(rest[1:])
+		r, size := escapedRune(rest[at+1:])
 		if size == 0 {
 			return dst, false
 		}
-		dst, rest = utf8.AppendRune(dst, r), rest[1+size:]
+		dst, rest = utf8.AppendRune(dst, r), rest[at+1+size:]
 	}
 }
+
+// appendSimple appends the bytes that the beginning of a text stands for to dst, which has room for it. It returns
+// the place in text of the quote at its end, or of an escape of more than a letter, len(text) if there is neither.
+//
+// A manifest and a config have a quote every few bytes: eight bytes are looked at and copied at a time, also those
+// behind a quote or a backslash, which the next ones replace.
+func appendSimple(dst, text []byte) (_ []byte, at int) {
+	n, out := len(dst), dst[:cap(dst)]
+	for at < len(text) {
+		if len(text)-at >= 8 && len(out)-n >= 8 {
+			word := binary.LittleEndian.Uint64(text[at:])
+			binary.LittleEndian.PutUint64(out[n:], word)
+			found := (firstZero(word^quotes) | firstZero(word^backslashes)) & highBits
+			plain := bits.TrailingZeros64(found) / 8
+			at, n = at+plain, n+plain
+			if found == 0 {
+				continue
+			}
+		}
+		c := text[at]
+		if c == '"' {
+			break
+		}
+		if c == '\\' {
+			if at+1 == len(text) || escapes[text[at+1]] == 0 {
+				break
+			}
+			at++
+			c = escapes[text[at]]
+		}
+		out[n] = c
+		at, n = at+1, n+1
+	}
+	return out[:n], at
+}
+
+// Words of eight equal bytes.
+const (
+	lowBits     = 0x0101010101010101
+	highBits    = lowBits << 7
+	quotes      = lowBits * '"'
+	backslashes = lowBits * '\\'
+)
+
+// firstZero sets the high bit of the first byte of a word that is zero, counted from its low end, and of no byte
+// before it.
+func firstZero(word uint64) uint64 { return (word - lowBits) &^ word }
 
 // list skips an array, whose items item skips. It returns false where item does, or there is no array.
 func (s *scanner) list(item func() bool) bool {

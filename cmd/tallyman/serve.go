@@ -30,6 +30,7 @@ import (
 	"tallyman/imageapi/streams"
 	"tallyman/imageapi/verification"
 	"tallyman/internal/crash"
+	"tallyman/internal/heap"
 	"tallyman/registry"
 	"tallyman/registry/logging"
 	"tallyman/registry/resync"
@@ -125,8 +126,12 @@ func loadForServe(args []string, dataDirectory string) (*config.Config, error) {
 	return c, nil
 }
 
+// minimumHeap is the size in bytes up to which the heap grows before it is collected.
+const minimumHeap = 64 << 20
+
 func serve(cmd *cobra.Command, c *config.Config, dataDirectory string) (err error) {
 	logging.Use(&c.Registry.Log)
+	defer heap.SetMinimum(minimumHeap)()
 	for _, p := range c.Problems {
 		slog.Warn("configuration: " + p.Error())
 	}

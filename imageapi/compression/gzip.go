@@ -3,6 +3,9 @@
 package compression
 
 import (
+	"bufio"
+	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -18,13 +21,30 @@ const threshold = 128 << 10
 // level is that of k8s.io/apiserver.
 const level = gzip.BestSpeed
 
-var writers = sync.Pool{New: func() any {
+// bufferSize is the size in bytes of the writes to the connection.
+const bufferSize = 32 << 10
+
+// compressor gathers the output of a gzip.Writer, which comes in pieces of 240 bytes: each write to the
+// connection has a deadline of its own, which takes two messages to the goroutine of HTTP/2.
+type compressor struct {
+	gzip   *gzip.Writer
+	buffer *bufio.Writer
+}
+
+var compressors = sync.Pool{New: func() any {
 	w, err := gzip.NewWriterLevel(nil, level)
 	if err != nil {
 		panic(err) // only for a level that is none
 	}
-	return w
+	return &compressor{w, bufio.NewWriterSize(nil, bufferSize)}
 }}
+
+func (c *compressor) reset(w io.Writer) {
+	c.buffer.Reset(w)
+	c.gzip.Reset(c.buffer)
+}
+
+func (c *compressor) close() error { return errors.Join(c.gzip.Close(), c.buffer.Flush()) }
 
 // Answer calls fn with a response writer that compresses the answer if r accepts that, and with r as
 // the one of a client that does not.
@@ -53,9 +73,9 @@ func accepts(encodings string) bool {
 // writer decides with the first write.
 type writer struct {
 	http.ResponseWriter
-	status  int // noted until then
-	written bool
-	gzip    *gzip.Writer // nil for an answer that is not compressed
+	status     int // noted until then
+	written    bool
+	compressor *compressor // nil for an answer that is not compressed
 }
 
 // Unwrap lets http.ResponseController find the connection.
@@ -73,8 +93,8 @@ func (w *writer) Write(p []byte) (int, error) {
 	if !w.written {
 		w.begin(len(p) > threshold)
 	}
-	if w.gzip != nil {
-		return w.gzip.Write(p)
+	if w.compressor != nil {
+		return w.compressor.gzip.Write(p)
 	}
 	return w.ResponseWriter.Write(p)
 }
@@ -84,8 +104,8 @@ func (w *writer) begin(compress bool) {
 	if compress {
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Header().Add("Vary", "Accept-Encoding")
-		w.gzip = writers.Get().(*gzip.Writer)
-		w.gzip.Reset(w.ResponseWriter)
+		w.compressor = compressors.Get().(*compressor)
+		w.compressor.reset(w.ResponseWriter)
 	}
 	if w.status != 0 {
 		w.ResponseWriter.WriteHeader(w.status)
@@ -96,11 +116,11 @@ func (w *writer) close() error {
 	if !w.written {
 		w.begin(false)
 	}
-	if w.gzip == nil {
+	if w.compressor == nil {
 		return nil
 	}
-	err := w.gzip.Close()
-	w.gzip.Reset(nil)
-	writers.Put(w.gzip)
+	err := w.compressor.close()
+	w.compressor.reset(nil)
+	compressors.Put(w.compressor)
 	return err
 }

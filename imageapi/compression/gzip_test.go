@@ -4,6 +4,7 @@ import (
 	"bytes"
 	stdgzip "compress/gzip"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -59,6 +60,46 @@ func TestAnswer(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// sizes is a connection that knows the sizes of its writes.
+type sizes struct {
+	*httptest.ResponseRecorder
+	writes []int
+}
+
+func (s *sizes) Write(p []byte) (int, error) {
+	s.writes = append(s.writes, len(p))
+	return s.ResponseRecorder.Write(p)
+}
+
+// TestWrites: a compressed answer is written in few pieces, however many it comes in.
+func TestWrites(t *testing.T) {
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("Accept-Encoding", "gzip")
+	w, random := &sizes{ResponseRecorder: httptest.NewRecorder()}, rand.NewChaCha8([32]byte{})
+	var want bytes.Buffer
+	if err := Answer(w, r, func(w http.ResponseWriter, _ *http.Request) {
+		for n := threshold + 1; want.Len() < 10*threshold; n = 1000 {
+			part := make([]byte, n)
+			_, _ = random.Read(part)
+			want.Write(part)
+			if _, err := w.Write(part); err != nil {
+				t.Error(err)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range w.writes[:len(w.writes)-1] {
+		if n < bufferSize {
+			t.Errorf("the sizes of writes are %d, want all but the last to be %d or more", w.writes, bufferSize)
+			break
+		}
+	}
+	if !bytes.Equal(read(t, w.ResponseRecorder), want.Bytes()) {
+		t.Error("the answer is another one")
 	}
 }
 

@@ -205,6 +205,12 @@ func (i *Images) change(ctx context.Context, store *registry.Store, name string,
 	return updated.(*imagev1.Image), nil
 }
 
+// Delete implements rest.GracefulDeleter. The generic store reads an Image for its finalizers, and again for the
+// preconditions: here that is the same one, unless it has changed.
+func (i *Images) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	return i.Store.Delete(objects.WithLastRead(ctx), name, validate, options)
+}
+
 // internal is the context of a call that comes from no API request: Images have no namespace.
 func internal(ctx context.Context) context.Context { return request.WithNamespace(ctx, "") }
 

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/registry/rest"
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
 
 	"tallyman/imageapi/derive"
@@ -29,7 +30,15 @@ type watched struct {
 	storage.Backend
 	mu      sync.Mutex
 	commits int
-	before  func() // once, before a commit
+	reads   []string // keys
+	before  func()   // once, before a commit
+}
+
+func (w *watched) Get(ctx context.Context, req storage.GetRequest) (*storage.GetResult, error) {
+	w.mu.Lock()
+	w.reads = append(w.reads, req.Keys...)
+	w.mu.Unlock()
+	return w.Backend.Get(ctx, req)
 }
 
 func (w *watched) Commit(ctx context.Context, m ...storage.Mutation) (*storage.CommitResult, error) {
@@ -90,6 +99,19 @@ func signed(names ...string) func(*imagev1.Image) {
 		for _, name := range names {
 			i.Signatures = append(i.Signatures, imagetest.Signature(i.Name+"@"+name, func(s *imagev1.ImageSignature) { s.Content = []byte(name) }))
 		}
+	}
+}
+
+// TestDeletionReadsOnce: the finalizers and the preconditions of an Image are judged by one reading of it.
+func TestDeletionReadsOnce(t *testing.T) {
+	images, backend, _ := newWatched(t)
+	images.mustCreate(t, imagetest.Image("a", nil))
+	backend.reads = nil
+	if _, _, err := images.Delete(internal(t.Context()), "a", rest.ValidateAllObjectFunc, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(slices.DeleteFunc(backend.reads, func(key string) bool { return key != Key("a") })); n != 1 {
+		t.Errorf("the Image was read %d times, want once", n)
 	}
 }
 

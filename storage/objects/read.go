@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	k8sstorage "k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/value"
 
 	"tallyman/storage"
 	"tallyman/storage/encoding"
@@ -30,7 +31,38 @@ func (s *Store) Get(ctx context.Context, key string, opts k8sstorage.GetOptions,
 	if entry == nil {
 		return runtime.SetZeroValue(out)
 	}
-	return corruptObject(entry.Key, s.read(ctx, entry, out))
+	data, _, err := s.transform(ctx, entry)
+	if err == nil {
+		err = s.decode(data, entry.Revision, out)
+	}
+	if err == nil {
+		noteRead(ctx, &state{key: entry.Key, object: out, data: data, revision: entry.Revision})
+	}
+	return corruptObject(entry.Key, err)
+}
+
+type lastReadKey struct{}
+
+// WithLastRead returns a context for the deletion of one object: Delete begins with what Get has read, and
+// reads it again only if that is out of date.
+func WithLastRead(ctx context.Context) context.Context {
+	return context.WithValue(ctx, lastReadKey{}, new(state))
+}
+
+// noteRead keeps a copy of a state that was read for lastRead.
+func noteRead(ctx context.Context, st *state) {
+	if last, ok := ctx.Value(lastReadKey{}).(*state); ok {
+		*last = *st
+		last.object, last.decoded = st.object.DeepCopyObject(), true
+	}
+}
+
+// lastRead returns the state that Get has read under a key with WithLastRead, nil for none.
+func lastRead(ctx context.Context, key string) *state {
+	if last, ok := ctx.Value(lastReadKey{}).(*state); ok && last.key == key {
+		return last
+	}
+	return nil
 }
 
 // read decrypts and decodes e.
@@ -227,4 +259,40 @@ func (e *EncodedList) distrustSizes(items, size int) {
 		slog.Error("the sizes that are stored beside objects are wrong: lists in protobuf take longer from now on",
 			"resource", e.store.opts.GroupResource.String(), "objects", e.measured.count, "bytes", e.measured.size, "written", items, "writtenBytes", size)
 	}
+}
+
+// transform decrypts one stored value, also if another section than the body is corrupt.
+func (s *Store) transform(ctx context.Context, e *storage.Entry) (data []byte, stale bool, err error) {
+	if e.Err != nil && e.Value.Body() == nil {
+		return nil, false, k8sstorage.NewInternalError(fmt.Errorf("%q: %w", e.Key, e.Err))
+	}
+	data, stale, err = s.opts.Transformer.TransformFromStorage(ctx, e.Value.Body(), value.DefaultContext(e.Key))
+	if err != nil {
+		return nil, false, k8sstorage.NewInternalError(fmt.Errorf("unable to transform key %q: %w", e.Key, err))
+	}
+	return data, stale, nil
+}
+
+// decode fills into with data as of revision.
+func (s *Store) decode(data []byte, revision int64, into runtime.Object) error {
+	if s.opts.Decode == nil || !s.opts.Decode(data, into) {
+		if _, _, err := s.opts.Codec.Decode(data, nil, into); err != nil {
+			return fmt.Errorf("%w: %w", storage.ErrCorrupt, err)
+		}
+	}
+	return s.versioner.UpdateObject(into, uint64(revision))
+}
+
+// give fills into with a state as of revision. The object of a state that was read is decoded already.
+func (s *Store) give(st *state, revision int64, into runtime.Object) error {
+	if !st.decoded {
+		return s.decode(st.data, revision, into)
+	}
+	return s.copy(st.object, revision, into)
+}
+
+// copy fills into with a copy of an object of the same type as of revision.
+func (s *Store) copy(object runtime.Object, revision int64, into runtime.Object) error {
+	reflect.ValueOf(into).Elem().Set(reflect.ValueOf(object.DeepCopyObject()).Elem())
+	return s.versioner.UpdateObject(into, uint64(revision))
 }

@@ -186,32 +186,12 @@ func (s *Store) RequestWatchProgress(context.Context) error {
 
 // state is one object as it is in the store.
 type state struct {
+	key      string // of one that Get has read
 	object   runtime.Object
 	data     []byte // decrypted
 	revision int64  // 0 if the object does not exist
 	stale    bool   // the transformer wants it written again
-}
-
-// transform decrypts one stored value, also if another section than the body is corrupt.
-func (s *Store) transform(ctx context.Context, e *storage.Entry) (data []byte, stale bool, err error) {
-	if e.Err != nil && e.Value.Body() == nil {
-		return nil, false, k8sstorage.NewInternalError(fmt.Errorf("%q: %w", e.Key, e.Err))
-	}
-	data, stale, err = s.opts.Transformer.TransformFromStorage(ctx, e.Value.Body(), value.DefaultContext(e.Key))
-	if err != nil {
-		return nil, false, k8sstorage.NewInternalError(fmt.Errorf("unable to transform key %q: %w", e.Key, err))
-	}
-	return data, stale, nil
-}
-
-// decode fills into with data as of revision.
-func (s *Store) decode(data []byte, revision int64, into runtime.Object) error {
-	if s.opts.Decode == nil || !s.opts.Decode(data, into) {
-		if _, _, err := s.opts.Codec.Decode(data, nil, into); err != nil {
-			return fmt.Errorf("%w: %w", storage.ErrCorrupt, err)
-		}
-	}
-	return s.versioner.UpdateObject(into, uint64(revision))
+	decoded  bool   // object is that of data, and not a caller's
 }
 
 // prefixRange returns the key range of everything that starts with prefix.

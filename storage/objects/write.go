@@ -57,9 +57,11 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 	if opts.ExpectTransformOrDecodeError {
 		suggestion = nil // only the stored value can show that it is corrupt
 	}
-	attempt, err := s.newAttempt(ctx, key, kind.Type(), suggestion, false, opts.ExpectTransformOrDecodeError)
-	if err != nil {
-		return err
+	attempt := &attempt{store: s, key: key, kind: kind.Type(), state: lastRead(ctx, key)}
+	if attempt.state == nil || opts.ExpectTransformOrDecodeError {
+		if attempt, err = s.newAttempt(ctx, key, kind.Type(), suggestion, false, opts.ExpectTransformOrDecodeError); err != nil {
+			return err
+		}
 	}
 	for {
 		retry, err := attempt.try(ctx, func(current *state) error {
@@ -89,7 +91,7 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 		if opts.ExpectTransformOrDecodeError {
 			return nil
 		}
-		return s.decode(attempt.state.data, result.Revision, out)
+		return s.give(attempt.state, result.Revision, out)
 	}
 }
 
@@ -137,7 +139,7 @@ func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination ru
 			if err := s.confirm(ctx, key, attempt.state.revision); err != nil {
 				return err
 			}
-			return s.decode(attempt.state.data, attempt.state.revision, destination)
+			return s.give(attempt.state, attempt.state.revision, destination)
 		}
 		result, err := s.commit(ctx, key, attempt.state.revision, updated, data)
 		if err != nil {
@@ -148,6 +150,9 @@ func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination ru
 				return err
 			}
 			continue
+		}
+		if storage.BatchOf(ctx) != nil {
+			return s.copy(updated, result.Revision, destination)
 		}
 		return s.decode(data, result.Revision, destination)
 	}
@@ -235,6 +240,7 @@ func (a *attempt) reload(ctx context.Context, entry *storage.Entry) error {
 		st.data, st.stale, err = a.store.transform(ctx, entry)
 		if err == nil {
 			err = a.store.decode(st.data, st.revision, st.object)
+			st.decoded = err == nil
 		}
 		if err := a.corrupt(err); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	imagev1 "github.com/openshift/api/image/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -56,11 +57,16 @@ func (s *Store) generation(ctx context.Context, repository string) (generation i
 	if err != nil || entries[0] == nil {
 		return 1, false, err
 	}
-	stream, err := DecodeStream(entries[0])
-	if err != nil {
+	var stream struct { // a push needs no more of it
+		Metadata struct {
+			Generation  int64             `json:"generation"`
+			Annotations map[string]string `json:"annotations"`
+		} `json:"metadata"`
+	}
+	if entries[0].Err != nil || json.Unmarshal(entries[0].Value.Body(), &stream) != nil {
 		return 1, false, nil //nolint:nilerr // one that cannot be read is for `store check`
 	}
-	return max(1, stream.Generation), stream.Annotations[annotationTracking] != "", nil
+	return max(1, stream.Metadata.Generation), stream.Metadata.Annotations[annotationTracking] != "", nil
 }
 
 // changeValue is the value of a change, of which the revision alone is read.

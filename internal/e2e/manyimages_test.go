@@ -152,7 +152,8 @@ func (m *populated) start(store, file string) {
 	m.t.Helper()
 	config := plainConfig
 	if store == onRedis {
-		m.redis = redistest.Start(m.t, "redis-server", "--appendonly", "yes", "--appendfsync", "everysec")
+		// A rewrite of the file of a million Images would need the disk for another one.
+		m.redis = redistest.Start(m.t, "redis-server", "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
 		config += redisAt(m.redis.Addr)(0)
 	}
 	config += "\nimageapi: {auth: {kubeconfigfile: DIR/kubeconfig}}\n"

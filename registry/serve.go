@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/distribution/distribution/v3/registry"
 	upstreamlistener "github.com/distribution/distribution/v3/registry/listener"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
+	gorhandlers "github.com/gorilla/handlers"
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
@@ -232,7 +234,13 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		slog.Info("GPG signature endpoint not advertised: skopeo and podman use lookaside storage; imageapi.signatures.advertise has them use the endpoint and nothing else")
 	}
 	var ownErr error
+	quiet := c.Log.AccessLog.Disabled
+	c.Log.AccessLog.Disabled = true // distribution's, which has the status before withPutNotes replaces it
 	registry.RegisterHandler(func(_ *configuration.Configuration, next http.Handler) http.Handler {
+		c.Log.AccessLog.Disabled = quiet
+		if next = withPutNotes(next); !quiet {
+			next = gorhandlers.CombinedLoggingHandler(os.Stdout, next)
+		}
 		var own *extensions.Extensions // the Tracker and the Changes are there by now
 		if own, ownErr = extensions.New(extensions.Options{
 			Configuration: c, Anonymous: AnonymousPull(c), Tracker: t, Catalog: o.Tracker.Catalog, Referrers: o.Tracker.Referrers,
@@ -244,7 +252,7 @@ func newRegistry(ctx context.Context, o ServeOptions) (app *registry.Registry, t
 		if api, ownErr = o.NewAPI(changes); ownErr != nil {
 			return next
 		}
-		doors := withStallTimeout(own.Handler(withPutNotes(next)), stallTimeout)
+		doors := withStallTimeout(own.Handler(next), stallTimeout)
 		if o.UI {
 			doors = ui.Handler(c.HTTP.Prefix, doors)
 		}

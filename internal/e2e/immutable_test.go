@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -29,6 +30,12 @@ func TestImmutableTags(t *testing.T) {
 			t.Errorf("%s: %d %s", what, got.code, got.body)
 		}
 	}
+	eventually(t, "the access log has the statuses that clients got", func() error {
+		if log := s.logText(); strings.Count(log, `HTTP/1.1" 403 `) != 3 || strings.Contains(log, `HTTP/1.1" 500 `) {
+			return errors.New(log)
+		}
+		return nil
+	})
 	for client, args := range map[string][]string{
 		"crane":  {"tag", "--insecure", s.addr + "/prod/app:latest", "v1"},
 		"oras":   {"tag", "--plain-http", s.addr + "/prod/app:latest", "v1"},

@@ -32,7 +32,7 @@ var _ streamwriter.Registry = (*Changes)(nil)
 
 // newChanges returns the Changes of the registry that the middleware has wrapped.
 func newChanges(c *configuration.Configuration, namespace distribution.Namespace) *Changes {
-	deletes, _ := c.Storage["delete"]["enabled"].(bool)
+	deletes := DeletesContent(c)
 	switch {
 	case c.Proxy.RemoteURL != "":
 		return &Changes{namespace, "the registry is a pull-through cache: its tags are those of another registry", deletes}
@@ -40,6 +40,12 @@ func newChanges(c *configuration.Configuration, namespace distribution.Namespace
 		return &Changes{namespace, "the registry is read-only (storage.maintenance.readonly)", deletes}
 	}
 	return &Changes{namespace, "", deletes}
+}
+
+// DeletesContent reports whether the configuration lets clients delete.
+func DeletesContent(c *configuration.Configuration) bool {
+	enabled, _ := c.Storage["delete"]["enabled"].(bool)
+	return enabled
 }
 
 // IsReadOnly reports whether distribution refuses changes.

@@ -66,6 +66,7 @@ func TestDoctor(t *testing.T) {
 		{"a bucket that cannot be reached", nil, "storage: {s3: {region: us-east-1, bucket: b, accesskey: a, secretkey: b, regionendpoint: 'http://127.0.0.1:1', loglevel: 'off'}}\n", failed("storage", "cannot be written", "storage.s3")},
 		{"a driver without its settings", nil, "storage: {s3: {region: us-east-1}}\n", failed("storage", "bucket", "storage.s3")},
 		{"a read-only registry", nil, "storage: {filesystem: {rootdirectory: DIR/registry}, maintenance: {readonly: {enabled: true}}}\n", warned("storage", "pushes are refused", "readonly.enabled: false")},
+		{"a cache that keeps blobs", nil, "storage: {filesystem: {rootdirectory: DIR/registry}, delete: {enabled: true}, cache: {blobdescriptor: inmemory}}\n", warned("storage", "cannot delete blobs", "storage.cache.blobdescriptor: redis")},
 		{"the store is below a file", put("file", "", 0o600), doctorStorage + "imageapi: {store: {path: DIR/file/images.db}}\n", failed("store", "not a directory", "imageapi.store.path")},
 		{"the store is no store", put("images.db", strings.Repeat("no store", 4096), 0o600), doctorStorage + "imageapi: {store: {path: DIR/images.db}}\n", failed("store", "cannot be read: invalid database", "import of a backup")},
 		{"others may read the store", put("images.db", strings.Repeat("no store", 4096), 0o644), doctorStorage + "imageapi: {store: {path: DIR/images.db}}\n", warned("store", "mode 0644", "chmod 600")},

@@ -30,6 +30,9 @@ func checkStorage(ctx context.Context, r *report, o *Options) {
 	if registry.IsReadOnly(c) {
 		r.warn("storage.maintenance.readonly.enabled: false", "the registry is read-only: pushes are refused")
 	}
+	if registry.DeletesContent(c) && registry.BlobCache(c) == "inmemory" {
+		r.warn("storage.cache.blobdescriptor: redis, or no cache", "the cache of blobs is inmemory, which does not hear of deletions: `oc adm prune images` cannot delete blobs, and garbage-collect alone frees their space")
+	}
 	if kind == "inmemory" {
 		r.warn("storage: {filesystem: {rootdirectory: /var/lib/registry}}", "inmemory: all content is gone when the process ends")
 		return

@@ -1,6 +1,7 @@
 package protobuf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"time"
 )
@@ -66,17 +67,18 @@ func (m *message) plainMap(o *scanner, name string, field int) bool {
 		return true
 	}
 	const keyField, valueField = 1, 2
-	members, last := scanner{rest: o.rest, separator: '{'}, ""
+	members := scanner{rest: o.rest, separator: '{'}
+	var last []byte // nil before the first
 	for len(members.rest) > 0 && members.rest[0] != '}' {
 		if members.rest[0] != members.separator {
 			return false
 		}
 		members.rest, members.separator = members.rest[1:], ':'
 		key, ok := members.plain()
-		if !ok || last != "" && last >= string(key) {
+		if !ok || last != nil && bytes.Compare(last, key) >= 0 {
 			return false
 		}
-		last = string(key)
+		last = key
 		value, ok := members.plainText("")
 		if !ok {
 			return false

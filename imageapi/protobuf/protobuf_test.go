@@ -237,6 +237,7 @@ func FuzzAppend(f *testing.F) {
 func BenchmarkAppend(b *testing.B) {
 	image := imagetest.Image("sha256:abc", func(i *imagev1.Image) {
 		i.UID, i.Annotations = "be246aa3-20a7-4176-8444-aa2c8bd6a3c1", map[string]string{"image.openshift.io/dockerLayersOrder": "ascending", "openshift.io/image.managed": "true", "tallyman.dev/tags": "team/app:v1"}
+		i.ManagedFields = []metav1.ManagedFieldsEntry{manager(nil)}
 		i.DockerImageManifest, i.DockerImageConfig = strings.Repeat(imagetest.Manifest, 6), strings.Repeat(imagetest.Config, 20)
 		i.DockerImageMetadata.Raw = []byte(`{"kind":"DockerImage","apiVersion":"1.0","Comment":"` + strings.Repeat("x", 2000) + `"}`)
 		for range 12 {

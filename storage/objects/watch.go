@@ -19,6 +19,9 @@ import (
 const (
 	// watchQueue is how many events wait for a watch before it counts as slow.
 	watchQueue = 1000
+	// resultQueue is how many events the handler of a request may find at once: it flushes when there are
+	// no more. Each watch has the memory for them.
+	resultQueue = 32
 	// bookmarkInterval and bookmarkBeforeEnd are when a watch that allows
 	// bookmarks gets one, as in upstream's watch cache.
 	bookmarkInterval  = time.Minute
@@ -42,7 +45,7 @@ func (s *Store) Watch(ctx context.Context, key string, opts k8sstorage.ListOptio
 	}
 	w := &watcher{
 		store: s, follower: s.follower, key: key, opts: opts, selector: s.newSelector(opts.Predicate), revision: int64(version),
-		result: make(chan watch.Event, 100), wake: make(chan struct{}, 1),
+		result: make(chan watch.Event, resultQueue), wake: make(chan struct{}, 1),
 	}
 	w.initial = (opts.SendInitialEvents == nil && version == 0) || (opts.SendInitialEvents != nil && *opts.SendInitialEvents)
 	if version == 0 && !w.initial {

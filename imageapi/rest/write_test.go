@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apiserver/pkg/registry/rest"
 	k8srest "k8s.io/apiserver/pkg/registry/rest"
 
 	"tallyman/imageapi/derive"
@@ -107,7 +106,7 @@ func TestDeletionReadsOnce(t *testing.T) {
 	images, backend, _ := newWatched(t)
 	images.mustCreate(t, imagetest.Image("a", nil))
 	backend.reads = nil
-	if _, _, err := images.Delete(internal(t.Context()), "a", rest.ValidateAllObjectFunc, nil); err != nil {
+	if _, _, err := images.Delete(internal(t.Context()), "a", k8srest.ValidateAllObjectFunc, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(slices.DeleteFunc(backend.reads, func(key string) bool { return key != Key("a") })); n != 1 {

@@ -82,7 +82,11 @@ func (c *copier) apply(ctx context.Context, change *storage.Change) error {
 	case change.Delete:
 		return c.remove(ctx, change.Key, change.Previous)
 	}
-	return c.put(ctx, change.Current, change.Previous)
+	entry, _, err := storage.GetEntry(ctx, c.To, change.Key, storage.Read{})
+	if err != nil {
+		return err
+	}
+	return c.put(ctx, change.Current, change.Previous, entry)
 }
 
 // position is how far a copy came.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 
 	"tallyman/storage"
 )
@@ -25,19 +26,16 @@ func Compare(ctx context.Context, from Reader, to storage.Backend, merge Merge, 
 		if err != nil {
 			return err
 		}
-		for i := range page.Entries {
-			e := &page.Entries[i]
-			if isPosition(e.Key) || deleted[e.Key] || e.Err != nil {
-				continue
-			}
-			if err := lookUp(ctx, to, e, merge, report); err != nil {
-				return err
-			}
+		if page.More {
+			next = page.Entries[len(page.Entries)-1].Key + "\x00"
+		}
+		entries := slices.DeleteFunc(page.Entries, func(e storage.Entry) bool { return isPosition(e.Key) || deleted[e.Key] || e.Err != nil })
+		if err := comparePage(ctx, entries, to, merge, report); err != nil {
+			return err
 		}
 		if !page.More {
 			return nil
 		}
-		next = page.Entries[len(page.Entries)-1].Key + "\x00"
 	}
 }
 
@@ -92,30 +90,48 @@ func keysOf(ctx context.Context, s interface {
 // keysPage is how many keys are read at a time.
 const keysPage = 1000
 
-// lookUp compares one entry.
-func lookUp(ctx context.Context, to storage.Backend, e *storage.Entry, merge Merge, report *Report) error {
-	held, err := holds(ctx, to, e, merge)
+// comparePage looks up the entries of a page.
+func comparePage(ctx context.Context, page []storage.Entry, to storage.Backend, merge Merge, report *Report) error {
+	held, err := heldUnder(ctx, to, page)
 	if err != nil {
 		return err
 	}
-	report.Compared++
-	if !held {
-		report.Missing++
+	for i := range page {
+		report.Compared++
+		if !holds(held[i], &page[i], merge) {
+			report.Missing++
+		}
 	}
 	return nil
 }
 
-func holds(ctx context.Context, to storage.Backend, e *storage.Entry, merge Merge) (bool, error) {
-	entry, _, err := storage.GetEntry(ctx, to, e.Key, storage.Read{})
-	if err != nil || entry == nil {
-		return false, err
+// heldUnder returns the entries of a store under the keys of a page, nil for those that it lacks.
+func heldUnder(ctx context.Context, s storage.Backend, page []storage.Entry) ([]*storage.Entry, error) {
+	if len(page) == 0 {
+		return nil, nil
+	}
+	request := storage.GetRequest{}
+	for i := range page {
+		request.Keys = append(request.Keys, page[i].Key)
+	}
+	result, err := s.Get(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return result.Entries, nil
+}
+
+// holds reports whether the target's entry, nil for none, has all of e.
+func holds(entry, e *storage.Entry, merge Merge) bool {
+	if entry == nil {
+		return false
 	}
 	value, held := e.Value.Body(), entry.Value.Body()
 	if bytes.Equal(held, value) {
-		return len(lacking(entry, e)) == 0, nil
+		return len(lacking(entry, e)) == 0
 	}
 	merged, err := merge(e.Key, value, held)
-	return err == nil && bytes.Equal(merged, held), nil
+	return err == nil && bytes.Equal(merged, held)
 }
 
 // deletedSince returns the keys whose deletion is in the log after since, none if

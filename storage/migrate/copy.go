@@ -214,12 +214,16 @@ func (c *copier) all(ctx context.Context) error {
 }
 
 func (c *copier) putAll(ctx context.Context, entries []storage.Entry) error {
+	held, err := heldUnder(ctx, c.To, entries)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(writers)
 	for i := range entries {
 		e := &entries[i]
 		if !isPosition(e.Key) {
-			group.Go(func() error { return c.put(ctx, e, nil) })
+			group.Go(func() error { return c.put(ctx, e, nil, held[i]) })
 		}
 	}
 	return group.Wait()

@@ -129,22 +129,11 @@ func Import(ctx context.Context, file io.ReadSeeker, o Options) (*Report, error)
 	if err := o.To.Advance(ctx, head.Revision); err != nil {
 		return &c.report, err
 	}
-	var page []storage.Entry
-	flush := func() error {
+	err = inPages(file, func(page []storage.Entry) error {
 		err := c.putAll(ctx, page)
-		page = page[:0]
 		c.show(false)
 		return err
-	}
-	_, err = readFile(file, func(l *line) error {
-		if page = append(page, *l.entry()); len(page) < pageSize {
-			return nil
-		}
-		return flush()
 	})
-	if err == nil {
-		err = flush()
-	}
 	c.show(true)
 	return &c.report, err
 }
@@ -154,10 +143,30 @@ func CompareFile(ctx context.Context, file io.ReadSeeker, to storage.Backend, me
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
+	return inPages(file, func(page []storage.Entry) error { return comparePage(ctx, page, to, merge, report) })
+}
+
+// inPages calls fn with the entries of an export, many at a time. fn must not keep them.
+func inPages(file io.Reader, fn func([]storage.Entry) error) error {
+	var page []storage.Entry
+	size := 0
+	flush := func() error {
+		err := fn(page)
+		page, size = page[:0], 0
+		return err
+	}
 	_, err := readFile(file, func(l *line) error {
-		return lookUp(ctx, to, l.entry(), merge, report)
+		e := l.entry()
+		page, size = append(page, *e), size+e.Value.Size()
+		if len(page) < pageSize && size < storage.MaxPageBytes {
+			return nil
+		}
+		return flush()
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return flush()
 }
 
 // maxLine bounds one entry of an export.

@@ -25,9 +25,9 @@ func lacking(to, from *storage.Entry) storage.Value {
 	return slices.DeleteFunc(others(from), func(s storage.Section) bool { return to != nil && bytes.Equal(to.Value.Section(s.Name), s.Data) })
 }
 
-// put brings an entry of the source into the target. before is the one that it
-// replaced in the source: a target that still has that is a copy.
-func (c *copier) put(ctx context.Context, e, before *storage.Entry) error {
+// put brings an entry of the source into the target, which was last seen to hold entry. before is the
+// one that it replaced in the source: a target that still has that is a copy. Both may be nil.
+func (c *copier) put(ctx context.Context, e, before, entry *storage.Entry) error {
 	key := e.Key
 	value, err := bodyOf(e)
 	if err != nil {
@@ -35,10 +35,6 @@ func (c *copier) put(ctx context.Context, e, before *storage.Entry) error {
 		return nil
 	}
 	old, _ := bodyOf(before) // nil if it cannot be read: then the two are merged
-	entry, _, err := storage.GetEntry(ctx, c.To, key, storage.Read{})
-	if err != nil {
-		return err
-	}
 	for {
 		put, expect, count := value, int64(0), &c.report.Created
 		if entry != nil {

@@ -31,36 +31,33 @@ func (s *Store) Get(ctx context.Context, key string, opts k8sstorage.GetOptions,
 	if entry == nil {
 		return runtime.SetZeroValue(out)
 	}
-	data, _, err := s.transform(ctx, entry)
-	if err == nil {
-		err = s.decode(data, entry.Revision, out)
+	if err := s.read(ctx, entry, out); err != nil {
+		return corruptObject(entry.Key, err)
 	}
-	if err == nil {
-		noteRead(ctx, &state{key: entry.Key, object: out, data: data, revision: entry.Revision})
+	if last, ok := ctx.Value(lastReadKey{}).(*lastRead); ok {
+		last.key, last.state = entry.Key, &state{object: out.DeepCopyObject(), revision: entry.Revision}
 	}
-	return corruptObject(entry.Key, err)
+	return nil
 }
 
 type lastReadKey struct{}
 
+// lastRead is the state that Get has read under a key.
+type lastRead struct {
+	key   string
+	state *state // its object is a copy
+}
+
 // WithLastRead returns a context for the deletion of one object: Delete begins with what Get has read, and
 // reads it again only if that is out of date.
 func WithLastRead(ctx context.Context) context.Context {
-	return context.WithValue(ctx, lastReadKey{}, new(state))
+	return context.WithValue(ctx, lastReadKey{}, &lastRead{})
 }
 
-// noteRead keeps a copy of a state that was read for lastRead.
-func noteRead(ctx context.Context, st *state) {
-	if last, ok := ctx.Value(lastReadKey{}).(*state); ok {
-		*last = *st
-		last.object, last.decoded = st.object.DeepCopyObject(), true
-	}
-}
-
-// lastRead returns the state that Get has read under a key with WithLastRead, nil for none.
-func lastRead(ctx context.Context, key string) *state {
-	if last, ok := ctx.Value(lastReadKey{}).(*state); ok && last.key == key {
-		return last
+// lastReadOf returns the state that Get has read under a key with WithLastRead, nil for none.
+func lastReadOf(ctx context.Context, key string) *state {
+	if last, ok := ctx.Value(lastReadKey{}).(*lastRead); ok && last.key == key {
+		return last.state
 	}
 	return nil
 }
@@ -281,14 +278,6 @@ func (s *Store) decode(data []byte, revision int64, into runtime.Object) error {
 		}
 	}
 	return s.versioner.UpdateObject(into, uint64(revision))
-}
-
-// give fills into with a state as of revision. The object of a state that was read is decoded already.
-func (s *Store) give(st *state, revision int64, into runtime.Object) error {
-	if !st.decoded {
-		return s.decode(st.data, revision, into)
-	}
-	return s.copy(st.object, revision, into)
 }
 
 // copy fills into with a copy of an object of the same type as of revision.

@@ -186,12 +186,10 @@ func (s *Store) RequestWatchProgress(context.Context) error {
 
 // state is one object as it is in the store.
 type state struct {
-	key      string // of one that Get has read
 	object   runtime.Object
 	data     []byte // decrypted
 	revision int64  // 0 if the object does not exist
 	stale    bool   // the transformer wants it written again
-	decoded  bool   // object is that of data, and not a caller's
 }
 
 // prefixRange returns the key range of everything that starts with prefix.

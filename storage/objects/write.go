@@ -57,7 +57,7 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 	if opts.ExpectTransformOrDecodeError {
 		suggestion = nil // only the stored value can show that it is corrupt
 	}
-	attempt := &attempt{store: s, key: key, kind: kind.Type(), state: lastRead(ctx, key)}
+	attempt := &attempt{store: s, key: key, kind: kind.Type(), state: lastReadOf(ctx, key)}
 	if attempt.state == nil || opts.ExpectTransformOrDecodeError {
 		if attempt, err = s.newAttempt(ctx, key, kind.Type(), suggestion, false, opts.ExpectTransformOrDecodeError); err != nil {
 			return err
@@ -91,7 +91,7 @@ func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, prec
 		if opts.ExpectTransformOrDecodeError {
 			return nil
 		}
-		return s.give(attempt.state, result.Revision, out)
+		return s.copy(attempt.state.object, result.Revision, out)
 	}
 }
 
@@ -139,7 +139,7 @@ func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination ru
 			if err := s.confirm(ctx, key, attempt.state.revision); err != nil {
 				return err
 			}
-			return s.give(attempt.state, attempt.state.revision, destination)
+			return s.copy(attempt.state.object, attempt.state.revision, destination)
 		}
 		result, err := s.commit(ctx, key, attempt.state.revision, updated, data)
 		if err != nil {
@@ -240,7 +240,6 @@ func (a *attempt) reload(ctx context.Context, entry *storage.Entry) error {
 		st.data, st.stale, err = a.store.transform(ctx, entry)
 		if err == nil {
 			err = a.store.decode(st.data, st.revision, st.object)
-			st.decoded = err == nil
 		}
 		if err := a.corrupt(err); err != nil {
 			return err
